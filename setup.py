@@ -1,0 +1,53 @@
+"""Dependencies and the console script. Tool settings live in pyproject.toml."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+here = pathlib.Path(__file__).parent
+version = re.search(r'__version__ = "(.+?)"', (here / "binlatent/__init__.py").read_text()).group(1)
+
+setup(
+    name="binlatent",
+    version=version,
+    description="Binary Latent Diffusion in JAX and Flax",
+    long_description=(here / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["binlatent", "binlatent.*"]), "binlatent.configs"],
+    package_dir={"binlatent.configs": "configs"},  # so that `--config digits` works from a wheel too
+    install_requires=[
+        "jax>=0.10",
+        "flax>=0.12.8",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12.8",
+        "grain>=0.2.18",
+        "array-record>=0.8",
+        "clu>=0.0.12",
+        "ml-collections>=1.0",
+        "tensorflow-datasets>=4.9.10",
+        "importlib-resources",  # tensorflow-datasets needs it and does not say so
+        "etils[epath]",
+        "jaxtyping>=0.3",
+        "numpy>=2.0",
+        "pillow>=11",
+        "scikit-learn>=1.5",  # the digits data set
+        "scipy>=1.13",
+        "matplotlib>=3.9",
+        "tensorboardX>=2.6",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]>=0.10"],
+        "cuda12": ["jax[cuda12]>=0.10"],
+        "cuda13": ["jax[cuda13]>=0.10"],
+        "tfds": ["tensorflow-cpu"],  # only to prepare TFDS sets that need it
+        "gcs": ["gcsfs"],
+        "s3": ["s3fs"],
+        "export": ["flatbuffers"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "beartype>=0.20", "flatbuffers"],
+    },
+    entry_points={"console_scripts": ["binlatent = binlatent.cli:main"]},
+)

@@ -1,0 +1,26 @@
+"""Eight virtual CPU devices and JAX at its strictest, for every test."""
+
+import os
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+from absl import flags
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_key_reuse", True)
+if not flags.FLAGS.is_parsed():  # grain's workers read absl flags
+    flags.FLAGS.mark_as_parsed()
+
+REFERENCE = os.path.join(os.path.dirname(__file__), "../../shared/reference")
+CIFAR10 = os.path.join(os.path.dirname(__file__), "../../shared/data/cifar10_train.zip")
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """The folder of numbers from the released implementation; skips where it is missing."""
+    if not os.path.isdir(REFERENCE):
+        pytest.skip("no ../shared/reference beside this checkout: numbers of the released implementation not compared")
+    return REFERENCE
