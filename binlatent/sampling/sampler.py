@@ -1,0 +1,98 @@
+"""The sampler: one `lax.scan` over a time grid, for any denoise function."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from binlatent import prng
+from binlatent.diffusion import process
+from binlatent.diffusion.schedule import Schedule
+from binlatent.sampling.grid import time_grid
+from binlatent.typing import Array, Bool, Denoise, Float, Key
+
+LAST_STEPS = ("sample", "argmax")
+
+# (keys (b,), code z_s, α_s) -> code z_s with some bits replaced: editing's hook into every step
+Clamp = Callable[[Array, Array, Array], Array]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """How to walk from noise to a code. Hashable, so it can be a static argument of jit.
+
+    Attributes:
+      schedule: α(t), the one that the denoiser was trained with.
+      steps: how many network calls.
+      posterior: `mixture` (exact for a perfect denoiser) or `plugin` (the release's).
+      last_step: `sample` the last step like any other, or take its `argmax` (the release's).
+      power: spacing of the time grid, see `time_grid`.
+
+    Raises:
+      ValueError: an unknown posterior or last step, or fewer than 1 step.
+    """
+
+    schedule: Schedule
+    steps: int = 16
+    posterior: str = "mixture"
+    last_step: str = "sample"
+    power: float = 1.0
+
+    def __post_init__(self):
+        if self.posterior not in process.POSTERIORS:
+            raise ValueError(f"no posterior {self.posterior!r}; there are {', '.join(process.POSTERIORS)}")
+        if self.last_step not in LAST_STEPS:
+            raise ValueError(f"no last step {self.last_step!r}; there are {', '.join(LAST_STEPS)}")
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}: sampling needs at least 1 step")
+
+    def noise(self, keys: Key[Array, "b"], shape: tuple[int, ...]) -> Bool[Array, "b *bits"]:
+        """z_1: fair coins of `shape` for every key."""
+        # index `steps` is used by no step of the walk
+        return prng.uniform(prng.fold(keys, self.steps), shape) < 0.5
+
+    def __call__(
+        self,
+        denoise: Denoise,
+        keys: Key[Array, "b"],
+        code: Bool[Array, "b *bits"],
+        *,
+        start: float = 1.0,
+        temperature: float | Float[Array, ""] = 1.0,
+        clamp: Clamp | None = None,
+        trajectory: bool = False,
+    ):
+        """Walks `code` from time `start` to 0.
+
+        Args:
+          denoise: (z_t, t) → flip log-odds (b, …).
+          keys: one key an example: an example's result depends on its own key, not on the batch it is in.
+          code: z at time `start`: `noise(keys, shape)` where that is 1.
+          temperature: flip log-odds are divided by it; below 1 sharpens.
+          clamp: called on the start and after every step, see `sampling.editing`.
+          trajectory: also return every state that the walk passes.
+
+        Returns:
+          The code (b, …); with `trajectory` the pair (code, states (steps + 1, b, …) from the start to the code).
+        """
+        times = time_grid(self.steps, start=start, power=self.power)
+        if clamp is not None:
+            code = clamp(prng.fold(keys, self.steps + 1), code, self.schedule(times[0]))
+
+        def step(code, inputs):
+            i, t, s = inputs
+            alpha_t, alpha_s = self.schedule(t), self.schedule(s)
+            flip_logits = denoise(code, jnp.full(code.shape[:1], t)) / temperature
+            p = process.reverse(code, flip_logits, alpha_t, alpha_s, self.posterior)
+            step_keys = prng.fold(keys, i)
+            uniform = prng.uniform(prng.fold(step_keys, 0), code.shape[1:])
+            if self.last_step == "argmax":
+                uniform = jnp.where(i == self.steps - 1, 0.5, uniform)
+            following = uniform < p.one
+            if clamp is not None:
+                following = clamp(prng.fold(step_keys, 1), following, alpha_s)
+            return following, (following if trajectory else None)
+
+        final, states = jax.lax.scan(step, code, (jnp.arange(self.steps, dtype=jnp.uint32), times[:-1], times[1:]))
+        return (final, jnp.concatenate([code[None], states])) if trajectory else final
