@@ -1,0 +1,218 @@
+"""The denoiser: a diffusion transformer over the tokens of a code, giving flip log-odds.
+
+Blocks are pre-norm with adaLN-zero modulation (Peebles and Xie, 2023). One modulation network is shared by all blocks and
+each block adds offsets of its own (Chen et al., 2023, PixArt-α), so that parameters stay near the release's instead of
+growing by 6·d² a block. Layers are scanned: compile time does not depend on the depth.
+"""
+
+import math
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from binlatent.bits import signs
+from binlatent.typing import Array, Bool, Float
+
+DType = jax.typing.DTypeLike
+
+REMAT_POLICIES = {
+    "none": None,
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+def time_features(t: Float[Array, "b"], width: int) -> Float[Array, "b d"]:
+    """Sines and cosines of t, frequencies from 1 to 10,000 radians over t in [0, 1]."""
+    frequencies = jnp.exp(jnp.linspace(0.0, math.log(10_000.0), width // 2))
+    angles = t[:, None] * frequencies[None]
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+def grid_positions(y: int, x: int, width: int) -> Float[Array, "l d"]:
+    """2-D sin/cos positions of a y × x grid, row by row; a quarter of the width to each of sin y, cos y, sin x, cos x."""
+    frequencies = 10_000.0 ** -(jnp.arange(width // 4) / (width // 4))
+    rows, columns = jnp.arange(y)[:, None] * frequencies[None], jnp.arange(x)[:, None] * frequencies[None]
+    rows = jnp.repeat(jnp.concatenate([jnp.sin(rows), jnp.cos(rows)], -1), x, axis=0)
+    columns = jnp.tile(jnp.concatenate([jnp.sin(columns), jnp.cos(columns)], -1), (y, 1))
+    return jnp.concatenate([rows, columns], -1)
+
+
+def attend(query: Array, key: Array, value: Array) -> Array:
+    """Attention over (b, l, heads, d) with the backend's fused kernel where there is one."""
+    fused = jax.default_backend() == "gpu" and query.dtype in (jnp.bfloat16, jnp.float16)
+    return jax.nn.dot_product_attention(query, key, value, implementation="cudnn" if fused else None)
+
+
+class Block(nn.Module):
+    """One transformer block. Tokens travel as (b·l, d): XLA's gradients of matrix products like two axes best."""
+
+    width: int
+    heads: int
+    mlp_ratio: float
+    cross_attention: bool
+    dtype: DType
+
+    @nn.compact
+    def __call__(self, tokens: Array, modulation: Array, text: Array | None) -> tuple[Array, None]:
+        d, b = self.width, modulation.shape[0]
+        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
+        norm = partial(nn.LayerNorm, dtype=self.dtype, use_bias=False, use_scale=False, epsilon=1e-6)
+        offsets = self.param("offsets", nn.initializers.zeros, (6, d))
+        modulation = (modulation + offsets[None]).astype(self.dtype)[:, :, None]  # (b, 6, 1, d): per example, all tokens
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = jnp.moveaxis(modulation, 1, 0)
+
+        def modulate(x, shift, scale):
+            x = norm()(x).reshape(b, -1, d)
+            return (x * (1 + scale) + shift).reshape(-1, d)
+
+        def gated(x, gate):
+            return (x.reshape(b, -1, d) * gate).reshape(-1, d)
+
+        def heads(x):
+            return x.reshape(b, -1, self.heads, d // self.heads)
+
+        query, key, value = jnp.split(dense(3 * d, name="qkv")(modulate(tokens, shift_1, scale_1)), 3, axis=-1)
+        mixed = attend(heads(query), heads(key), heads(value)).reshape(-1, d)
+        tokens = tokens + gated(dense(d, name="attention_out")(mixed), gate_1)
+
+        if self.cross_attention:
+            query = dense(d, name="cross_query")(norm(name="cross_norm")(tokens))
+            key, value = jnp.split(dense(2 * d, name="cross_key_value")(text.reshape(-1, text.shape[-1])), 2, axis=-1)
+            mixed = attend(heads(query), heads(key), heads(value)).reshape(-1, d)
+            # zero at first, as the gates are: a block starts as the identity
+            tokens = tokens + nn.Dense(d, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="cross_out")(mixed)
+
+        hidden = dense(int(self.mlp_ratio * d), name="mlp_in")(modulate(tokens, shift_2, scale_2))
+        tokens = tokens + gated(dense(d, name="mlp_out")(nn.gelu(hidden)), gate_2)
+        return tokens, None
+
+
+class Denoiser(nn.Module):
+    """Estimates which bits of a noised code are flipped.
+
+    Attributes:
+      code_shape: (y, x, k) of the codes.
+      width, depth, heads, mlp_ratio: of the transformer.
+      num_classes: classes to condition on; 0 for none.
+      condition_width: features of a condition vector, or of each token of a text; 0 for none.
+      condition_tokens: 0 for one vector an example; otherwise the number of text tokens, read by cross-attention.
+      remat: what to recompute in the backward pass: `none`, `full` (everything) or `dots` (all but matrix products).
+      dtype: of the computation; parameters and the output are float32.
+
+    Raises:
+      ValueError: numbers that do not fit together.
+    """
+
+    code_shape: tuple[int, int, int]
+    width: int = 768
+    depth: int = 24
+    heads: int = 12
+    mlp_ratio: float = 4.0
+    num_classes: int = 0
+    condition_width: int = 0
+    condition_tokens: int = 0
+    remat: str = "none"
+    dtype: DType = jnp.float32
+
+    def __post_init__(self):
+        if self.width % self.heads or self.width % 4:
+            raise ValueError(f"width {self.width} must be a multiple of heads ({self.heads}) and of 4")
+        if self.remat not in REMAT_POLICIES:
+            raise ValueError(f"no remat policy {self.remat!r}; there are {', '.join(REMAT_POLICIES)}")
+        if self.num_classes and self.condition_width:
+            raise ValueError("num_classes and condition_width are both set: condition on classes or on vectors")
+        if self.condition_tokens and not self.condition_width:
+            raise ValueError(f"condition_tokens is {self.condition_tokens} but condition_width is 0")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self, code: Bool[Array, "b y x k"], t: Float[Array, "b"], condition=None, keep: Bool[Array, "b"] | None = None
+    ) -> Float[Array, "b y x k"]:
+        """Flip log-odds of z_t.
+
+        Args:
+          code: z_t.
+          t: times in [0, 1].
+          condition: labels int (b,); vectors (b, condition_width); or text tokens (b, condition_tokens,
+            condition_width). None is the learned null condition for all.
+          keep: False replaces an example's condition by the null. None keeps all.
+
+        Raises:
+          ValueError: a code or a condition of another shape.
+        """
+        if code.shape[1:] != tuple(self.code_shape):
+            raise ValueError(f"codes of shape {code.shape[1:]} given to a denoiser of {tuple(self.code_shape)} codes")
+        (y, x, k), d, b = self.code_shape, self.width, code.shape[0]
+        small = nn.initializers.normal(0.02)
+        dense = partial(nn.Dense, dtype=self.dtype)
+
+        position = self.param("position", lambda _: grid_positions(y, x, d))
+        tokens = dense(d, use_bias=False, name="embed")(signs(code, self.dtype).reshape(-1, k))
+        tokens = (tokens.reshape(b, y * x, d) + position.astype(self.dtype)[None]).reshape(-1, d)
+
+        # times change little between steps: features and the modulation stay in float32
+        features = time_features(t, 256)
+        context = nn.Dense(d, name="time_out")(nn.silu(nn.Dense(d, kernel_init=small, name="time_in")(features)))
+        vector, text = self._condition(condition, keep, b)
+        if vector is not None:
+            context = context + vector
+        context = nn.silu(context)
+        zeros = nn.initializers.zeros
+        modulation = nn.Dense(6 * d, kernel_init=zeros, name="modulation")(context).reshape(b, 6, d)
+
+        block = Block
+        if self.remat != "none":
+            block = nn.remat(Block, prevent_cse=False, policy=REMAT_POLICIES[self.remat])
+        layers = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(nn.broadcast, nn.broadcast),
+            length=self.depth,
+            metadata_params={nn.PARTITION_NAME: None},
+        )
+        tokens, _ = layers(
+            self.width, self.heads, self.mlp_ratio, bool(self.condition_tokens), self.dtype, name="blocks"
+        )(tokens, modulation, text)
+
+        shift, scale = jnp.split(nn.Dense(2 * d, kernel_init=zeros, name="modulation_out")(context)[:, None], 2, axis=-1)
+        tokens = nn.LayerNorm(use_bias=False, use_scale=False, epsilon=1e-6)(tokens).reshape(b, y * x, d)
+        tokens = (tokens * (1 + scale) + shift).reshape(-1, d).astype(self.dtype)
+        flips = dense(k, kernel_init=zeros, name="flips")(tokens)
+        return flips.astype(jnp.float32).reshape(b, y, x, k)
+
+    def _condition(self, condition, keep, b: int) -> tuple[Array | None, Array | None]:
+        """The condition as a vector added to the time embedding, and as text tokens for cross-attention."""
+        d = self.width
+        if not (self.num_classes or self.condition_width):
+            if condition is not None:
+                raise ValueError("a condition is given to a denoiser without one: set num_classes or condition_width")
+            return None, None
+        null = self.param("null", nn.initializers.normal(0.02), (d,))[None]  # (1, d)
+        if condition is None:
+            condition, keep = self._absent(b), jnp.zeros(b, bool)
+        if keep is None:
+            keep = jnp.ones(b, bool)
+
+        if self.num_classes:
+            embedded = nn.Embed(self.num_classes, d, embedding_init=nn.initializers.normal(0.02), name="classes")(condition)
+            return jnp.where(keep[:, None], embedded, null), None
+        expected = self._absent(b).shape
+        if condition.shape != expected:
+            raise ValueError(f"a condition of shape {condition.shape} given to a denoiser that expects {expected}")
+        embedded = nn.Dense(d, dtype=self.dtype, name="condition_in")(condition.reshape(-1, self.condition_width))
+        if not self.condition_tokens:
+            return jnp.where(keep[:, None], embedded.astype(jnp.float32), null), None
+        text = embedded.reshape(b, self.condition_tokens, d)
+        return None, jnp.where(keep[:, None, None], text, null[None].astype(self.dtype))
+
+    def _absent(self, b: int) -> Array:
+        """A condition of the right shape, to be replaced by the null."""
+        if self.num_classes:
+            return jnp.zeros(b, jnp.int32)
+        tokens = (self.condition_tokens,) if self.condition_tokens else ()
+        return jnp.zeros((b, *tokens, self.condition_width))

@@ -1,0 +1,105 @@
+"""AdamW as both stages use it, and gradients of a batch in micro-batches."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from binlatent.typing import PyTree
+
+SCHEDULES = ("constant", "cosine")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """AdamW with warm-up, clipping, and a moving average of the parameters.
+
+    Attributes:
+      learning_rate: its peak.
+      schedule: after the warm-up, `constant`, or `cosine` down to 0 at the last step.
+      warmup_steps: linear from 0.
+      weight_decay: on kernels and embeddings only.
+      clip_norm: largest global norm of a gradient; 0 for no clipping.
+      ema_decay: of the moving average that evaluation and sampling use.
+
+    Raises:
+      ValueError: an unknown schedule.
+    """
+
+    learning_rate: float
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    b1: float = 0.9
+    b2: float = 0.999
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+
+    def __post_init__(self):
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"no learning-rate schedule {self.schedule!r}; there are {', '.join(SCHEDULES)}")
+
+    def learning_rate_at(self, num_steps: int) -> optax.Schedule:
+        """The learning rate as a function of the step, for a run of `num_steps`."""
+        if self.schedule == "cosine":
+            decay = optax.cosine_decay_schedule(self.learning_rate, max(num_steps - self.warmup_steps, 1))
+        else:
+            decay = optax.constant_schedule(self.learning_rate)
+        if not self.warmup_steps:
+            return decay
+        warmup = optax.linear_schedule(0.0, self.learning_rate, self.warmup_steps)
+        return optax.join_schedules([warmup, decay], [self.warmup_steps])
+
+    def build(self, num_steps: int) -> optax.GradientTransformation:
+        """The gradient transformation for a run of `num_steps`."""
+        adamw = optax.adamw(
+            self.learning_rate_at(num_steps), b1=self.b1, b2=self.b2, weight_decay=self.weight_decay, mask=_is_matrix
+        )
+        return optax.chain(optax.clip_by_global_norm(self.clip_norm), adamw) if self.clip_norm else adamw
+
+
+def _is_matrix(params: PyTree) -> PyTree:
+    """True for kernels and embeddings, by name: under `scan` the biases have two axes as well."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in ("kernel", "embedding"), params)
+
+
+def value_and_grad(loss: Callable, params: PyTree, batch: PyTree, noise: PyTree, *, micro_batches: int = 1):
+    """Mean loss, metrics and gradient of a batch, a micro-batch at a time.
+
+    Every example has its own noise, so the result is that of the whole batch whatever the number of micro-batches.
+    Micro-batch j holds the examples j, j + n, j + 2n …: that keeps every row on the device that has it.
+
+    Args:
+      loss: (params, batch, noise) → (mean loss, dict of mean metrics).
+      batch, noise: arrays with a leading axis of examples.
+
+    Raises:
+      ValueError: the batch does not divide into the micro-batches.
+    """
+    gradient = jax.value_and_grad(loss, has_aux=True)
+    if micro_batches == 1:
+        (value, metrics), grads = gradient(params, batch, noise)
+        return value, metrics, grads
+    size = jax.tree.leaves(batch)[0].shape[0]
+    if size % micro_batches:
+        raise ValueError(f"a batch of {size} does not divide into {micro_batches} micro-batches")
+
+    def split(a):
+        return jnp.moveaxis(a.reshape(size // micro_batches, micro_batches, *a.shape[1:]), 1, 0)
+
+    def add(total, part):
+        (value, metrics), grads = gradient(params, *part)
+        return jax.tree.map(jnp.add, total, (value, metrics, grads)), None
+
+    parts = jax.tree.map(split, (batch, noise))
+    first = jax.eval_shape(lambda: gradient(params, *jax.tree.map(lambda a: a[0], parts)))
+    (value, metrics), grads = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), first)
+    total, _ = jax.lax.scan(add, (value, metrics, grads), parts)
+    return jax.tree.map(lambda a: a / micro_batches, total)
+
+
+def all_finite(loss, grads: PyTree):
+    """Whether a step may be taken: the loss and the global norm of the gradient are finite."""
+    return jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
