@@ -1,0 +1,124 @@
+"""Batches as a function of (seed, step), for any number of processes and workers.
+
+The order of operations is the contract: the whole data set is shuffled anew for every epoch, each example gets its own
+random generator from its position, and process p takes rows p·B/n … (p+1)·B/n of every global batch. So a run that
+resumes needs only its step, and the global batch does not depend on how many hosts or workers read it.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+from binlatent.data.sources import DataOptions, Source
+from binlatent.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+
+def train_batches(
+    source: Source,
+    options: DataOptions,
+    *,
+    seed: int,
+    batch_size: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """Endless shuffled batches, this process's rows of each.
+
+    Args:
+      source: what to read.
+      options: augmentation and workers.
+      seed: of the order and of the augmentation.
+      batch_size: B, over all processes.
+      start_step: the batch to begin with; batch i is the same whether reached from 0 or begun with.
+      process_index: this process.
+      process_count: n.
+
+    Returns:
+      An iterator of dicts of arrays (B/n, ...); `close()` ends its workers.
+
+    Raises:
+      UserError: B does not divide by n, or the source holds fewer than B examples.
+    """
+    rows = _rows(batch_size, process_count)
+    if len(source) < batch_size:
+        raise UserError(
+            f"batch size {batch_size} is larger than the {len(source)} examples of {source!r}; use a batch size of "
+            f"{len(source)} or less, or more examples."
+        )
+    data = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(source.train_transform(options))
+    data = data.batch(rows, drop_remainder=True)[process_index::process_count][start_step:]
+    return _iterate(data, source, options)
+
+
+def eval_batches(
+    source: Source,
+    options: DataOptions,
+    *,
+    batch_size: int,
+    start: int = 0,
+    limit: int | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """Examples `start` … `start + limit` once, in order; every process gets the same number of batches.
+
+    Args:
+      source: what to read.
+      options: resolution, channels and workers.
+      batch_size: B, over all processes; need not divide the number of examples.
+      start: the first example.
+      limit: how many examples; None: all that follow.
+      process_index: this process.
+      process_count: n.
+
+    Returns:
+      A finite iterator of dicts of arrays (B/n, ...) with `mask` bool (B/n,): False where the last batch is filled up
+      and where an unreadable example was replaced. Over all batches and processes each readable example is counted once.
+
+    Raises:
+      UserError: B does not divide by n.
+    """
+    rows = _rows(batch_size, process_count)
+    stop = len(source) if limit is None else min(len(source), start + limit)
+    batches = max(0, -(-(stop - start) // batch_size))
+    data = grain.MapDataset.range(start, start + batches * batch_size)
+    data = data.map(_ReadForEval(source, stop, source.eval_transform(options)))
+    return _iterate(data.batch(rows)[process_index::process_count], source, options)
+
+
+class _ReadForEval:
+    """Example i, or the last one masked out where i lies beyond the end."""
+
+    def __init__(self, source: Source, stop: int, transform: Any):
+        self._source, self._stop, self._transform = source, stop, transform
+
+    def __call__(self, index: int) -> dict:
+        inside = min(int(index), self._stop - 1)
+        example = self._transform(self._source[inside])
+        return {**example, "mask": np.bool_(index < self._stop and self._source.counted(inside))}
+
+
+def _rows(batch_size: int, process_count: int) -> int:
+    if batch_size < 1 or batch_size % process_count:
+        raise UserError(
+            f"batch size {batch_size} does not divide over {process_count} processes; use a multiple of {process_count}."
+        )
+    return batch_size // process_count
+
+
+def _iterate(data: grain.MapDataset, source: Source, options: DataOptions) -> Iterator[Batch]:
+    threads = min(source.threads, os.cpu_count() or 1)
+    # The buffer counts whole batches.
+    data = data.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
+    if options.workers:
+        if not flags.FLAGS.is_parsed():  # grain's workers read absl flags, which a library user never parsed
+            flags.FLAGS.mark_as_parsed()
+        data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=options.workers))
+    return iter(data)

@@ -1,0 +1,86 @@
+"""From an image of any size to a square of the wanted one; all of it on uint8, one example at a time."""
+
+import dataclasses
+
+import numpy as np
+import PIL.Image
+
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as PIL converts
+
+
+def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """Converts uint8 (h, w, 1 | 3 | 4) to `channels` (1 or 3). A fourth channel is opacity: laid over white."""
+    if image.shape[-1] == 4:
+        opacity = image[..., 3:].astype(np.uint32)
+        image = ((image[..., :3] * opacity + 255 * (255 - opacity) + 127) // 255).astype(np.uint8)
+    if image.shape[-1] == channels:
+        return image
+    if channels == 3:
+        return np.repeat(image, 3, axis=-1)
+    return np.round(image @ LUMA).astype(np.uint8)[..., None]
+
+
+def cut_square(image: np.ndarray, resolution: int, position: float) -> np.ndarray:
+    """Cuts the largest square and resizes it to `resolution`, antialiased (bicubic).
+
+    Args:
+      image: uint8 (h, w, c).
+      resolution: side of the result.
+      position: where along the longer side the square lies: 0 first, 0.5 centre, 1 last.
+    """
+    height, width, _ = image.shape
+    side = min(height, width)
+    top, left = (int(position * (size - side) + 0.5) for size in (height, width))
+    image = image[top : top + side, left : left + side]
+    if side == resolution:
+        return image
+    picture = PIL.Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    resized = np.asarray(picture.resize((resolution, resolution), PIL.Image.Resampling.BICUBIC))
+    return resized.reshape(resolution, resolution, -1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalImage:
+    """The centre square at `resolution`, uint8 (resolution, resolution, channels)."""
+
+    resolution: int
+    channels: int
+
+    def __call__(self, example: dict) -> dict:
+        image = cut_square(to_channels(example["image"], self.channels), self.resolution, 0.5)
+        return {**example, "image": np.ascontiguousarray(image)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainImage:
+    """A square at `resolution`, cut at random or at the centre, mirrored half of the time where `flip`."""
+
+    resolution: int
+    channels: int
+    crop: str
+    flip: bool
+
+    def __call__(self, example: dict, rng: np.random.Generator) -> dict:
+        position, coin = rng.random(2)  # always both, so that one option does not move the other's draws
+        image = to_channels(example["image"], self.channels)
+        image = cut_square(image, self.resolution, position if self.crop == "random" else 0.5)
+        if self.flip and coin < 0.5:
+            image = image[:, ::-1]
+        return {**example, "image": np.ascontiguousarray(image)}
+
+
+@dataclasses.dataclass(frozen=True)
+class ChooseFlip:
+    """Of a code and the code of the mirrored image, either one, each time anew."""
+
+    def __call__(self, example: dict, rng: np.random.Generator) -> dict:
+        example = dict(example)
+        flipped = example.pop("flipped", None)
+        if flipped is not None and rng.random() < 0.5:
+            example["code"] = flipped
+        return example
+
+
+def drop_flipped(example: dict) -> dict:
+    """The code of the image as it is; the one of the mirrored image is left out."""
+    return {name: value for name, value in example.items() if name != "flipped"}
