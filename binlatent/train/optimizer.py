@@ -59,6 +59,11 @@ class Optimizer:
         )
         return optax.chain(optax.clip_by_global_norm(self.clip_norm), adamw) if self.clip_norm else adamw
 
+    def update(self, grads: PyTree, opt_state: PyTree, params: PyTree, num_steps: int) -> tuple[PyTree, PyTree]:
+        """The parameters and the optimizer state after one step."""
+        updates, opt_state = self.build(num_steps).update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
 
 def _is_matrix(params: PyTree) -> PyTree:
     """True for kernels and embeddings, by name: under `scan` the biases have two axes as well."""

@@ -1,0 +1,108 @@
+"""Metrics of a step, and where they are written: `metrics.jsonl`, TensorBoard events, PNG previews.
+
+A metric is a clu metric or anything with its `merge` and `compute` (`bits.BitStatistics`).
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from binlatent.typing import Array
+
+
+def mean(values: Array, mask: Array | None = None):
+    """A `clu.metrics.Average` of per-example values, padding left out."""
+    from clu import metrics
+
+    return metrics.Average.from_model_output(values, mask)
+
+
+def merge(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Merges the metrics of several batches, name by name."""
+    total: dict[str, Any] = {}
+    for part in parts:
+        total = {name: total[name].merge(metric) for name, metric in part.items()} if total else dict(part)
+    return total
+
+
+def compute(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of metrics as floats, or lists of floats; a metric that computes several gives each by its own name."""
+    values: dict[str, Any] = {}
+    for name, metric in metrics.items():
+        value = metric.compute() if hasattr(metric, "compute") else metric
+        values |= value if isinstance(value, Mapping) else {name: value}
+    return {name: np.asarray(value, np.float64).tolist() for name, value in jax.device_get(values).items()}
+
+
+class MetricWriter:
+    """Writes the records of a run into its folder; only process 0 writes.
+
+    `metrics.jsonl` has one JSON object a line: `step` and the values by name, training under `train/…`, evaluation under
+    `validation/…`. When a run resumes at `start_step`, later records of the interrupted run are dropped, so that the file
+    reads as if there had been no interruption.
+    """
+
+    def __init__(self, folder: epath.PathLike, start_step: int = 0):
+        self._folder = epath.Path(folder)
+        self._active = jax.process_index() == 0
+        if not self._active:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lines = [json.dumps(r) for r in read_records(self._folder) if r["step"] <= start_step]
+        self._path = self._folder / "metrics.jsonl"
+        self._path.write_text("".join(line + "\n" for line in self._lines))
+        self._local = "://" not in os.fspath(self._folder)
+        if self._local:
+            import tensorboardX
+
+            self._board = tensorboardX.SummaryWriter(os.fspath(self._folder), purge_step=start_step + 1)
+
+    def write(self, step: int, values: Mapping[str, Any], prefix: str) -> None:
+        """Adds one record."""
+        if not self._active:
+            return
+        self._lines.append(json.dumps({"step": step} | {f"{prefix}/{name}": value for name, value in values.items()}))
+        if self._local:
+            with self._path.open("a") as file:
+                file.write(self._lines[-1] + "\n")
+            for name, value in values.items():
+                if isinstance(value, list):
+                    self._board.add_histogram(f"{prefix}/{name}", np.asarray(value), step)
+                else:
+                    self._board.add_scalar(f"{prefix}/{name}", value, step)
+        else:  # object stores cannot append
+            self._path.write_text("".join(line + "\n" for line in self._lines))
+
+    def write_image(self, step: int, name: str, image: np.ndarray) -> None:
+        """Saves an image (h, w, c) uint8 as `previews/<name>-<step>.png`, and shows it in TensorBoard."""
+        if not self._active:
+            return
+        from PIL import Image
+
+        folder = self._folder / "previews"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{name}-{step:07d}.png").open("wb") as file:
+            Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(file, "png")
+        if self._local:
+            self._board.add_image(name, image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        if self._active and self._local:
+            self._board.close()
+
+
+def read_records(folder: epath.PathLike) -> list[dict[str, Any]]:
+    """The records of a stage's `metrics.jsonl`, oldest first; a line cut off by a crash is left out."""
+    path = epath.Path(folder) / "metrics.jsonl"
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:  # the last line of a killed run
+            continue
+    return records
