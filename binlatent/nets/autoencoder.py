@@ -1,0 +1,248 @@
+"""The binary autoencoder: images → one logit a bit → bits → images (METHOD.md §2).
+
+One module serves our own training and imported checkpoints. The encoder and the decoder are lists of layers, made by
+`encoder_layers` and `decoder_layers` from the module's fields; the importer walks the same lists.
+"""
+
+import dataclasses
+from typing import Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from binlatent.nets import binarize, blocks
+from binlatent.typing import Array, Code, Float, Images, Logits
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One layer of the encoder or decoder: its parameters' name, its kind, the channels that it gives out."""
+
+    name: str
+    kind: Literal["conv", "block", "attention", "down", "up", "norm"]
+    channels: int
+
+
+class BinaryAutoencoder(nn.Module):
+    """VQGAN-style encoder and decoder around a Bernoulli code. Construct it with keywords.
+
+    Attributes:
+      resolution: image height = width, in pixels.
+      image_channels: channels of an image.
+      channels: base width; level i has `channels * channel_multipliers[i]`.
+      channel_multipliers: one a level; the image is halved between levels.
+      res_blocks: residual blocks a level in the encoder.
+      decoder_multiplier: times `res_blocks`, truncated to int, gives the decoder's blocks (the release's `gen_mul`);
+        one number, or one a level.
+      attention_resolutions: heights in pixels of the feature maps that have attention after each of their blocks.
+      code_bits: k, bits at one position of the code.
+      embedding_width: channels of the encoder's last features and of the decoder's input.
+      norm_first: the decoder starts with a GroupNorm.
+      stem: s; images enter as (h/s, w/s, c·s²) and the decoder's output is rearranged back. 1 is the release.
+      deterministic: threshold also where noise is given, instead of sampling.
+      signed: the decoder sees ±1 instead of 0/1, and σ(logit) = (1 + tanh u)/2 for the last features u (`use_tanh`).
+      dtype: of the computation; statistics of norms, logits, code and output are float32.
+
+    Raises:
+      ValueError: where the fields contradict each other; the message names both values.
+    """
+
+    resolution: int
+    image_channels: int = 3
+    channels: int = 128
+    channel_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    res_blocks: int = 2
+    decoder_multiplier: float | tuple[float, ...] = 1.0
+    attention_resolutions: tuple[int, ...] = (16,)
+    code_bits: int = 32
+    embedding_width: int = 256
+    norm_first: bool = False
+    stem: int = 1
+    deterministic: bool = False
+    signed: bool = False
+    dtype: DTypeLike = jnp.float32
+
+    def __post_init__(self):
+        for name in ("resolution", "image_channels", "channels", "res_blocks", "code_bits", "embedding_width", "stem"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not self.channel_multipliers or min(self.channel_multipliers) < 1:
+            raise ValueError(f"channel_multipliers is {self.channel_multipliers}; give one number ≥ 1 a level")
+        if self.resolution % self.downsampling:
+            raise ValueError(
+                f"resolution {self.resolution} is not divisible by {self.downsampling} = stem {self.stem} × "
+                f"2^{len(self.channel_multipliers) - 1} ({len(self.channel_multipliers)} channel_multipliers halve the "
+                "image between levels); change the resolution, the stem, or the number of levels"
+            )
+        levels = [self.resolution // self.stem // 2**i for i in range(len(self.channel_multipliers))]
+        if wrong := [r for r in self.attention_resolutions if r not in levels]:
+            raise ValueError(f"attention_resolutions {wrong} are no level's height; the levels have heights {levels}")
+        if min(self._decoder_blocks) < 1:
+            raise ValueError(
+                f"decoder_multiplier {self.decoder_multiplier} × res_blocks {self.res_blocks}, truncated, leaves a "
+                "level of the decoder without a block"
+            )
+        super().__post_init__()
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels along one side of a code position."""
+        return self.stem * 2 ** (len(self.channel_multipliers) - 1)
+
+    @property
+    def code_shape(self) -> tuple[int, int, int]:
+        """(y, x, k) of one image's code."""
+        side = self.resolution // self.downsampling
+        return side, side, self.code_bits
+
+    @property
+    def _decoder_blocks(self) -> list[int]:
+        multiplier = self.decoder_multiplier
+        if not isinstance(multiplier, tuple):
+            multiplier = (multiplier,) * len(self.channel_multipliers)
+        if len(multiplier) != len(self.channel_multipliers):
+            raise ValueError(
+                f"decoder_multiplier has {len(multiplier)} values and channel_multipliers "
+                f"{len(self.channel_multipliers)}; give one number, or one a level"
+            )
+        return [int(m * self.res_blocks) for m in multiplier]
+
+    def setup(self):
+        self.encoder = Stack(encoder_layers(self), self.dtype)
+        # float32: a code's bits should not hang on the rounding of the last product
+        self.code_logits = blocks.Conv1x1(self.code_bits, dtype=jnp.float32)
+        self.embed = nn.Dense(self.embedding_width, use_bias=False, dtype=self.dtype)
+        self.decoder = Stack(decoder_layers(self), self.dtype)
+
+    def encode_features(self, images: Images) -> Float[Array, "b y x d"]:
+        """The encoder's last features (b, y, x, embedding_width), float32, of images in [0, 1]."""
+        expected = (self.resolution, self.resolution, self.image_channels)
+        if images.shape[1:] != expected:
+            raise ValueError(
+                f"images have (height, width, channels) {images.shape[1:]}; this autoencoder takes {expected}"
+            )
+        return self.encoder(_space_to_depth(images.astype(self.dtype), self.stem))
+
+    def encode(self, images: Images) -> Logits:
+        """Log-odds (b, y, x, k), float32, of each bit of images in [0, 1]."""
+        logits = self.code_logits(self.encode_features(images))
+        return 2 * logits if self.signed else logits  # (1 + tanh u)/2 = σ(2u)
+
+    def decode(self, bits: Float[Array, "b y x k"] | Code) -> Images:
+        """Images, float32 and not clipped, of bits (0/1 or bool; may be soft or straight-through)."""
+        if bits.shape[1:] != self.code_shape:
+            raise ValueError(f"codes have (y, x, k) {bits.shape[1:]}; this autoencoder takes {self.code_shape}")
+        x = self.embed(binarize.decoder_input(bits, signed=self.signed))
+        return _depth_to_space(self.decoder(x), self.stem)
+
+    def __call__(
+        self, images: Images, noise: Float[Array, "b y x k"] | None = None
+    ) -> tuple[Images, Logits, Float[Array, "b y x k"]]:
+        """Encode, draw the code, decode.
+
+        Args:
+          images: in [0, 1].
+          noise: uniform draws in [0, 1), one a bit; None thresholds.
+
+        Returns:
+          (reconstruction, not clipped; logits; bits, float 0/1 with the probabilities' gradient).
+        """
+        logits = self.encode(images)
+        sampled = noise is not None and not self.deterministic
+        bits = binarize.bernoulli(logits, noise) if sampled else binarize.threshold(logits)
+        return self.decode(bits), logits, bits
+
+
+def encoder_layers(net: BinaryAutoencoder) -> tuple[Layer, ...]:
+    """The encoder's layers in order, which is also the release's numbering of `encoder.blocks`."""
+    layers = [Layer(name="conv_in", kind="conv", channels=net.channels)]
+    resolution = net.resolution // net.stem
+    for level, multiplier in enumerate(net.channel_multipliers):
+        width = net.channels * multiplier
+        layers += _level(f"level{level}", net.res_blocks, width, resolution in net.attention_resolutions)
+        if level < len(net.channel_multipliers) - 1:
+            layers.append(Layer(name=f"level{level}_down", kind="down", channels=width))
+            resolution //= 2
+    layers += _middle(width)
+    return (
+        *layers,
+        Layer(name="norm_out", kind="norm", channels=width),
+        Layer(name="conv_out", kind="conv", channels=net.embedding_width),
+    )
+
+
+def decoder_layers(net: BinaryAutoencoder) -> tuple[Layer, ...]:
+    """The decoder's layers in order, which is also the release's numbering of `generator.blocks`."""
+    levels = len(net.channel_multipliers)
+    width = net.channels * net.channel_multipliers[-1]
+    resolution = net.resolution // net.downsampling
+    layers = [Layer(name="norm_in", kind="norm", channels=net.embedding_width)] if net.norm_first else []
+    layers += [Layer(name="conv_in", kind="conv", channels=width), *_middle(width)]
+    for level in reversed(range(levels)):
+        width = net.channels * net.channel_multipliers[level]
+        layers += _level(
+            f"level{level}", net._decoder_blocks[level], width, resolution in net.attention_resolutions
+        )
+        if level > 0:
+            layers.append(Layer(name=f"level{level}_up", kind="up", channels=width))
+            resolution *= 2
+    return (
+        *layers,
+        Layer(name="norm_out", kind="norm", channels=width),
+        Layer(name="conv_out", kind="conv", channels=net.image_channels * net.stem**2),
+    )
+
+
+def _level(name: str, count: int, width: int, attention: bool) -> list[Layer]:
+    layers = []
+    for i in range(count):
+        layers.append(Layer(name=f"{name}_block{i}", kind="block", channels=width))
+        if attention:
+            layers.append(Layer(name=f"{name}_attention{i}", kind="attention", channels=width))
+    return layers
+
+
+def _middle(width: int) -> list[Layer]:
+    return [
+        Layer(name="middle_block0", kind="block", channels=width),
+        Layer(name="middle_attention", kind="attention", channels=width),
+        Layer(name="middle_block1", kind="block", channels=width),
+    ]
+
+
+class Stack(nn.Module):
+    """The layers, one after the other."""
+
+    layers: tuple[Layer, ...]
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
+        for layer in self.layers:
+            match layer.kind:
+                case "conv":
+                    # bfloat16 near 1 is coarser than half a step of a uint8 image, so what leaves is float32
+                    dtype = jnp.float32 if layer.name == "conv_out" else self.dtype
+                    x = blocks.Conv3x3(layer.channels, dtype=dtype, name=layer.name)(x)
+                case "block":
+                    x = blocks.ResBlock(layer.channels, self.dtype, name=layer.name)(x)
+                case "attention":
+                    x = blocks.AttentionBlock(self.dtype, name=layer.name)(x)
+                case "down":
+                    x = blocks.Downsample(self.dtype, name=layer.name)(x)
+                case "up":
+                    x = blocks.Upsample(self.dtype, name=layer.name)(x)
+                case "norm":
+                    x = blocks.Norm(self.dtype, name=layer.name)(x)
+        return x
+
+
+def _space_to_depth(x: Float[Array, "b h w c"], s: int) -> Float[Array, "b h2 w2 c2"]:
+    b, h, w, c = x.shape
+    return x.reshape(b, h // s, s, w // s, s, c).transpose(0, 1, 3, 2, 4, 5).reshape(b, h // s, w // s, s * s * c)
+
+
+def _depth_to_space(x: Float[Array, "b h w c"], s: int) -> Float[Array, "b h2 w2 c2"]:
+    b, h, w, c = x.shape
+    return x.reshape(b, h, w, s, s, c // s**2).transpose(0, 1, 3, 2, 4, 5).reshape(b, h * s, w * s, c // s**2)
