@@ -6,40 +6,26 @@ import numpy as np
 import pytest
 
 from binlatent.nets.inception import inception_features, inception_from_torch, inception_input
+from tests.torch_nets import randomise, state_of, torch_and
 
 
 def torch_inception(monkeypatch):
-    torch = pytest.importorskip("torch", reason="torch is not installed: Inception not compared with pytorch-fid")
-    try:
-        library = torch.library.Library("torchvision", "DEF")  # its compiled part may not load beside a CPU torch
-        for op in ("nms", "qnms"):
-            library.define(f"{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    except RuntimeError:
-        pass  # already declared
-    module = pytest.importorskip("pytorch_fid.inception", reason="pytorch-fid is not installed: Inception not compared")
-    torch.manual_seed(0)
-    monkeypatch.setattr(module, "load_state_dict_from_url", lambda *a, **k: random_state(torch, module))
-    return torch, module
-
-
-def random_state(torch, module):
+    torch, module = torch_and("pytorch_fid.inception")
     net = module._inception_v3(num_classes=1008, aux_logits=False, weights=None)
-    state = net.state_dict()
-    for name, value in state.items():
-        if name.endswith(("running_mean", "bn.bias")):
-            value.copy_(0.1 * torch.randn_like(value))
-        elif name.endswith(("running_var", "bn.weight")):
+    torch.manual_seed(0)
+    randomise(torch, net)
+    for name, value in net.state_dict().items():
+        if name.endswith(("bn.weight", "running_var")):
             value.copy_(0.5 + torch.rand_like(value))
-        elif name.endswith("weight"):  # keeps the signal's size through the depth, so that 1e-4 is a relative statement
-            value.copy_(torch.randn_like(value) * (2 / value[0].numel()) ** 0.5)
-    return state
+    monkeypatch.setattr(module, "load_state_dict_from_url", lambda *a, **k: net.state_dict())
+    return torch, module
 
 
 @pytest.fixture
 def networks(monkeypatch):
     torch, module = torch_inception(monkeypatch)
     net = module.fid_inception_v3().eval()
-    params = inception_from_torch({name: value.numpy() for name, value in net.state_dict().items()})
+    params = inception_from_torch(state_of(net))
     return torch, module, net, params
 
 
@@ -62,9 +48,8 @@ def test_equals_pytorch_fid(networks, monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (8, 8), (300, 411), (299, 299), (512, 64)])
-def test_resize_equals_named_reference(monkeypatch, shape):
-    torch, _ = torch_inception(monkeypatch)
-    tf1 = pytest.importorskip("torch_fidelity.interpolate_compat_tensorflow", reason="torch-fidelity is not installed")
+def test_resize_equals_named_reference(shape):
+    torch, tf1 = torch_and("torch_fidelity.interpolate_compat_tensorflow")
     images = np.random.default_rng(1).integers(0, 256, (1, *shape, 3), dtype=np.uint8)
     x = torch.from_numpy(images.transpose(0, 3, 1, 2)).float()
     expected = (tf1.interpolate_bilinear_2d_like_tensorflow1x(x, size=(299, 299), align_corners=False) - 128) / 128
@@ -77,7 +62,7 @@ def test_resize_equals_named_reference(monkeypatch, shape):
 
 def test_weights_of_another_network_are_refused(networks):
     _, _, net, _ = networks
-    state = {name: value.numpy() for name, value in net.state_dict().items()}
+    state = state_of(net)
     with pytest.raises(ValueError, match=r"fc\.weight has shape \(1000, 2048\)"):
         inception_from_torch({**state, "fc.weight": np.zeros((1000, 2048))})
     with pytest.raises(ValueError, match=r"AuxLogits\.fc\.weight is not part"):

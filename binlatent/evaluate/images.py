@@ -1,0 +1,71 @@
+"""How far two images are apart: one number an image, higher is better for PSNR and SSIM, lower for L1.
+
+Images are uint8, or float in [0, 1]; channels last. Everything can be jitted.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from binlatent.typing import Array, Float, Images, UInt8
+
+# (b, h, w, c), left open here so that other shapes are refused with a reason
+AnyImages = Float[Array, "..."] | UInt8[Array, "..."] | Float[np.ndarray, "..."] | UInt8[np.ndarray, "..."]
+SSIM_DEFINITION = "scikit-image structural_similarity, gaussian_weights=True, sigma=1.5, use_sample_covariance=False"
+SSIM_WINDOW = 11
+_SIGMA = 1.5
+
+
+def to_float(images: AnyImages) -> Images:
+    """uint8 0…255 → float32 0…1; floats stay in [0, 1] and become float32."""
+    scale = 255 if images.dtype == jnp.uint8 else 1
+    return jnp.asarray(images, jnp.float32) / scale
+
+
+def _pair(a, b):
+    if a.shape != b.shape:
+        raise ValueError(f"images of shape {a.shape} and {b.shape} cannot be compared")
+    return to_float(a), to_float(b)
+
+
+def l1(a: AnyImages, b: AnyImages) -> Float[Array, "b"]:
+    """Mean absolute difference, on the scale [0, 1]. Raises ValueError for other shapes."""
+    a, b = _pair(a, b)
+    return jnp.abs(a - b).mean((1, 2, 3))
+
+
+def psnr(a: AnyImages, b: AnyImages) -> Float[Array, "b"]:
+    """−10 log₁₀ of the mean squared difference, in dB; infinite for identical images.
+
+    Raises:
+      ValueError: for other shapes.
+    """
+    a, b = _pair(a, b)
+    return -10 * jnp.log10(jnp.square(a - b).mean((1, 2, 3)))
+
+
+def ssim(a: AnyImages, b: AnyImages) -> Float[Array, "b"]:
+    """Structural similarity (Wang et al. 2004) as `SSIM_DEFINITION` names it, averaged over channels.
+
+    Raises:
+      ValueError: for other shapes, or images smaller than the window of 11 pixels.
+    """
+    a, b = _pair(a, b)
+    if min(a.shape[1:3]) < SSIM_WINDOW:
+        raise ValueError(f"SSIM has a window of {SSIM_WINDOW} pixels; images of {a.shape[1]}×{a.shape[2]} are too small")
+    window = np.exp(-0.5 * ((np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2) / _SIGMA) ** 2)
+    window = (window / window.sum()).tolist()
+
+    def blur(x):  # only where the window lies inside: scikit-image crops the rest away
+        for axis in (1, 2):
+            inside = x.shape[axis] - SSIM_WINDOW + 1
+            x = sum(w * jax.lax.slice_in_dim(x, i, i + inside, axis=axis) for i, w in enumerate(window))
+        return x
+
+    mean_a, mean_b = blur(a), blur(b)
+    var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
+    covariance = blur(a * b) - mean_a * mean_b
+    c1, c2 = 0.01**2, 0.03**2
+    similarity = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    similarity /= (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
+    return similarity.mean((1, 2, 3))

@@ -1,0 +1,161 @@
+"""Scores of one set of features against another. Arrays in, numbers out; no network and no file is known here.
+
+The names FID, sFID and KID belong to Inception features; on other features these are Fréchet and kernel distances, and
+the caller reports them so.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from binlatent.evaluate.statistics import ClassStatistics, GaussianStatistics, check_features
+
+KID_SUBSETS = 100
+KID_SUBSET_SIZE = 1000
+PRECISION_NEIGHBOURS = 3
+DENSITY_NEIGHBOURS = 5
+_CHUNK = 1024
+
+
+def _same_width(a, b):
+    if a != b:
+        raise ValueError(f"features of width {a} and {b} cannot be compared; both sets need the same feature network")
+
+
+def _root(covariance: np.ndarray) -> np.ndarray:
+    """A factor R with R Rᵀ = covariance; rounding below zero is cut off."""
+    values, vectors = np.linalg.eigh(covariance)
+    return vectors * np.sqrt(np.maximum(values, 0))
+
+
+def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
+    """‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½), the squared 2-Wasserstein distance of Gaussians (Heusel et al. 2017).
+
+    The trace of the root is the sum of the singular values of Rᵀ_a R_b for any factors R Rᵀ = Σ. Unlike a root of the
+    product it needs no regularisation where a covariance is singular, as it is with fewer samples than features.
+
+    Raises:
+      ValueError: for other widths, or fewer than two samples.
+    """
+    _same_width(len(a.mean), len(b.mean))
+    cov_a, cov_b = a.covariance, b.covariance
+    cross = np.linalg.svd(_root(cov_a).T @ _root(cov_b), compute_uv=False).sum()
+    return float(np.sum((a.mean - b.mean) ** 2) + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
+
+
+def inception_score(statistics: ClassStatistics) -> tuple[float, float]:
+    """exp(E KL(p(y|x) ‖ p(y))) in every split: mean and standard deviation over splits (Salimans et al. 2016).
+
+    Raises:
+      ValueError: where the announced number of samples has not come.
+    """
+    if statistics.seen != statistics.total:
+        raise ValueError(f"the Inception Score was announced for {statistics.total} samples, {statistics.seen} came")
+    share = statistics.shares / statistics.counts[:, None]
+    entropy = np.sum(share * np.log(np.maximum(share, np.finfo(np.float64).tiny)), 1)
+    scores = np.exp(statistics.negentropy / statistics.counts - entropy)
+    return float(scores.mean()), float(scores.std())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KernelDistance:
+    """mean: over the subsets; std: over the subsets, the error usually printed; with how they were drawn."""
+
+    mean: float
+    std: float
+    subsets: int
+    subset_size: int
+
+
+def kernel_distance(
+    fake: np.ndarray, real: np.ndarray, *, subsets: int = KID_SUBSETS, subset_size: int = KID_SUBSET_SIZE, seed: int = 0
+) -> KernelDistance:
+    """Unbiased squared MMD with the kernel (x·y / f + 1)³ (Bińkowski et al. 2018): KID where the features are Inception's.
+
+    Subsets are drawn as torch-fidelity draws them. With fewer samples than `subset_size` subsets shrink to what there is.
+
+    Raises:
+      ValueError: for other widths, features that are not finite, or fewer than two samples.
+    """
+    fake, real = check_features(fake, "features of samples"), check_features(real, "features of the reference")
+    _same_width(fake.shape[1], real.shape[1])
+    size = min(subset_size, len(fake), len(real))
+    if size < 2:
+        raise ValueError(f"a kernel distance needs at least 2 samples on either side, not {len(fake)} and {len(real)}")
+
+    def kernel(x, y):
+        return (x @ y.T / x.shape[1] + 1) ** 3
+
+    def off_diagonal(k):
+        return (k.sum() - np.trace(k)) / (size * (size - 1))
+
+    rng = np.random.RandomState(seed)
+    values = []
+    for _ in range(subsets):
+        x = fake[rng.choice(len(fake), size, replace=False)]
+        y = real[rng.choice(len(real), size, replace=False)]
+        values.append(off_diagonal(kernel(x, x)) + off_diagonal(kernel(y, y)) - 2 * kernel(x, y).mean())
+    return KernelDistance(
+        mean=float(np.mean(values)), std=float(np.std(values)), subsets=subsets, subset_size=size
+    )
+
+
+def _squared_distances(a, b):
+    return np.maximum((a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * (a @ b.T), 0)
+
+
+def _radii(features, neighbours):
+    """Squared distances (n, len(neighbours)) of every feature to its k-th nearest other."""
+    rows = []
+    for start in range(0, len(features), _CHUNK):
+        d = _squared_distances(features[start : start + _CHUNK], features)
+        # position 0 is the point itself
+        rows.append(np.partition(d, neighbours, axis=1)[:, neighbours])
+    return np.concatenate(rows)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ManifoldScores:
+    """precision, recall (Kynkäänniemi et al. 2019, k = 3); density, coverage (Naeem et al. 2020, k = 5)."""
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+def manifold_scores(
+    fake: np.ndarray,
+    real: np.ndarray,
+    *,
+    precision_neighbours: int = PRECISION_NEIGHBOURS,
+    density_neighbours: int = DENSITY_NEIGHBOURS,
+) -> ManifoldScores:
+    """Precision, recall, density and coverage, from distances in float64, a chunk of rows at a time.
+
+    Raises:
+      ValueError: for other widths, features that are not finite, or no more samples than neighbours.
+    """
+    fake, real = check_features(fake, "features of samples"), check_features(real, "features of the reference")
+    _same_width(fake.shape[1], real.shape[1])
+    most = max(precision_neighbours, density_neighbours)
+    if min(len(fake), len(real)) <= most:
+        raise ValueError(f"{most} neighbours need more than {most} samples, not {len(fake)} and {len(real)}")
+    centre = real.mean(0)  # less cancellation in the distances
+    fake, real = fake - centre, real - centre
+    fake_radius = _radii(fake, [precision_neighbours])[:, 0]
+    real_radius, real_wide = _radii(real, [precision_neighbours, density_neighbours]).T
+    precise, dense = [], []
+    recalled, nearest = np.zeros(len(real), bool), np.full(len(real), np.inf)
+    for start in range(0, len(fake), _CHUNK):
+        d = _squared_distances(fake[start : start + _CHUNK], real)
+        precise.append((d <= real_radius).any(1))
+        dense.append((d <= real_wide).sum(1))
+        recalled |= (d <= fake_radius[start : start + _CHUNK, None]).any(0)
+        nearest = np.minimum(nearest, d.min(0))
+    return ManifoldScores(
+        precision=float(np.concatenate(precise).mean()),
+        recall=float(recalled.mean()),
+        density=float(np.concatenate(dense).mean() / density_neighbours),
+        coverage=float((nearest <= real_wide).mean()),
+    )

@@ -1,0 +1,221 @@
+"""What is remembered of a stream of features: moments, class shares and a bounded sample. Never the images.
+
+Everything here is float64 on the host, mergeable and independent of how the stream was cut into batches, up to rounding.
+"""
+
+import dataclasses
+import hashlib
+import json
+
+import numpy as np
+
+
+def check_features(features: np.ndarray, name: str = "features") -> np.ndarray:
+    """Features as float64 (n, f).
+
+    Raises:
+      ValueError: for anything but a matrix with rows, of finite numbers.
+    """
+    features = np.asarray(features, np.float64)
+    if features.ndim != 2 or not features.shape[1]:
+        raise ValueError(f"{name} have shape {features.shape}; expected (number, width)")
+    if not len(features):
+        raise ValueError(f"{name} are empty: no image came through")
+    wrong = len(features) - int(np.isfinite(features).all(1).sum())
+    if wrong:
+        raise ValueError(
+            f"{wrong} of {len(features)} rows of {name} are not finite; a score of them would mean nothing. "
+            "Look for NaN in the images or in the network's weights"
+        )
+    return features
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class GaussianStatistics:
+    """Number, mean (f,) and scatter (f, f): the sum of outer products of centred features."""
+
+    count: int
+    mean: np.ndarray
+    scatter: np.ndarray
+
+    @classmethod
+    def empty(cls, width: int) -> "GaussianStatistics":
+        return cls(count=0, mean=np.zeros(width), scatter=np.zeros((width, width)))
+
+    @classmethod
+    def of(cls, features: np.ndarray) -> "GaussianStatistics":
+        """Statistics of features (n, f). Raises ValueError as `check_features` does."""
+        features = check_features(features)
+        mean = features.mean(0)
+        centred = features - mean
+        return cls(count=len(features), mean=mean, scatter=centred.T @ centred)
+
+    def merge(self, other: "GaussianStatistics") -> "GaussianStatistics":
+        """Statistics of both streams together (Chan, Golub and LeVeque 1979)."""
+        if self.mean.shape != other.mean.shape:
+            raise ValueError(f"features of width {len(self.mean)} and {len(other.mean)} do not merge")
+        count = self.count + other.count
+        if not count:
+            return self
+        apart = other.mean - self.mean
+        return GaussianStatistics(
+            count=count,
+            mean=self.mean + apart * (other.count / count),
+            scatter=self.scatter + other.scatter + np.outer(apart, apart) * (self.count * other.count / count),
+        )
+
+    def add(self, features: np.ndarray) -> "GaussianStatistics":
+        """These statistics with one more batch (n, f)."""
+        return self.merge(GaussianStatistics.of(features))
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """The unbiased covariance (f, f).
+
+        Raises:
+          ValueError: for fewer than two samples.
+        """
+        if self.count < 2:
+            raise ValueError(f"a covariance needs at least 2 samples, not {self.count}")
+        return self.scatter / (self.count - 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ClassStatistics:
+    """Sums of class probabilities for the Inception Score, in `splits` consecutive parts of `total` samples."""
+
+    total: int
+    seen: int
+    counts: np.ndarray  # (splits,)
+    shares: np.ndarray  # (splits, classes), sums of probabilities
+    negentropy: np.ndarray  # (splits,), sums of Σ p log p
+
+    @classmethod
+    def empty(cls, total: int, classes: int, splits: int = 10) -> "ClassStatistics":
+        """Raises ValueError where a split would stay empty."""
+        if total < splits:
+            raise ValueError(f"{total} samples cannot fill {splits} splits of the Inception Score")
+        zero = np.zeros(splits)
+        return cls(total=total, seen=0, counts=zero, shares=np.zeros((splits, classes)), negentropy=zero)
+
+    def add(self, logits: np.ndarray) -> "ClassStatistics":
+        """These sums with the next batch of logits (n, classes), in the order of the samples."""
+        logits = check_features(logits, "logits")
+        if self.seen + len(logits) > self.total:
+            raise ValueError(f"{self.seen + len(logits)} samples came where {self.total} were announced")
+        logits = logits - logits.max(1, keepdims=True)
+        log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+        p = np.exp(log_p)
+        splits = len(self.counts)
+        edges = np.arange(1, splits + 1) * self.total // splits
+        split = np.searchsorted(edges, np.arange(self.seen, self.seen + len(p)), side="right")
+        counts, shares, negentropy = self.counts.copy(), self.shares.copy(), self.negentropy.copy()
+        np.add.at(counts, split, 1)
+        np.add.at(shares, split, p)
+        np.add.at(negentropy, split, (p * log_p).sum(1))
+        return ClassStatistics(
+            total=self.total, seen=self.seen + len(p), counts=counts, shares=shares, negentropy=negentropy
+        )
+
+
+def _priority(index: np.ndarray, seed: int) -> np.ndarray:
+    """A pseudo-random uint64 for every position of the stream (splitmix64)."""
+    with np.errstate(over="ignore"):
+        z = index.astype(np.uint64) + np.uint64(seed + 1) * np.uint64(0x9E3779B97F4A7C15)
+        z = z * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class FeatureSample:
+    """A uniform sample of at most `limit` features of a stream, for scores that compare single images.
+
+    Which positions stay depends on (seed, position) alone: the same for every batch size, and a folder sorted by class
+    is sampled evenly all the same. `labels` are -1 where there are none.
+    """
+
+    limit: int
+    seed: int
+    index: np.ndarray  # (n,) positions in the stream, ascending
+    features: np.ndarray  # (n, f), float32
+    labels: np.ndarray  # (n,), int32
+
+    @classmethod
+    def empty(cls, width: int, limit: int = 10_000, seed: int = 0) -> "FeatureSample":
+        none = np.zeros(0, np.int64)
+        features = np.zeros((0, width), np.float32)
+        return cls(limit=limit, seed=seed, index=none, features=features, labels=none.astype(np.int32))
+
+    def add(self, features: np.ndarray, start: int, labels: np.ndarray | None = None) -> "FeatureSample":
+        """This sample with the batch (n, f) that begins at position `start` of the stream."""
+        features = np.asarray(features, np.float32)
+        labels = np.full(len(features), -1, np.int32) if labels is None else np.asarray(labels, np.int32)
+        index = np.concatenate([self.index, np.arange(start, start + len(features))])
+        features = np.concatenate([self.features, features])
+        labels = np.concatenate([self.labels, labels])
+        if len(index) > self.limit:
+            keep = np.sort(np.argsort(_priority(index, self.seed), kind="stable")[: self.limit])
+            index, features, labels = index[keep], features[keep], labels[keep]
+        return dataclasses.replace(self, index=index, features=features, labels=labels)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Reference:
+    """What generated images are held against: statistics of real images under one feature network.
+
+    description: what it was made of, as JSON data: images, preprocessing, network. Its hash names the reference.
+    """
+
+    description: dict
+    pool: GaussianStatistics
+    spatial: GaussianStatistics | None
+    sample: FeatureSample
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits over data, preprocessing and feature weights (not over rounding of the device)."""
+        return hashlib.sha256(json.dumps(self.description, sort_keys=True).encode()).hexdigest()[:16]
+
+    def save(self, path) -> None:
+        """Writes one .npz, whole or not at all."""
+        arrays = {"pool/mean": self.pool.mean, "pool/scatter": self.pool.scatter, "pool/count": self.pool.count}
+        if self.spatial is not None:
+            arrays |= {"spatial/mean": self.spatial.mean, "spatial/scatter": self.spatial.scatter}
+        sample = self.sample
+        arrays |= {"sample/features": sample.features, "sample/index": sample.index, "sample/labels": sample.labels}
+        meta = {"description": self.description, "hash": self.hash, "limit": sample.limit, "seed": sample.seed}
+        partial = path.with_name(path.name + ".partial")
+        with partial.open("wb") as file:
+            np.savez(file, meta=json.dumps(meta), **arrays)
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path) -> "Reference":
+        """Reads what `save` wrote.
+
+        Raises:
+          ValueError: where the description does not fit the hash stored with it.
+        """
+        with np.load(path, allow_pickle=False) as file:
+            meta, count = json.loads(str(file["meta"])), int(file["pool/count"])
+
+            def gaussian(name):
+                return GaussianStatistics(count=count, mean=file[f"{name}/mean"], scatter=file[f"{name}/scatter"])
+
+            reference = cls(
+                description=meta["description"],
+                pool=gaussian("pool"),
+                spatial=gaussian("spatial") if "spatial/mean" in file else None,
+                sample=FeatureSample(
+                    limit=meta["limit"],
+                    seed=meta["seed"],
+                    index=file["sample/index"],
+                    features=file["sample/features"],
+                    labels=file["sample/labels"],
+                ),
+            )
+        if reference.hash != meta["hash"]:
+            raise ValueError(f"{path} was changed by hand: its hash is {reference.hash}, it says {meta['hash']}")
+        return reference
