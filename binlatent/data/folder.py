@@ -17,7 +17,7 @@ SPLIT_NAMES = frozenset(("train", "training", "val", "valid", "validation", "tes
 class FolderSource(ImageSource):
     """The files of `index` below `root`; labels int32 (n,) where there are classes."""
 
-    threads = 8
+    threads = 4
 
     def __init__(self, root: epath.Path, index: Index, labels: np.ndarray | None = None, embeddings: bool = False):
         super().__init__()

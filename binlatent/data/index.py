@@ -9,6 +9,7 @@ listed at every start; for millions of remote images tar files or TFDS are the b
 
 import dataclasses
 import hashlib
+import itertools
 import os
 import time
 
@@ -51,7 +52,7 @@ class Index:
         """Every path, in order."""
         text = self.names.tobytes()
         starts = [0, *self.ends.tolist()]
-        return [text[a:b].decode("utf-8", "surrogateescape") for a, b in zip(starts, starts[1:], strict=False)]
+        return [text[a:b].decode("utf-8", "surrogateescape") for a, b in itertools.pairwise(starts)]
 
     def chosen(self, mask: np.ndarray) -> "Index":
         """The files where `mask` (n,) is True."""
