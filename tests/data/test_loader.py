@@ -1,0 +1,152 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from binlatent.data.arrays import ArraySource
+from binlatent.data.loader import eval_batches, train_batches
+from binlatent.data.sources import DataOptions, open_splits
+from binlatent.errors import UserError
+from tests.data.test_sources import Damaged
+
+OPTIONS = DataOptions(resolution=8, channels=3, flip=True, crop="random")
+
+
+@pytest.fixture(scope="module")
+def source():
+    """22 wide images, so that crops and flips show; the label is the index."""
+    images = np.random.default_rng(0).integers(0, 256, (22, 8, 12, 3), np.uint8)
+    return ArraySource("noise", images, np.arange(22, dtype=np.int32))
+
+
+def take(batches, count):
+    taken = list(itertools.islice(batches, count))
+    if hasattr(batches, "close"):
+        batches.close()
+    return taken
+
+
+def same(first, second):
+    assert len(first) == len(second)
+    for a, b in zip(first, second, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])
+
+
+def test_batches_have_the_shapes_and_types(source):
+    batch = next(train_batches(source, OPTIONS, seed=0, batch_size=8))
+    assert batch["image"].shape == (8, 8, 8, 3)
+    assert batch["image"].dtype == np.uint8
+    assert batch["label"].shape == (8,)
+    assert batch["label"].dtype == np.int32
+
+
+@pytest.mark.parametrize("step", [1, 5, 9])
+def test_resuming_at_a_step_continues_the_same_stream(source, step):
+    whole = take(train_batches(source, OPTIONS, seed=3, batch_size=8), 12)
+    resumed = take(train_batches(source, OPTIONS, seed=3, batch_size=8, start_step=step), 12 - step)
+    same(whole[step:], resumed)
+
+
+@pytest.mark.parametrize(("count", "step"), [(2, 0), (4, 3)])
+def test_processes_together_read_the_global_batch_in_order(source, count, step):
+    whole = take(train_batches(source, OPTIONS, seed=1, batch_size=8), 6)[step:]
+    parts = [
+        take(
+            train_batches(
+                source, OPTIONS, seed=1, batch_size=8, start_step=step, process_index=p, process_count=count
+            ),
+            6 - step,
+        )
+        for p in range(count)
+    ]
+    together = [{name: np.concatenate([b[name] for b in rows]) for name in rows[0]} for rows in zip(*parts, strict=True)]
+    same(whole, together)
+
+
+def test_every_epoch_sees_every_example_once_in_another_order_with_other_augmentation(source):
+    batches = take(train_batches(source, OPTIONS, seed=0, batch_size=11), 4)
+    first, second = (np.concatenate([batch["label"] for batch in pair]) for pair in (batches[:2], batches[2:]))
+    assert sorted(first) == sorted(second) == list(range(22))
+    assert list(first) != list(second)
+    images = [
+        dict(zip(labels.tolist(), np.concatenate([batch["image"] for batch in pair]), strict=True))
+        for labels, pair in ((first, batches[:2]), (second, batches[2:]))
+    ]
+    assert sum(not np.array_equal(images[0][i], images[1][i]) for i in range(22)) > 10
+
+
+def test_the_seed_changes_the_order(source):
+    first, second = (take(train_batches(source, OPTIONS, seed=s, batch_size=8), 1)[0]["label"] for s in (0, 1))
+    assert list(first) != list(second)
+
+
+@pytest.mark.slow
+def test_workers_do_not_change_the_stream(folder):
+    """Spawning worker processes takes seconds."""
+    options = {"source": "folder", "path": str(folder), "resolution": 8, "flip": True}
+    part = open_splits(DataOptions(**options), seed=0).train
+    alone = take(train_batches(part, DataOptions(**options), seed=0, batch_size=4), 9)
+    workers = take(train_batches(part, DataOptions(**options, workers=2), seed=0, batch_size=4, start_step=2), 7)
+    same(alone[2:], workers)
+    same(
+        take(eval_batches(part, DataOptions(**options), batch_size=4), 99),
+        take(eval_batches(part, DataOptions(**options, workers=2), batch_size=4), 99),
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("batch_size", [4, 8, 24])
+@pytest.mark.parametrize(("start", "limit"), [(0, None), (0, 9), (5, 10), (20, 100), (0, 8)])
+def test_evaluation_counts_each_example_once(source, count, batch_size, start, limit):
+    parts = [
+        list(
+            eval_batches(
+                source, OPTIONS, batch_size=batch_size, start=start, limit=limit, process_index=p, process_count=count
+            )
+        )
+        for p in range(count)
+    ]
+    assert len({len(part) for part in parts}) == 1
+    rows = [batch for together in zip(*parts, strict=True) for batch in together]
+    assert all(batch["image"].shape == (batch_size // count, 8, 8, 3) for batch in rows)
+    seen = np.concatenate([batch["label"][batch["mask"]] for batch in rows])
+    stop = 22 if limit is None else min(22, start + limit)
+    assert list(seen) == list(range(start, stop))
+
+
+def test_evaluation_cuts_at_the_centre_and_does_not_flip(source):
+    batch = next(eval_batches(source, OPTIONS, batch_size=4))
+    np.testing.assert_array_equal(batch["image"][1], source.read(1)["image"][:, 2:10])
+
+
+def test_an_empty_range_gives_no_batch(source):
+    assert list(eval_batches(source, OPTIONS, batch_size=4, limit=0)) == []
+
+
+def test_unreadable_examples_are_replaced_in_training_and_masked_in_evaluation():
+    options = DataOptions(resolution=1, channels=1)
+    source = Damaged(10, {3, 9})
+    batches = list(eval_batches(source, options, batch_size=4))
+    seen = np.concatenate([batch["image"][batch["mask"]].ravel() for batch in batches])
+    assert list(seen) == [0, 1, 2, 4, 5, 6, 7, 8]
+    epoch = np.concatenate([b["image"].ravel() for b in take(train_batches(source, options, seed=0, batch_size=5), 2)])
+    assert sorted(epoch) == [0, 0, 1, 2, 4, 4, 5, 6, 7, 8]
+    same(
+        take(train_batches(Damaged(10, {3, 9}), options, seed=0, batch_size=5, start_step=3), 3),
+        take(train_batches(source, options, seed=0, batch_size=5), 6)[3:],
+    )
+
+
+@pytest.mark.parametrize("batches", [lambda *a, **k: train_batches(*a, seed=0, **k), eval_batches])
+def test_a_batch_that_does_not_divide_names_the_numbers(source, batches):
+    with pytest.raises(UserError, match="batch size 6 does not divide over 4 processes"):
+        batches(source, OPTIONS, batch_size=6, process_count=4)
+    with pytest.raises(UserError, match="batch size 0"):
+        batches(source, OPTIONS, batch_size=0)
+
+
+def test_a_set_smaller_than_a_batch_names_the_numbers(source):
+    with pytest.raises(UserError, match="batch size 23 is larger than the 22 examples"):
+        train_batches(source, OPTIONS, seed=0, batch_size=23)
