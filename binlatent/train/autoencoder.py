@@ -47,7 +47,7 @@ class AutoencoderStage:
     def init(self, key: PRNGKey, batch: PyTree) -> TrainState:
         """A fresh state."""
         images = jnp.zeros((1, self.net.resolution, self.net.resolution, self.net.image_channels))
-        params = self.net.init(key, images)["params"]
+        params = {"autoencoder": self.net.init(key, images)["params"]}
         return TrainState.create(params, self.optimizer.build(self.num_steps).init(params))
 
     def loss_values(self, images: Array, reconstruction: Array, logits: Array, drawn: Array) -> dict[str, Array]:
@@ -73,7 +73,7 @@ class AutoencoderStage:
         def loss(params, batch, keys):
             images = to_float(batch["image"])
             noise = prng.uniform(keys, self.net.code_shape)
-            reconstruction, logits, drawn = self.net.apply({"params": params}, images, noise)
+            reconstruction, logits, drawn = self.net.apply({"params": params["autoencoder"]}, images, noise)
             values = self.loss_values(images, reconstruction, logits, drawn)
             means = {name: value.mean() for name, value in values.items()}
             return weighted_sum(self.terms, values, state.step), means
@@ -88,7 +88,7 @@ class AutoencoderStage:
     def eval_step(self, state: TrainState, batch: PyTree, key: PRNGKey) -> dict:
         """Loss terms, PSNR and bit statistics of the averaged parameters, with thresholded codes."""
         images, mask = to_float(batch["image"]), batch["mask"]
-        reconstruction, logits, drawn = self.net.apply({"params": state.ema}, images)
+        reconstruction, logits, drawn = self.net.apply({"params": state.ema["autoencoder"]}, images)
         values = self.loss_values(images, reconstruction, logits, drawn)
         per_example = {name: jnp.broadcast_to(value, mask.shape) for name, value in values.items()}
         per_example |= {

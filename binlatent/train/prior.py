@@ -46,17 +46,20 @@ class PriorStage:
         """A fresh state; of `batch` only the shapes are used."""
         code, t = jnp.zeros((1, *self.code_shape), bool), jnp.zeros(1)
         condition = jax.tree.map(lambda x: jnp.zeros((1, *x.shape[1:]), x.dtype), self._condition(batch))
-        params = self.net.init(key, code, t, condition)["params"]
+        params = {"denoiser": self.net.init(key, code, t, condition)["params"]}
         return TrainState.create(params, self.optimizer.build(self.num_steps).init(params))
 
     def _condition(self, batch):
         return None if self.condition is None else batch[self.condition]
 
+    def _denoise(self, params, code_t, t, condition, keep=None):
+        return self.net.apply({"params": params["denoiser"]}, code_t, t, condition, keep)
+
     def loss(self, params: PyTree, batch: PyTree, noise: PyTree) -> tuple[Array, dict[str, Array]]:
         """Mean loss and its terms, for given noise (`t`, `keep` and `key`, one each an example)."""
         code = bits.unpack(batch["code"], self.code_shape)
         code_t = self.objective.corrupt(prng.uniform(noise["key"], self.code_shape), code, noise["t"])
-        flip_logits = self.net.apply({"params": params}, code_t, noise["t"], self._condition(batch), noise["keep"])
+        flip_logits = self._denoise(params, code_t, noise["t"], self._condition(batch), noise["keep"])
         terms = self.objective(flip_logits, code, code_t, noise["t"])
         means = {name: value.mean() for name, value in terms.items()}
         return means.pop("loss"), means
@@ -90,7 +93,7 @@ class PriorStage:
         noise = self.noise(jax.random.fold_in(key, 0), num)
 
         def denoise(code_t, t):
-            return self.net.apply({"params": state.ema}, code_t, t, condition)
+            return self._denoise(state.ema, code_t, t, condition)
 
         code_t = self.objective.corrupt(prng.uniform(noise["key"], self.code_shape), code, noise["t"])
         terms = self.objective(denoise(code_t, noise["t"]), code, code_t, noise["t"])

@@ -1,0 +1,47 @@
+"""Handwritten digits (scikit-learn's, 1,797 of 8×8 grey): the quickstart.
+
+    binlatent run --config digits --workdir runs/digits
+
+Needs nothing but a CPU.
+"""
+
+from binlatent.config import defaults
+
+
+def get_config():
+    config = defaults()
+    config.data.source = "digits"
+    config.data.resolution = 8
+    config.data.channels = 1
+
+    config.autoencoder.channels = 64
+    config.autoencoder.channel_multipliers = (1, 2)
+    config.autoencoder.res_blocks = 1
+    config.autoencoder.attention_resolutions = ()
+    config.autoencoder.code_bits = 8  # 4×4×8 = 128 bits an image, a quarter of its pixels' 512
+    config.autoencoder.embedding_width = 64
+    config.autoencoder_optimizer.learning_rate = 1e-3
+    config.autoencoder_optimizer.schedule = "cosine"
+    config.autoencoder_optimizer.warmup_steps = 50
+    config.autoencoder_optimizer.ema_decay = 0.99
+    config.autoencoder_training.num_steps = 1500
+    config.autoencoder_training.batch_size = 64
+    config.autoencoder_training.evaluate_every = 500
+    config.autoencoder_training.checkpoint_every = 500
+
+    config.prior.width = 128
+    config.prior.depth = 4
+    config.prior.heads = 4
+    config.prior_optimizer.learning_rate = 1e-3
+    config.prior_optimizer.schedule = "cosine"
+    config.prior_optimizer.warmup_steps = 100
+    config.prior_optimizer.weight_decay = 0.05
+    config.prior_optimizer.ema_decay = 0.995
+    config.prior_training.num_steps = 4000
+    config.prior_training.batch_size = 128
+    config.prior_training.evaluate_every = 1000
+    config.prior_training.checkpoint_every = 1000
+
+    config.sampling.steps = 16
+    config.sampling.guidance = 1.0
+    return config
