@@ -1,6 +1,7 @@
 """A folder of image files, flat or in class sub-folders."""
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 from etils import epath
@@ -142,7 +143,7 @@ def _class_names(options: DataOptions, root: epath.Path, index: Index) -> tuple[
     names = tuple(sorted(set(tops)))
     if len(names) > 1 and len(tops) < len(index):
         raise UserError(
-            f"{root}: {len(index) - len(tops)} images lie beside the class folders ({', '.join(names[:5])}…), so their "
+            f"{root}: {len(index) - len(tops)} images lie beside the class folders ({_some(names)}), so their "
             "class is unknown; move them into one, or set data.labels=False."
         )
     return names if len(names) > 1 else ()
@@ -155,6 +156,10 @@ def _source(options: DataOptions, root: epath.Path, index: Index, names: tuple[s
         tops = [name.partition("/")[0] for name in index.all_names()]
         unknown = sorted(set(tops) - set(number))
         if unknown:
-            raise UserError(f"{root}: classes {', '.join(unknown)} do not occur in the training part; remove or add them.")
+            raise UserError(f"{root}: classes {_some(unknown)} do not occur in the training part; remove or add them.")
         labels = np.array([number[top] for top in tops], np.int32)
     return FolderSource(root, index, labels, embeddings=bool(options.embeddings))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import os
 import time
+import zipfile
 
 import numpy as np
 from etils import epath
@@ -164,7 +165,7 @@ def _recall(memory: str, root: epath.Path) -> Index | None:
                 if os.stat(os.path.join(root, directory)).st_mtime_ns != stamp:
                     return None
             return Index(*(stored[field.name] for field in dataclasses.fields(Index)))
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         if not isinstance(error, FileNotFoundError):
             log.warning("the list of %s kept in %s cannot be used (%s); listing again", root, memory, error)
         return None

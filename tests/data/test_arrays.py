@@ -67,21 +67,21 @@ def test_wrong_arrays_are_named(tmp_path, arrays, message):
 
 
 def test_missing_and_damaged_files_are_named(tmp_path):
-    with pytest.raises(UserError, match="none.npz': no such file"):
+    with pytest.raises(UserError, match=r"none.npz': no such file"):
         opened(tmp_path / "none.npz")
-    with pytest.raises(UserError, match="data.path='': no such file"):
+    with pytest.raises(UserError, match=r"data.path='': no such file"):
         opened("")
     np.savez(tmp_path / "a.npz", images=np.zeros((10, 4, 4), np.uint8))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:100])
-    with pytest.raises(UserError, match="cut.npz: not a readable npz"):
+    with pytest.raises(UserError, match=r"cut.npz: not a readable npz"):
         opened(tmp_path / "cut.npz")
     (tmp_path / "text.npz").write_text("hello")
-    with pytest.raises(UserError, match="text.npz: not a readable npz"):
+    with pytest.raises(UserError, match=r"text.npz: not a readable npz"):
         opened(tmp_path / "text.npz")
     np.save(tmp_path / "one.npy", np.zeros((10, 4, 4), np.uint8))
-    with pytest.raises(UserError, match="one.npy: not a readable npz"):
+    with pytest.raises(UserError, match=r"one.npy: not a readable npz"):
         opened(tmp_path / "one.npy")
-    with pytest.raises(UserError, match="needs an array `condition`"):
+    with pytest.raises(UserError, match=r"needs an array `condition`"):
         opened(tmp_path / "a.npz", embeddings="npy")
-    with pytest.raises(UserError, match="no named splits"):
+    with pytest.raises(UserError, match=r"no named splits"):
         opened(tmp_path / "a.npz", validation_split="test")

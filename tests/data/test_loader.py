@@ -141,12 +141,12 @@ def test_unreadable_examples_are_replaced_in_training_and_masked_in_evaluation()
 
 @pytest.mark.parametrize("batches", [lambda *a, **k: train_batches(*a, seed=0, **k), eval_batches])
 def test_a_batch_that_does_not_divide_names_the_numbers(source, batches):
-    with pytest.raises(UserError, match="batch size 6 does not divide over 4 processes"):
+    with pytest.raises(UserError, match=r"batch size 6 does not divide over 4 processes"):
         batches(source, OPTIONS, batch_size=6, process_count=4)
-    with pytest.raises(UserError, match="batch size 0"):
+    with pytest.raises(UserError, match=r"batch size 0"):
         batches(source, OPTIONS, batch_size=0)
 
 
 def test_a_set_smaller_than_a_batch_names_the_numbers(source):
-    with pytest.raises(UserError, match="batch size 23 is larger than the 22 examples"):
+    with pytest.raises(UserError, match=r"batch size 23 is larger than the 22 examples"):
         train_batches(source, OPTIONS, seed=0, batch_size=23)

@@ -20,7 +20,7 @@ class Damaged(ArraySource):
 
 
 def test_a_misspelt_key_is_an_error():
-    with pytest.raises(TypeError, match="resolutoin"):
+    with pytest.raises(TypeError, match=r"resolutoin"):
         DataOptions(resolutoin=8, resolution=8)
 
 
@@ -118,5 +118,5 @@ def test_too_many_unreadable_examples_are_an_error():
 
 
 def test_nothing_readable_is_an_error():
-    with pytest.raises(UserError, match="not one of 3 .*0.jpg: cut short"):
+    with pytest.raises(UserError, match=r"not one of 3 .*0.jpg: cut short"):
         Damaged(3, {0, 1, 2})[0]
