@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from etils import epath
 
+from binlatent.data.cache import cache_directory
 from binlatent.data.manifest import FORMAT, CodeSpec, Manifest, Shard, write_whole
 from binlatent.data.sources import DataOptions, Example, Source, digest
 from binlatent.data.transforms import ChooseFlip, drop_flipped
@@ -275,8 +276,6 @@ def _local(path: epath.Path, shard: Shard) -> str:
 
 
 def _download_directory() -> str:
-    from binlatent.data.index import cache_directory
-
     directory = os.path.join(cache_directory(), "codes")
     os.makedirs(directory, exist_ok=True)
     return directory

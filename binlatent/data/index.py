@@ -8,17 +8,16 @@ listed at every start; for millions of remote images tar files or TFDS are the b
 """
 
 import dataclasses
-import hashlib
 import itertools
 import os
 import time
-import zipfile
 
 import numpy as np
 from etils import epath
 
+from binlatent.data import cache
 from binlatent.data.decode import SUFFIXES
-from binlatent.data.sources import digest, log
+from binlatent.data.sources import digest
 
 REMEMBERED = 10_000  # smaller folders are listed in less time than it takes to doubt a cache
 _SETTLED_NS = 2_000_000_000  # a directory changed this shortly before it was listed may change again unseen
@@ -69,14 +68,13 @@ def build_index(root: epath.Path) -> Index:
     """Lists the image files below `root`, or recalls the list. Hidden files and folders are left out."""
     if "://" in os.fspath(root):
         return _from_rows(*_list_remote(root))
-    memory = _cache_file(root)
-    index = _recall(memory, root)
+    index = _recall(root)
     if index is None:
         started = time.time_ns()
         rows, arrays, directories = _list_local(os.fspath(root))
         index = _from_rows(rows, arrays)
         if len(index) >= REMEMBERED and max(directories.values()) < started - _SETTLED_NS:
-            _remember(memory, index, directories)
+            _remember(root, index, directories)
     return index
 
 
@@ -145,44 +143,23 @@ def _hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def cache_directory() -> str:
-    """Where lists of large folders are kept: `binlatent` in $XDG_CACHE_HOME, or in ~/.cache."""
-    return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "binlatent")
-
-
-def _cache_file(root: epath.Path) -> str:
-    name = hashlib.sha256(os.path.realpath(root).encode("utf-8", "surrogateescape")).hexdigest()[:24]
-    return os.path.join(cache_directory(), f"folder-{name}.npz")
-
-
-def _recall(memory: str, root: epath.Path) -> Index | None:
-    try:
-        with np.load(memory, allow_pickle=False) as stored:
-            if int(stored["version"]) != _VERSION:
-                return None
-            directories = bytes(stored["directories"]).decode("utf-8", "surrogateescape").split("\0")
-            for directory, stamp in zip(directories, stored["stamps"], strict=True):
-                if os.stat(os.path.join(root, directory)).st_mtime_ns != stamp:
-                    return None
-            return Index(*(stored[field.name] for field in dataclasses.fields(Index)))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        if not isinstance(error, FileNotFoundError):
-            log.warning("the list of %s kept in %s cannot be used (%s); listing again", root, memory, error)
+def _recall(root: epath.Path) -> Index | None:
+    kept = cache.recall("folder", os.path.realpath(root), _VERSION)
+    if kept is None:
         return None
+    directories = bytes(kept["directories"]).decode("utf-8", "surrogateescape").split("\0")
+    for directory, stamp in zip(directories, kept["stamps"], strict=True):
+        try:
+            if os.stat(os.path.join(root, directory)).st_mtime_ns != stamp:
+                return None
+        except FileNotFoundError:
+            return None
+    return Index(**{field.name: kept[field.name] for field in dataclasses.fields(Index)})
 
 
-def _remember(memory: str, index: Index, directories: dict[str, int]):
-    temporary = f"{memory}.{os.getpid()}.tmp"
-    try:
-        os.makedirs(os.path.dirname(memory), exist_ok=True)
-        with open(temporary, "wb") as file:
-            np.savez(
-                file,
-                version=_VERSION,
-                directories=np.frombuffer("\0".join(directories).encode("utf-8", "surrogateescape"), np.uint8),
-                stamps=np.array(list(directories.values()), np.int64),
-                **{field.name: getattr(index, field.name) for field in dataclasses.fields(Index)},
-            )
-        os.replace(temporary, memory)
-    except OSError as error:
-        log.warning("the list of files could not be kept (%s); the folder will be listed at every start", error)
+def _remember(root: epath.Path, index: Index, directories: dict[str, int]):
+    stamps = {
+        "directories": np.frombuffer("\0".join(directories).encode("utf-8", "surrogateescape"), np.uint8),
+        "stamps": np.array(list(directories.values()), np.int64),
+    }
+    cache.remember("folder", os.path.realpath(root), _VERSION, {**stamps, **vars(index)})

@@ -82,9 +82,7 @@ def test_the_seed_changes_the_order(source):
     assert list(first) != list(second)
 
 
-@pytest.mark.slow
 def test_workers_do_not_change_the_stream(folder):
-    """Spawning worker processes takes seconds."""
     options = {"source": "folder", "path": str(folder), "resolution": 8, "flip": True}
     part = open_splits(DataOptions(**options), seed=0).train
     alone = take(train_batches(part, DataOptions(**options), seed=0, batch_size=4), 9)
