@@ -1,0 +1,141 @@
+"""Parameters from a state dict: every parameter of ours has its source, every tensor of theirs is used once or named."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from binlatent.errors import UserError
+from binlatent.typing import PyTree
+
+State = Mapping[str, np.ndarray]
+
+# theirs → ours
+LAYOUTS = {
+    "same": lambda a: a,
+    "conv": lambda a: a.transpose(2, 3, 1, 0),  # (out, in, h, w) → (h, w, in, out)
+    "dense": lambda a: a.T,  # (out, in) → (in, out)
+    "only": lambda a: a[0],  # (1, …) → (…)
+}
+# the shape of theirs, from the shape of ours
+_SHAPES = {
+    "same": lambda s: s,
+    "conv": lambda s: (s[3], s[2], s[0], s[1]),
+    "dense": lambda s: s[::-1],
+    "only": lambda s: (1, *s),
+}
+NAMED = 8  # keys or shapes that one message names
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where one parameter of ours comes from.
+
+    Attributes:
+      keys: the tensor's name; of a scanned stack of layers, one name a layer.
+      stacked: whether `keys` become one array with a leading axis of layers.
+      layout: how their axes are ordered, see `LAYOUTS`.
+      decided_by: the release's hyper-parameters that decide its shape, for messages.
+    """
+
+    keys: tuple[str, ...]
+    stacked: bool = False
+    layout: str = "same"
+    decided_by: str
+
+    def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape that each of `keys` must have to give a parameter of shape `ours`."""
+        return _SHAPES[self.layout](ours[1:] if self.stacked else ours)
+
+    def read(self, state: State) -> np.ndarray:
+        arrays = [LAYOUTS[self.layout](np.asarray(state[key], np.float32)) for key in self.keys]
+        return np.ascontiguousarray(np.stack(arrays) if self.stacked else arrays[0])
+
+
+Sources = Mapping[tuple[str, ...], Source]
+
+
+def conv(path: tuple[str, ...], key: str, decided_by: str, *, bias: bool = True) -> Sources:
+    """The kernel (and bias) of a convolution."""
+    kernel = {(*path, "kernel"): Source(keys=(f"{key}.weight",), layout="conv", decided_by=decided_by)}
+    return kernel | ({(*path, "bias"): Source(keys=(f"{key}.bias",), decided_by=decided_by)} if bias else {})
+
+
+def norm(path: tuple[str, ...], key: str, decided_by: str) -> Sources:
+    """The scale and bias of a normalisation."""
+    return {
+        (*path, "scale"): Source(keys=(f"{key}.weight",), decided_by=decided_by),
+        (*path, "bias"): Source(keys=(f"{key}.bias",), decided_by=decided_by),
+    }
+
+
+def dense(path: tuple[str, ...], key: str, decided_by: str) -> Sources:
+    """The kernel and bias of a dense layer."""
+    return {
+        (*path, "kernel"): Source(keys=(f"{key}.weight",), layout="dense", decided_by=decided_by),
+        (*path, "bias"): Source(keys=(f"{key}.bias",), decided_by=decided_by),
+    }
+
+
+def fill(abstract: PyTree, sources: Sources, state: State) -> tuple[PyTree, set[str]]:
+    """A parameter tree of the shapes of `abstract` (nested dicts), and the names of the tensors that it took.
+
+    Raises:
+      UserError: tensors are missing or have another shape; names each, both shapes, and the likely hyper-parameter.
+    """
+    ours = {tuple(part.key for part in path): leaf for path, leaf in jax.tree.leaves_with_path(abstract)}
+    if ours.keys() != sources.keys():
+        raise AssertionError(f"parameters without a source, or the reverse: {sorted(ours.keys() ^ sources.keys())}")
+    taken = [key for source in sources.values() for key in source.keys]
+    if len(taken) != len(set(taken)):
+        raise AssertionError("a tensor is taken twice")
+
+    if missing := [key for key in taken if key not in state]:
+        raise UserError(
+            f"the file lacks {len(missing)} of the {len(taken)} tensors that these hyper-parameters need: "
+            f"{some(missing)}. Either it is damaged or was written by another model, or a hyper-parameter is wrong "
+            f"(likely {sources[_owner(sources, missing[0])].decided_by})"
+        )
+    wrong = []
+    for path, source in sources.items():
+        expected = source.shape(ours[path].shape)
+        wrong += [
+            f"{key} has shape {state[key].shape} and {expected} is expected (look at {source.decided_by})"
+            for key in source.keys
+            if state[key].shape != expected
+        ]
+    if wrong:
+        raise UserError("tensors do not fit the hyper-parameters:\n  " + "\n  ".join(wrong[:NAMED]))
+
+    tree: dict[str, Any] = {}
+    for path, source in sources.items():
+        node = tree
+        for part in path[:-1]:
+            node = node.setdefault(part, {})
+        node[path[-1]] = source.read(state)
+    return tree, set(taken)
+
+
+def _owner(sources: Sources, key: str) -> tuple[str, ...]:
+    return next(path for path, source in sources.items() if key in source.keys)
+
+
+def some(names: Iterable[str]) -> str:
+    """The first few names, and how many more there are."""
+    names = list(names)
+    return ", ".join(names[:NAMED]) + (f", and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+def refuse_unknown(state: State, known: set[str], file: str) -> None:
+    """Every tensor must be taken, or be known to have no use.
+
+    Raises:
+      UserError: tensors that neither is true of.
+    """
+    if unknown := [key for key in state if key not in known]:
+        raise UserError(
+            f"{file} has {len(unknown)} tensors that this architecture has no place for: {some(unknown)}. Was it made by "
+            "a changed version of the release's code?"
+        )
