@@ -27,7 +27,8 @@ class Cosine:
     """α = (1 + cos πt) / 2."""
 
     def __call__(self, t: Float[Array, "*b"]) -> Float[Array, "*b"]:
-        return (1 + jnp.cos(jnp.pi * t)) / 2
+        # the same, without the cancellation near t = 1, where ratios of two α are needed
+        return jnp.sin(jnp.pi / 2 * (1 - t)) ** 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,11 +40,14 @@ class Sigmoid:
     tau: float = 0.8
 
     def __call__(self, t: Float[Array, "*b"]) -> Float[Array, "*b"]:
-        def value(u):
-            return jax.nn.sigmoid(-(self.start + (self.end - self.start) * u) / self.tau)
+        # (σ(−u) − σ(−u₁)) / (σ(−u₀) − σ(−u₁)) as a product: no cancellation near t = 1, where ratios of two α are needed
+        first, length = self.start / self.tau, (self.end - self.start) / self.tau
 
-        first, last = value(jnp.zeros_like(t)), value(jnp.ones_like(t))
-        return (value(t) - last) / (first - last)
+        def part(u):
+            return jax.nn.sigmoid(first + length * u), jnp.exp(-length * u) * jnp.expm1(-length * (1 - u))
+
+        (a, b), (a_0, b_0) = part(t), part(jnp.zeros_like(t))
+        return (a / a_0) * (b / b_0)
 
 
 SCHEDULES = {"linear": Linear, "cosine": Cosine, "sigmoid": Sigmoid}
