@@ -1,6 +1,7 @@
 """Bits as arrays: packed bytes, the ±1 view, and what a window of codes says about every bit."""
 
 import math
+from typing import Any
 
 import flax.struct
 import jax
@@ -49,9 +50,9 @@ class BitStatistics:
     2²⁴ tokens (65,536 codes of 16 × 16).
     """
 
-    tokens: Float[Array, ""]
-    ones: Float[Array, "k"]  # how often each bit is 1
-    pairs: Float[Array, "k k"]  # how often two bits are 1 together
+    tokens: Any  # ()
+    ones: Any  # (k,): how often each bit is 1
+    pairs: Any  # (k, k): how often two bits are 1 together
 
     @classmethod
     def from_code(cls, code: Bool[Array, "b y x k"], mask: Bool[Array, "b"] | None = None) -> "BitStatistics":

@@ -22,8 +22,8 @@ class Bernoulli(NamedTuple):
     zero: Array
 
 
-def per_bit(alpha: Float[Array, "b"] | Float[Array, ""], ndim: int) -> Array:
-    """Shapes α, one an example or one for all, to multiply codes of `ndim` axes."""
+def per_bit(alpha, ndim: int) -> Array:
+    """Shapes α, (b,) or a scalar for all, to multiply codes of `ndim` axes."""
     return jnp.reshape(alpha, (-1,) + (1,) * (ndim - 1))
 
 

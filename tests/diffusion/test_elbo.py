@@ -1,0 +1,49 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from binlatent import prng
+from binlatent.diffusion import elbo
+from binlatent.diffusion.schedule import Linear
+from tests.oracle import Oracle
+
+
+def bound(oracle, codes, steps, seed=0):
+    keys = prng.per_example(jax.random.key(seed), len(codes))
+    return jax.jit(lambda c, k: elbo.negative_elbo(oracle, k, c, schedule=Linear(), steps=steps))(codes, keys)
+
+
+def test_bound_of_the_oracle_approaches_the_entropy_from_above():
+    oracle = Oracle.random(Linear())
+    index = jax.random.choice(jax.random.key(1), 12, (6000,), p=oracle.weights)
+    codes = oracle.patterns[index]
+    coarse, fine = (float(bound(oracle, codes, steps).sum(0).mean()) for steps in (4, 512))
+    empirical = -float(jnp.log2(oracle.weights)[index].mean())  # of these draws, so that only the bound's noise is left
+    assert coarse > fine > empirical - 0.03
+    assert fine < empirical + 0.12
+
+
+def test_fair_coins_cost_one_bit_a_bit():
+    codes = jax.random.bernoulli(jax.random.key(0), 0.5, (500, 16))
+    fair = lambda z, t: jnp.log((1 - Linear()(t)) / (1 + Linear()(t)))[:, None] * jnp.ones((1, 16))  # noqa: E731
+    bits = bound(fair, codes, 64).sum(0) / 16
+    assert abs(float(bits.mean()) - 1) < 5 * float(bits.std()) / 500**0.5 + 1e-3
+
+
+def test_a_random_term_estimates_the_bound():
+    oracle, steps, n = Oracle.random(Linear()), 16, 20_000
+    codes = jnp.broadcast_to(oracle.patterns[0], (n, 10))
+    whole = float(bound(oracle, codes[:4000], steps).sum(0).mean())
+    index = jax.random.randint(jax.random.key(3), (n,), 1, steps + 1)
+    uniform = jax.random.uniform(jax.random.key(4), (n, 10))
+    terms = steps * elbo.term(oracle, uniform, codes, index, schedule=Linear(), steps=steps)
+    assert abs(float(terms.mean()) - whole) < 5 * float(terms.std()) / n**0.5 + 0.05
+
+
+def test_last_term_is_the_cross_entropy_of_the_data():
+    """With one step the bound is −log₂ p(z_0 | z_1), and z_1 says nothing: the cost of independent bits."""
+    oracle = Oracle.random(Linear())
+    codes = oracle.patterns
+    mean = np.asarray(oracle.weights @ oracle.patterns.astype(jnp.float32))
+    expected = -np.log2(np.where(codes, mean, 1 - mean)).sum(1)
+    np.testing.assert_allclose(bound(oracle, codes, 1)[0], expected, rtol=1e-3)

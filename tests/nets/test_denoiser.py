@@ -1,0 +1,91 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from binlatent.nets.denoiser import Denoiser, grid_positions
+
+SHAPE = (3, 2, 4)
+CONDITIONS = {
+    "none": ({}, None),
+    "class": ({"num_classes": 5}, jnp.array([0, 4])),
+    "vector": ({"condition_width": 6}, jnp.arange(12.0).reshape(2, 6) / 12),
+    "text": ({"condition_width": 6, "condition_tokens": 3}, jnp.arange(36.0).reshape(2, 3, 6) / 36),
+}
+
+
+def make(options, condition):
+    net = Denoiser(code_shape=SHAPE, width=16, depth=2, heads=2, **options)
+    code = jax.random.bernoulli(jax.random.key(0), 0.5, (2, *SHAPE))
+    t = jnp.array([0.1, 0.9])
+    params = net.init(jax.random.key(1), code, t, condition)["params"]
+    # away from the zeros of the start, so that everything has an effect
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(2), len(leaves))
+    params = jax.tree.unflatten(tree, [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)])
+    return net, params, code, t
+
+
+@pytest.mark.parametrize("kind", CONDITIONS)
+def test_conditions_and_their_null(kind):
+    options, condition = CONDITIONS[kind]
+    net, params, code, t = make(options, condition)
+    apply = lambda *a: np.asarray(net.apply({"params": params}, code, t, *a))  # noqa: E731
+    absent = apply()
+    assert absent.shape == (2, *SHAPE)
+    if condition is None:
+        with pytest.raises(ValueError, match="without one"):
+            apply(jnp.array([0, 1]))
+        return
+    given = apply(condition)
+    mixed = apply(condition, jnp.array([True, False]))
+    assert np.abs(given - absent).max() > 1e-3
+    np.testing.assert_allclose(mixed[0], given[0], atol=1e-5)
+    np.testing.assert_allclose(mixed[1], absent[1], atol=1e-5)
+
+
+def test_starts_without_an_opinion():
+    net = Denoiser(code_shape=SHAPE, width=16, depth=2, heads=2)
+    code, t = jnp.ones((1, *SHAPE), bool), jnp.array([0.5])
+    params = net.init(jax.random.key(0), code, t)
+    assert not np.asarray(net.apply(params, code, t)).any()
+
+
+@pytest.mark.parametrize("remat", ["full", "dots"])
+def test_remat_changes_no_number(remat):
+    net, params, code, t = make({}, None)
+    other = net.clone(remat=remat)
+    loss = lambda net: lambda p: (net.apply({"params": p}, code, t) ** 2).sum()  # noqa: E731
+    a, b = (jax.grad(loss(n))(params) for n in (net, other))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), a, b)
+
+
+def test_bfloat16_keeps_parameters_and_output_in_float32():
+    net = Denoiser(code_shape=SHAPE, width=16, depth=2, heads=2, dtype=jnp.bfloat16)
+    code, t = jnp.ones((1, *SHAPE), bool), jnp.array([0.5])
+    params = net.init(jax.random.key(0), code, t)
+    assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    assert net.apply(params, code, t).dtype == jnp.float32
+
+
+def test_every_example_and_token_is_read_in_its_place():
+    net, params, code, t = make({}, None)
+    out = net.apply({"params": params}, code, t)
+    swapped = net.apply({"params": params}, code[::-1], t[::-1])
+    np.testing.assert_allclose(out[::-1], swapped, atol=1e-5)
+    positions = grid_positions(3, 2, 16)
+    assert len({tuple(np.round(np.asarray(p), 5)) for p in positions}) == 6
+
+
+def test_paper_size_stays_near_the_release():
+    net = Denoiser(code_shape=(16, 16, 32), width=768, depth=24, heads=12)
+    abstract = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 16, 16, 32), bool), jnp.zeros(1))
+    assert 170e6 < sum(x.size for x in jax.tree.leaves(abstract)) < 180e6
+
+
+def test_wrong_arguments():
+    with pytest.raises(ValueError, match="heads"):
+        Denoiser(code_shape=SHAPE, width=16, heads=3)
+    net, params, code, t = make(*CONDITIONS["text"])
+    with pytest.raises(ValueError, match=r"\(2, 6\).*\(2, 3, 6\)"):
+        net.apply({"params": params}, code, t, jnp.zeros((2, 6)))
