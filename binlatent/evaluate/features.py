@@ -21,9 +21,9 @@ from binlatent.typing import Array, Float, Images, PyTree
 class Features:
     """Of a batch of images: `pool` for every score, `spatial` for sFID, `logits` for the Inception Score; or None."""
 
-    pool: Float[Array, "b f"]
-    spatial: Float[Array, "b s"] | None = None
-    logits: Float[Array, "b classes"] | None = None
+    pool: Float[Array | np.ndarray, "b f"]
+    spatial: Float[Array | np.ndarray, "b s"] | None = None
+    logits: Float[Array | np.ndarray, "b classes"] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,7 +31,7 @@ class FeatureNetwork:
     """A network with the name that its scores are reported under.
 
     Attributes:
-      name: `inception`, `classifier` or `user:<file name>`.
+      name: `inception` (or `inception-pytorch-fid`, by the resize), `classifier` or `user:<file name>`.
       fingerprint: changes with the weights or the code.
       preprocessing: what is done to images before the network, in words.
       params: its weights.
@@ -72,7 +72,7 @@ class FeatureNetwork:
             "accuracy": "accuracy",
             "reconstruction_frechet_distance": "rFID",
         }[score]
-        if self.name == "inception":
+        if self.name.startswith("inception"):
             return official
         plain = {
             "FID": "Fréchet distance", "sFID": "spatial Fréchet distance", "KID": "kernel distance",
@@ -108,7 +108,7 @@ def inception_network(resize: Resize = "tf1", params: PyTree | None = None) -> F
         return Features(pool=out.pool, spatial=out.spatial, logits=out.logits)
 
     return FeatureNetwork(
-        name="inception",
+        name="inception" if resize == "tf1" else f"inception-{resize}",
         fingerprint=_fingerprint(params),
         preprocessing=f"rounded to uint8, resized to 299×299 as {resize} does",
         params=params,

@@ -4,8 +4,6 @@ Everything here is float64 on the host, mergeable and independent of how the str
 """
 
 import dataclasses
-import hashlib
-import json
 
 import numpy as np
 
@@ -159,63 +157,3 @@ class FeatureSample:
             keep = np.sort(np.argsort(_priority(index, self.seed), kind="stable")[: self.limit])
             index, features, labels = index[keep], features[keep], labels[keep]
         return dataclasses.replace(self, index=index, features=features, labels=labels)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Reference:
-    """What generated images are held against: statistics of real images under one feature network.
-
-    description: what it was made of, as JSON data: images, preprocessing, network. Its hash names the reference.
-    """
-
-    description: dict
-    pool: GaussianStatistics
-    spatial: GaussianStatistics | None
-    sample: FeatureSample
-
-    @property
-    def hash(self) -> str:
-        """16 hex digits over data, preprocessing and feature weights (not over rounding of the device)."""
-        return hashlib.sha256(json.dumps(self.description, sort_keys=True).encode()).hexdigest()[:16]
-
-    def save(self, path) -> None:
-        """Writes one .npz, whole or not at all."""
-        arrays = {"pool/mean": self.pool.mean, "pool/scatter": self.pool.scatter, "pool/count": self.pool.count}
-        if self.spatial is not None:
-            arrays |= {"spatial/mean": self.spatial.mean, "spatial/scatter": self.spatial.scatter}
-        sample = self.sample
-        arrays |= {"sample/features": sample.features, "sample/index": sample.index, "sample/labels": sample.labels}
-        meta = {"description": self.description, "hash": self.hash, "limit": sample.limit, "seed": sample.seed}
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("wb") as file:
-            np.savez(file, meta=json.dumps(meta), **arrays)
-        partial.replace(path)
-
-    @classmethod
-    def load(cls, path) -> "Reference":
-        """Reads what `save` wrote.
-
-        Raises:
-          ValueError: where the description does not fit the hash stored with it.
-        """
-        with np.load(path, allow_pickle=False) as file:
-            meta, count = json.loads(str(file["meta"])), int(file["pool/count"])
-
-            def gaussian(name):
-                return GaussianStatistics(count=count, mean=file[f"{name}/mean"], scatter=file[f"{name}/scatter"])
-
-            reference = cls(
-                description=meta["description"],
-                pool=gaussian("pool"),
-                spatial=gaussian("spatial") if "spatial/mean" in file else None,
-                sample=FeatureSample(
-                    limit=meta["limit"],
-                    seed=meta["seed"],
-                    index=file["sample/index"],
-                    features=file["sample/features"],
-                    labels=file["sample/labels"],
-                ),
-            )
-        if reference.hash != meta["hash"]:
-            raise ValueError(f"{path} was changed by hand: its hash is {reference.hash}, it says {meta['hash']}")
-        return reference

@@ -30,11 +30,11 @@ class FeatureStage:
 
     def init(self, key: PRNGKey, batch: PyTree) -> TrainState:
         """A fresh state; of `batch` only the shapes are used."""
-        params = self.net.init(key, jnp.zeros((1, *batch["image"].shape[1:])))["params"]
+        params = {"classifier": self.net.init(key, jnp.zeros((1, *batch["image"].shape[1:])))["params"]}
         return TrainState.create(params, self.optimizer.build(self.num_steps).init(params))
 
     def _values(self, params: PyTree, batch: PyTree) -> dict[str, Array]:
-        logits = self.net.apply({"params": params}, batch["image"].astype(jnp.float32) / 255).logits
+        logits = self.net.apply({"params": params["classifier"]}, batch["image"].astype(jnp.float32) / 255).logits
         return {
             "cross_entropy": optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]),
             "accuracy": (logits.argmax(-1) == batch["label"]).astype(jnp.float32),

@@ -1,11 +1,9 @@
 """Streams of features: cut in any way, they end in the same numbers."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
-from binlatent.evaluate.statistics import ClassStatistics, FeatureSample, GaussianStatistics, Reference
+from binlatent.evaluate.statistics import ClassStatistics, FeatureSample, GaussianStatistics
 
 
 def features(n=300, f=7, seed=0):
@@ -78,24 +76,3 @@ def test_class_statistics_count_what_was_announced():
         parts.add(logits[:1])
     with pytest.raises(ValueError, match="cannot fill 10 splits"):
         ClassStatistics.empty(5, 4)
-
-
-def test_reference_is_kept_with_its_hash(tmp_path):
-    x = features()
-    sample = FeatureSample.empty(7, limit=10).add(x, 0)
-    description = {"data": "abc", "images": 300}
-    reference = Reference(description=description, pool=GaussianStatistics.of(x), spatial=None, sample=sample)
-    path = tmp_path / "reference.npz"
-    reference.save(path)
-    again = Reference.load(path)
-    assert again.hash == reference.hash and again.description == description and again.spatial is None
-    np.testing.assert_array_equal(again.pool.scatter, reference.pool.scatter)
-    np.testing.assert_array_equal(again.sample.features, sample.features)
-    other = dataclasses.replace(reference, description={"data": "abd", "images": 300})
-    assert other.hash != reference.hash
-    with np.load(path) as file:
-        arrays = dict(file)
-    arrays["meta"] = np.asarray(str(arrays["meta"]).replace("abc", "abx"))
-    np.savez(path, **arrays)
-    with pytest.raises(ValueError, match="changed by hand"):
-        Reference.load(path)

@@ -1,0 +1,79 @@
+"""What the autoencoder does with its bits: how often each is set, how they depend on each other, how many codes occur."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from binlatent.bits import BitStatistics
+from binlatent.evaluate.result import Part, Score
+
+DISTINCT_LIMIT = 4_000_000  # tokens that are remembered to count distinct ones
+MATRIX_LIMIT = 64  # bits up to which the whole correlation matrix is kept
+
+
+def code(
+    encode: Callable[[np.ndarray], np.ndarray],
+    batches: Iterable[dict[str, np.ndarray]],
+    *,
+    settings: dict[str, Any],
+    progress: Callable[[int], None] = lambda count: None,
+) -> Part:
+    """Bit statistics over a split.
+
+    Args:
+      encode: images uint8 (b, h, w, c) → codes bool (b, y, x, k).
+      batches: of the loader, with `image` and `mask`.
+
+    Raises:
+      ValueError: there are no images.
+    """
+    count_batch = jax.jit(BitStatistics.from_code)
+    tokens, ones, pairs, images = 0.0, 0.0, 0.0, 0
+    seen, complete = set(), True
+    for batch in batches:
+        codes, mask = encode(batch["image"]), batch["mask"]
+        counted = jax.device_get(count_batch(codes, mask))
+        # float64: float32 counts are exact to 2²⁴ tokens only
+        tokens = tokens + float(counted.tokens)
+        ones, pairs = ones + counted.ones.astype(np.float64), pairs + counted.pairs.astype(np.float64)
+        if complete:
+            packed = np.packbits(codes[mask].reshape(-1, codes.shape[-1]), axis=-1)
+            seen.update(row.tobytes() for row in np.unique(packed, axis=0))
+            complete = len(seen) <= DISTINCT_LIMIT
+        images += int(mask.sum())
+        progress(int(mask.sum()))
+    if not images:
+        raise ValueError("there are no images to encode")
+    statistics = BitStatistics(
+        tokens=jnp.float32(1), ones=jnp.asarray(ones / tokens, jnp.float32), pairs=jnp.asarray(pairs / tokens, jnp.float32)
+    )
+    values = {name: np.asarray(value) for name, value in statistics.compute().items()}
+    k = len(values["bit_mean"])
+    scores = [
+        Score(key="bit_entropy", name="mean entropy of a bit", value=float(values["bit_entropy"]), unit="bits", better="higher"),
+        Score(key="dead_bits", name="dead bits", value=float(values["dead_bits"]), better="lower"),
+        Score(
+            key="bit_correlation", name="mean absolute correlation of two bits", value=float(values["bit_correlation"]),
+            better="lower",
+        ),
+    ]  # fmt: skip
+    refused = {}
+    if complete:
+        most = min(2.0**k, tokens)
+        scores.append(
+            Score(key="token_usage", name="distinct tokens, of as many as could occur", value=len(seen) / most, better="higher")
+        )
+    else:
+        refused["distinct tokens"] = f"more than {DISTINCT_LIMIT} were seen"
+    curves = {"bit mean": values["bit_mean"].tolist()}
+    if k <= MATRIX_LIMIT:
+        curves["bit correlation"] = np.asarray(statistics.correlation()).round(4).tolist()
+    return Part(
+        settings=settings | {"images": images, "tokens": int(tokens), "bits of a token": k, "distinct tokens": len(seen)},
+        scores=scores,
+        refused=refused,
+        curves=curves,
+    )

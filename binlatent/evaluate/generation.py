@@ -1,0 +1,136 @@
+"""How samples compare with real images, under any number of feature networks in one pass of sampling."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+
+from binlatent.evaluate.features import FeatureNetwork
+from binlatent.evaluate.reference import Reference, sample_of
+from binlatent.evaluate.result import Part, Score
+from binlatent.evaluate.scores import (
+    frechet_distance,
+    frechet_distance_of_samples,
+    inception_score,
+    kernel_distance,
+    manifold_scores,
+)
+from binlatent.evaluate.stream import FeatureStream, featurise, resumable
+
+
+def generation(
+    sample: Callable[[int], Iterable[tuple[np.ndarray, np.ndarray | None, int]]],
+    *,
+    num: int,
+    networks: list[FeatureNetwork],
+    references: dict[str, Reference],
+    mesh: Mesh,
+    batch_size: int,
+    folder: epath.PathLike,
+    settings: dict[str, Any],
+    class_names: tuple[str, ...] = (),
+    progress: Callable[[int], None] = lambda count: None,
+) -> Part:
+    """Scores of `num` samples; an interrupted pass goes on where it was last saved in `folder`.
+
+    Args:
+      sample: (i) → batches of (images uint8, labels or None, the number after them) from sample i on.
+      references: by the network's name.
+      class_names: of the labels.
+
+    Raises:
+      ValueError: there are too few samples for any score, or their features are not finite.
+    """
+    runs = {network.name: featurise(network, mesh, batch_size) for network in networks}
+    limit = max(len(reference.stream.sample.index) for reference in references.values())
+    streams = resumable(sample, runs, folder=folder, about=settings, total=num, limit=limit, progress=progress)
+    scores, refused, tables, notes = [], {}, {}, []
+    for network in networks:
+        stream, reference = streams[network.name], references[network.name]
+        found, not_found = feature_scores(network, stream, reference)
+        scores += found
+        refused |= not_found
+        width = stream.sample.features.shape[1]
+        for what, count in (("samples", stream.count), ("reference images", reference.stream.count)):
+            if count <= width:
+                notes.append(
+                    f"{network.name}: {count} {what} for {width} features: Fréchet distances are biased upwards; compare only "
+                    "with scores of as many"
+                )
+        if class_names and (stream.sample.labels >= 0).any() and (reference.stream.sample.labels >= 0).any():
+            tables[f"classes ({network.name} features)"] = class_table(network, stream, reference, class_names)
+    return Part(
+        settings=settings
+        | {"content": streams[networks[0].name].content, "notes": notes}
+        | {
+            "references": {
+                name: reference.description | {"hash": reference.hash} for name, reference in references.items()
+            }
+        },
+        scores=scores,
+        refused=refused,
+        tables=tables,
+    )
+
+
+def feature_scores(
+    network: FeatureNetwork, stream: FeatureStream, reference: Reference
+) -> tuple[list[Score], dict[str, str]]:
+    """Every score that the features allow, and the others with the reason."""
+    scores, refused = [], {}
+
+    def add(key, better, compute, error_kind=""):
+        try:
+            value, error = compute()
+        except ValueError as problem:
+            refused[network.title(key)] = str(problem)
+            return
+        names = {"key": f"{network.name}/{key}", "name": network.title(key)}
+        scores.append(Score(**names, value=value, error=error, error_kind=error_kind, better=better))
+
+    fake, real = stream.sample.features, sample_of(reference.stream)
+    add("frechet_distance", "lower", lambda: (frechet_distance(stream.moments("pool"), reference.stream.moments("pool")), None))
+    if stream.moments("spatial") is not None:
+        add(
+            "spatial_frechet_distance", "lower",
+            lambda: (frechet_distance(stream.moments("spatial"), reference.stream.moments("spatial")), None),
+        )  # fmt: skip
+    if stream.classes is not None:
+        add("inception_score", "higher", lambda: inception_score(stream.classes), "standard deviation over 10 splits")
+
+    def kernel():
+        distance = kernel_distance(fake, real)
+        return distance.mean, distance.std
+
+    add("kernel_distance", "lower", kernel, "standard deviation over subsets")
+    try:
+        manifold = manifold_scores(fake, real)
+        for key in ("precision", "recall", "density", "coverage"):
+            add(key, "higher", lambda key=key: (getattr(manifold, key), None))
+    except ValueError as problem:
+        refused |= {network.title(key): str(problem) for key in ("precision", "recall", "density", "coverage")}
+    if network.label_logits and stream.hits is not None and stream.hits[:, 0].sum():
+        share = stream.hits[:, 1].sum() / stream.hits[:, 0].sum()
+        add("accuracy", "higher", lambda: (float(share), None))
+    return scores, refused
+
+
+def class_table(
+    network: FeatureNetwork, stream: FeatureStream, reference: Reference, class_names: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    """A row a class: its samples against its real images, among the features that were kept whole."""
+    rows = []
+    for label, name in enumerate(class_names):
+        fake, real = sample_of(stream, label), sample_of(reference.stream, label)
+        row: dict[str, Any] = {"class": name, "samples": len(fake), "real": len(real)}
+        if min(len(fake), len(real)) >= 2:
+            row[network.title("frechet_distance")] = frechet_distance_of_samples(fake, real)
+        if min(len(fake), len(real)) > 5:
+            manifold = manifold_scores(fake, real)
+            row |= {"precision": manifold.precision, "recall": manifold.recall}
+        if network.label_logits and stream.hits is not None and label < len(stream.hits) and stream.hits[label, 0]:
+            row["accuracy"] = stream.hits[label, 1] / stream.hits[label, 0]
+        rows.append(row)
+    return rows

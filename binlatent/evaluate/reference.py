@@ -1,0 +1,117 @@
+"""What generated images are held against: real images from the loader that trained the model, under a feature network."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+
+from binlatent.data.loader import eval_batches
+from binlatent.data.sources import DataOptions, Splits
+from binlatent.errors import UserError
+from binlatent.evaluate.features import FeatureNetwork
+from binlatent.evaluate.stream import FeatureStream, featurise, resumable
+
+KEPT_FEATURES = 10_000  # for precision, recall, density, coverage and KID; the moments are of all images
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Reference:
+    """Statistics of real images.
+
+    description: what they were made of, as JSON data: the images (by a hash of their bytes after preprocessing), the
+    split, the feature network and its weights. Its hash names the reference.
+    """
+
+    description: dict
+    stream: FeatureStream
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits over data, preprocessing and feature weights; not over rounding, which differs by device."""
+        return hashlib.sha256(json.dumps(self.description, sort_keys=True).encode()).hexdigest()[:16]
+
+    def save(self, path: epath.PathLike) -> None:
+        self.stream.save(path, {"description": self.description, "hash": self.hash})
+
+    @classmethod
+    def load(cls, path: epath.PathLike) -> "Reference":
+        """Reads what `save` wrote.
+
+        Raises:
+          UserError: it is no reference, or what it says of itself does not fit its hash.
+        """
+        try:
+            stream, about = FeatureStream.load(path)
+            reference = cls(description=about["description"], stream=stream)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{path} is no reference of `binlatent reference`: {error}") from error
+        if reference.hash != about["hash"]:
+            raise UserError(f"{path} was changed by hand: its hash is {reference.hash}, but it says {about['hash']}")
+        return reference
+
+
+def request(splits: Splits, network: FeatureNetwork, *, split: str, num: int | None) -> dict:
+    """What a reference is asked to be: with `content` and `images` it becomes its description."""
+    return {"data": splits.fingerprint, "split": split, "num": num, "network": network.description}
+
+
+def make_reference(
+    splits: Splits,
+    data: DataOptions,
+    network: FeatureNetwork,
+    *,
+    split: str,
+    num: int | None,
+    mesh: Mesh,
+    folder: epath.PathLike,
+    batch_size: int = 64,
+    progress: Callable[[int], None] = lambda count: None,
+) -> Reference:
+    """The reference of a split, made or, where `folder` holds it already, read.
+
+    Images come through the loader's evaluation transform: the same crop, resize and channels that the model sees, without
+    augmentation.
+
+    Args:
+      num: the first so many images; None for all of them.
+
+    Raises:
+      UserError: the split cannot be read, or holds fewer than two images.
+    """
+    asked = request(splits, network, split=split, num=num)
+    key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+    path = epath.Path(folder) / f"reference-{key}.npz"
+    if path.exists():
+        return Reference.load(path)
+    source = getattr(splits, split)
+
+    stop = len(source) if num is None else min(num, len(source))
+
+    def begin(position):
+        for batch in eval_batches(source, data, batch_size=batch_size, start=position, limit=stop - position):
+            mask, position = batch["mask"], min(position + batch_size, stop)
+            yield batch["image"][mask], batch["label"][mask] if "label" in batch else None, position
+
+    run = featurise(network, mesh, batch_size)
+    streams = resumable(
+        begin, {network.name: run}, folder=epath.Path(folder) / key, about=asked, total=None, limit=KEPT_FEATURES,
+        progress=progress,
+    )  # fmt: skip
+    stream = streams[network.name]
+    if stream.count < 2:
+        raise UserError(f"{source!r} gave {stream.count} images; a reference needs at least 2")
+    shape = [data.resolution, data.resolution, data.channels]
+    made = Reference(
+        description=asked | {"content": stream.content, "images": stream.count, "shape": shape}, stream=stream
+    )
+    made.save(path)
+    return made
+
+
+def sample_of(stream: FeatureStream, label: int | None = None) -> np.ndarray:
+    """The features that were kept whole, of all images or of those with a label."""
+    return stream.sample.features if label is None else stream.sample.features[stream.sample.labels == label]
