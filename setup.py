@@ -40,6 +40,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        "run": [],  # nothing more: a name for the launch scripts
         "tpu": ["jax[tpu]>=0.10"],
         "cuda12": ["jax[cuda12]>=0.10"],
         "cuda13": ["jax[cuda13]>=0.10"],

@@ -84,18 +84,21 @@ def shipped() -> dict[str, Path]:
 def load(config: str, overrides: list[str] = ()) -> ConfigDict:
     """A config by path or by a shipped name, with overrides `section.key=value`.
 
+    `name:argument` gives the argument to its `get_config`, as `image_folder:128`.
+
     Raises:
       UserError: there is no such config, it has no `get_config`, or a key or value does not fit.
     """
-    path = Path(config) if config.endswith(".py") else shipped().get(config)
+    name, _, argument = config.partition(":")
+    path = Path(name) if name.endswith(".py") else shipped().get(name)
     if path is None or not path.is_file():
-        raise UserError(f"no config {config!r}: give a path to a .py file or one of {', '.join(shipped())}")
+        raise UserError(f"no config {name!r}: give a path to a .py file or one of {', '.join(shipped())}")
     spec = importlib.util.spec_from_file_location(f"binlatent_config_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        loaded = module.get_config()
-    except (AttributeError, KeyError, TypeError, SyntaxError, NameError, ImportError) as error:
+        loaded = module.get_config(argument) if argument else module.get_config()
+    except (AttributeError, KeyError, TypeError, ValueError, SyntaxError, NameError, ImportError) as error:
         raise UserError(f"config {path}: {error}") from error
     return override(loaded, overrides)
 

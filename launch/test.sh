@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Sets up, lints, and runs the tests. Arguments go to pytest: launch/test.sh -m slow
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" test
+
+.venv/bin/ruff check .
+if [ $# -eq 0 ]; then
+  set -- -m "not slow" -n "${TEST_WORKERS:-2}"
+fi
+.venv/bin/python -m pytest "$@"
