@@ -39,8 +39,9 @@ LOSS_TERMS = {"l1": 1.0, "l2": 0.0, "sample_entropy": 0.0, "unused_entropy": 0.0
 def _fields(cls, *without: str, **values) -> ConfigDict:
     """The fields of a dataclass or module with their defaults; a field without one must be set by the config."""
     section = ConfigDict(type_safe=True)
+    without += ("parent", "name") if issubclass(cls, nn.Module) else ()
     for field in dataclasses.fields(cls):
-        if field.name in ("parent", "name", *without):
+        if field.name in without:
             continue
         if field.default is not dataclasses.MISSING:
             section[field.name] = "float32" if field.name == "dtype" else field.default
@@ -58,7 +59,7 @@ def defaults() -> ConfigDict:
     config.data = _fields(DataOptions)
     config.autoencoder = _fields(BinaryAutoencoder, "resolution", "image_channels")
     config.autoencoder_loss = ConfigDict(
-        {name: _fields(Term, weight=weight) for name, weight in LOSS_TERMS.items()}, type_safe=True
+        {name: _fields(Term, "name", weight=weight) for name, weight in LOSS_TERMS.items()}, type_safe=True
     )
     config.autoencoder_optimizer = _fields(Optimizer)
     config.autoencoder_training = _fields(Training)
