@@ -22,6 +22,9 @@ Batch = dict[str, np.ndarray]
 # twice as many as four. At 256 pixels four threads read twice as many as one.
 ONE_THREAD_UP_TO = 64
 
+# Starting worker processes takes seconds; fewer examples than this are evaluated sooner without them.
+WORKERS_FROM = 4096
+
 
 def train_batches(
     source: Source,
@@ -58,7 +61,7 @@ def train_batches(
         )
     data = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(source.train_transform(options))
     data = data.batch(rows, drop_remainder=True)[process_index::process_count][start_step:]
-    return _iterate(data, source, options)
+    return _iterate(data, source, options, options.workers)
 
 
 def eval_batches(
@@ -94,7 +97,8 @@ def eval_batches(
     batches = max(0, -(-(stop - start) // batch_size))
     data = grain.MapDataset.range(start, start + batches * batch_size)
     data = data.map(_ReadForEval(source, stop, source.eval_transform(options)))
-    return _iterate(data.batch(rows)[process_index::process_count], source, options)
+    workers = options.workers if stop - start >= WORKERS_FROM else 0
+    return _iterate(data.batch(rows)[process_index::process_count], source, options, workers)
 
 
 class _ReadForEval:
@@ -117,12 +121,12 @@ def _rows(batch_size: int, process_count: int) -> int:
     return batch_size // process_count
 
 
-def _iterate(data: grain.MapDataset, source: Source, options: DataOptions) -> Iterator[Batch]:
+def _iterate(data: grain.MapDataset, source: Source, options: DataOptions, workers: int) -> Iterator[Batch]:
     threads = min(source.threads, os.cpu_count() or 1, 1 if options.resolution <= ONE_THREAD_UP_TO else source.threads)
     # The buffer counts whole batches.
     data = data.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
-    if options.workers:
+    if workers:
         if not flags.FLAGS.is_parsed():  # grain's workers read absl flags, which a library user never parsed
             flags.FLAGS.mark_as_parsed()
-        data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=options.workers))
+        data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     return iter(data)

@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
+from binlatent.data import loader
 from binlatent.data.arrays import ArraySource
 from binlatent.data.loader import eval_batches, train_batches
 from binlatent.data.sources import DataOptions, open_splits
@@ -82,7 +83,8 @@ def test_the_seed_changes_the_order(source):
     assert list(first) != list(second)
 
 
-def test_workers_do_not_change_the_stream(folder):
+def test_workers_do_not_change_the_stream(folder, monkeypatch):
+    monkeypatch.setattr(loader, "WORKERS_FROM", 0)
     options = {"source": "folder", "path": str(folder), "resolution": 8, "flip": True}
     part = open_splits(DataOptions(**options), seed=0).train
     alone = take(train_batches(part, DataOptions(**options), seed=0, batch_size=4), 9)

@@ -11,9 +11,10 @@ class Damaged(ArraySource):
 
     def __init__(self, n, bad):
         super().__init__("damaged", np.arange(n, dtype=np.uint8).reshape(n, 1, 1, 1))
-        self.bad = bad
+        self.bad, self.reads = bad, []
 
     def read(self, index):
+        self.reads.append(index)
         if index in self.bad:
             raise BrokenExample(f"{index}.jpg: cut short")
         return super().read(index)
@@ -48,6 +49,10 @@ def test_the_rule_holds_out_about_the_fraction_and_depends_on_the_seed():
     first, second = held_out(10_000, 0.1, 0), held_out(10_000, 0.1, 1)
     assert 900 < first.sum() < 1100
     assert 900 < second.sum() < 1100
+    assert (first & second).sum() < 200
+    names = [f"{i}.png" for i in range(10_000)]
+    first, second = held_out(names, 0.1, 0), held_out(names, 0.1, 1)
+    assert 900 < first.sum() < 1100
     assert (first & second).sum() < 200
 
 
@@ -98,6 +103,7 @@ def test_an_unreadable_example_is_replaced_by_the_next_and_counted_once(caplog):
     assert source[9]["image"].item() == 0
     assert source[3]["image"].item() == 5
     assert sorted(source.broken) == [3, 4, 9]
+    assert source.reads == [3, 4, 5, 9, 0, 5]  # what is known to be broken is not tried again
     assert [source.counted(i) for i in (2, 3, 5)] == [True, False, True]
     assert len(caplog.records) == 3
     assert "3.jpg: cut short" in caplog.text
