@@ -84,12 +84,14 @@ class Sampler:
             i, t, s = inputs
             alpha_t, alpha_s = self.schedule(t), self.schedule(s)
             flip_logits = denoise(code, jnp.full(code.shape[:1], t)) / temperature
-            p = process.reverse(code, flip_logits, alpha_t, alpha_s, self.posterior)
+            one = process.reverse(code, flip_logits, alpha_t, alpha_s, self.posterior).one
             step_keys = prng.fold(keys, i)
             uniform = prng.uniform(prng.fold(step_keys, 0), code.shape[1:])
             if self.last_step == "argmax":
-                uniform = jnp.where(i == self.steps - 1, 0.5, uniform)
-            following = uniform < p.one
+                # of the estimate itself: at s = 0 the plugin step would count z_t once more
+                likely = process.estimate(code, flip_logits).one > 0.5
+                one = jnp.where(i == self.steps - 1, likely.astype(one.dtype), one)
+            following = uniform < one
             if clamp is not None:
                 following = clamp(prng.fold(step_keys, 1), following, alpha_s)
             return following, (following if trajectory else None)
