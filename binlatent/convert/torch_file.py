@@ -12,7 +12,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Callable
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -51,7 +51,7 @@ class _Unpickler(pickle.Unpickler):
     """Knows ordered dicts, storages and tensors. What it hands out is made anew for each file, so that a pickle which
     sets attributes of those functions changes nothing outside itself."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: io.BufferedIOBase):
         super().__init__(file, encoding="utf-8")
 
         class Dict(dict):
@@ -138,7 +138,7 @@ def read_torch_file(path: str | os.PathLike) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _open_zip(file: BinaryIO) -> tuple[Any, Callable[[str, int], bytes]]:
+def _open_zip(file: io.BufferedIOBase) -> tuple[Any, Callable[[str, int], bytes]]:
     archive = zipfile.ZipFile(file)
     pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -156,7 +156,7 @@ def _open_zip(file: BinaryIO) -> tuple[Any, Callable[[str, int], bytes]]:
     return _Unpickler(io.BytesIO(archive.read(pickles[0]))).load(), load
 
 
-def _open_legacy(file: BinaryIO) -> tuple[Any, Callable[[str, int], bytes]]:
+def _open_legacy(file: io.BufferedIOBase) -> tuple[Any, Callable[[str, int], bytes]]:
     if _Unpickler(file).load() != LEGACY_MAGIC:
         raise ValueError("no magic number")
     protocol, system = _Unpickler(file).load(), _Unpickler(file).load()
