@@ -90,6 +90,82 @@ def _info(args) -> None:
     print(describe(args.workdir))
 
 
+def _evaluation(args):
+    from binlatent.evaluation import Evaluation, EvaluationOptions
+
+    features = args.features.split(",") if args.features else ()
+    evaluation = Evaluation.open(
+        args.workdir, features=features, batch_size=args.batch_size, reference=getattr(args, "reference", None)
+    )
+    sampling = {name: getattr(args, name, None) for name in ("steps", "guidance", "temperature", "posterior", "last_step")}
+    likelihood = {name: getattr(args, name) for name in ("likelihood_num", "likelihood_steps") if hasattr(args, name)}
+    options = EvaluationOptions(
+        num=getattr(args, "num", 1),
+        seed=getattr(args, "seed", 0),
+        reference_split=args.reference_split,
+        reference_num=args.reference_num,
+        sampling={name: value for name, value in sampling.items() if value is not None and not isinstance(value, tuple)},
+        **likelihood,
+    )
+    return evaluation, options
+
+
+def _evaluate(args) -> None:
+    from binlatent.evaluation import print_parts
+    from binlatent.report import write_report
+
+    evaluation, options = _evaluation(args)
+    only = [name for name in (args.only or "").split(",") if name]
+    if only != ["report"]:
+        parts = evaluation.run([name for name in only if name != "report"], options, again=args.again)
+        print_parts(parts, evaluation.refused)
+        print(f"scores: {evaluation.scores_file}")
+    print(f"report: {write_report(evaluation, seed=options.seed)}")
+
+
+def _reference(args) -> None:
+    from binlatent.errors import UserError
+
+    evaluation, options = _evaluation(args)
+    if not evaluation.networks:
+        raise UserError("; ".join(evaluation.refused.values()))
+    if args.out and len(evaluation.networks) > 1:
+        raise UserError("--out names one file: choose one of --features " + ", ".join(n.name for n in evaluation.networks))
+    for network in evaluation.networks:
+        reference = evaluation.reference(network, options)
+        if args.out:
+            reference.save(args.out)
+        images, split = reference.description["images"], reference.description["split"]
+        print(f"reference {reference.hash}: {images} {split} images under {network.name}, {args.out or evaluation.folder}")
+
+
+def _sweep(args) -> None:
+    from binlatent.report import write_report
+    from binlatent.sweep import AXES, Grid, print_rows, sweep
+
+    evaluation, options = _evaluation(args)
+    given = {axis: getattr(args, axis) for axis in AXES if getattr(args, axis)}
+    rows = sweep(evaluation, Grid(**given), options)
+    print_rows(rows)
+    print(f"table: {evaluation.experiment.workdir / 'sweep.json'}\nreport: {write_report(evaluation, seed=options.seed)}")
+
+
+def _train_features(args) -> None:
+    from binlatent.evaluation import train_features
+
+    train_features(args.workdir, num_steps=args.num_steps, batch_size=args.batch_size, seed=args.seed)
+
+
+def _list_of(kind):
+    """A parser of values with commas between, for argparse."""
+
+    def parse(text: str) -> tuple:
+        return tuple(kind(item) for item in text.split(","))
+
+    parse.__name__ = f"list of {kind.__name__}"
+    return parse
+
+
 def _experiment(args):
     from binlatent import config as config_lib
     from binlatent.experiment import Experiment
@@ -103,10 +179,15 @@ def _experiment(args):
 
 
 def _start_distributed(args) -> None:
-    if args.distributed:
-        import jax
+    if args.distributed or args.coordinator or args.num_processes is not None or args.process_id is not None:
+        from binlatent import distributed
 
-        jax.distributed.initialize()
+        distributed.start(
+            coordinator=args.coordinator,
+            num_processes=args.num_processes,
+            process_id=args.process_id,
+            timeout=args.start_timeout,
+        )
 
 
 def _fail(message: str):
@@ -134,8 +215,15 @@ def _parser() -> argparse.ArgumentParser:
                 help="path of a config, or a shipped one's name; any key is set as --config.prior.width=256. Needed the "
                 "first time only: the work directory keeps it",
             )
-            sub.add_argument(
-                "--distributed", action="store_true", help="one of several processes (TPU pod, SLURM, Open MPI)"
+            several = sub.add_argument_group("one of several processes")
+            several.add_argument(
+                "--distributed", action="store_true", help="the others are detected (TPU pod, SLURM, Open MPI)"
+            )
+            several.add_argument("--coordinator", metavar="HOST:PORT", help="otherwise: where process 0 listens")
+            several.add_argument("--num_processes", type=int, metavar="N", help="how many processes there are")
+            several.add_argument("--process_id", type=int, metavar="I", help="which one this is, from 0")
+            several.add_argument(
+                "--start_timeout", type=int, default=300, metavar="S", help="seconds to wait for the others (%(default)s)"
             )
         return sub
 
@@ -162,6 +250,49 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--images", required=True, metavar="DIR", help="a folder of images")
     sub.add_argument("--out", required=True, help=".png (originals beside reconstructions), .npz or a folder")
 
+    def scored(name, function, help):
+        sub = command(name, function, help)
+        sub.add_argument(
+            "--features",
+            metavar="N,N",
+            help="feature networks: inception, inception-pytorch-fid, classifier, or .py files with features(images) "
+            "(default: inception where its weights are, classifier where one was trained)",
+        )
+        sub.add_argument("--reference_split", choices=("train", "validation"), default="train", help="real images")
+        sub.add_argument("--reference_num", type=int, help="the first so many of them (default: all)")
+        sub.add_argument("--batch_size", type=int, default=64, help="images at a time (default: %(default)s)")
+        return sub
+
+    def axes(sub, many):
+        kinds = {"steps": int, "guidance": float, "temperature": float, "posterior": str}
+        for name, kind in kinds.items():
+            default = "4,8,16,32,64" if many and name == "steps" else "the config's"
+            parse = _list_of(kind) if many else kind
+            sub.add_argument(f"--{name}", type=parse, help=f"of sampling{', with commas' * many} (default: {default})")
+        sub.add_argument("--last_step", choices=("argmax", "sample"), help="how the last step takes its bits")
+        sub.add_argument("--seed", type=int, default=0)
+        sub.add_argument("--reference", metavar="FILE", help="a file of `binlatent reference` (default: made from the data)")
+
+    sub = scored("evaluate", _evaluate, "score a trained work directory: scores.json and report.html")
+    sub.add_argument("--only", metavar="P,P", help="of reconstruction, code, likelihood, generation, report (default: all)")
+    sub.add_argument("--num", type=int, default=10_000, help="samples (default: %(default)s)")
+    axes(sub, many=False)
+    sub.add_argument("--likelihood_num", type=int, default=1024, help="validation images scored (default: %(default)s)")
+    sub.add_argument("--likelihood_steps", type=int, default=256, help="T of the bound (default: %(default)s)")
+    sub.add_argument("--again", action="store_true", help="score even what is done")
+
+    sub = scored("sweep", _sweep, "score samples over steps × guidance × temperature × posterior")
+    sub.add_argument("--num", type=int, default=2000, help="samples of each cell (default: %(default)s)")
+    axes(sub, many=True)
+
+    sub = scored("reference", _reference, "make the statistics of real images that samples are held against")
+    sub.add_argument("--out", metavar="FILE", help=".npz to write as well (default: the work directory keeps it)")
+
+    sub = command("train-features", _train_features, "train a small classifier whose features score samples offline")
+    sub.add_argument("--num_steps", type=int, default=2000, help="(default: %(default)s)")
+    sub.add_argument("--batch_size", type=int, default=128, help="(default: %(default)s)")
+    sub.add_argument("--seed", type=int, default=0)
+
     command("info", _info, "tell what a work directory holds: parameters, steps, bits per image, stages done")
     return parser
 
@@ -182,6 +313,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         args.function(args)
     except UserError as error:
+        _leave_others(args, error, 2)
         _fail(str(error))
     except KeyboardInterrupt:
         _fail("stopped; run the same command again to resume from the last checkpoint")
@@ -189,8 +321,16 @@ def main(argv: list[str] | None = None) -> None:
         from binlatent.train.loop import Preempted
 
         if not isinstance(error, Preempted):
+            _leave_others(args, error, 1)
             raise
         print(error)
+
+
+def _leave_others(args, error: Exception, status: int) -> None:
+    from binlatent import distributed
+
+    if args.takes_config and distributed.started():
+        distributed.leave(error, status)
 
 
 if __name__ == "__main__":

@@ -184,24 +184,32 @@ class Evaluation:
                 if only:
                     raise UserError("; ".join(self.refused.values()))
                 continue
-            asked = plain(self._asked(name, options))
+            asked = plain(self.asked(name, options))
             known = parts.get(name)
             if known and not again and all(known.settings.get(key) == value for key, value in asked.items()):
                 print(f"{name}: done with these settings")
                 continue
-            began = time.perf_counter()
-            try:
-                part = getattr(self, f"_{name}")(options, asked)
-            except ValueError as error:
-                raise UserError(f"{name}: {error}") from error
-            settings = part.settings | {"devices": f"{self.pipeline.mesh.size} × {jax.devices()[0].device_kind}"}
-            parts[name] = dataclasses.replace(part, settings=settings, seconds=time.perf_counter() - began)
+            parts[name] = self.part(name, options)
             write_parts(self.scores_file, parts)
             half = getattr(self.pipeline, NEEDS[name])
             append_record(self.experiment.workdir / NEEDS[name], half.step, parts[name])
         return parts
 
-    def _asked(self, name: str, options: EvaluationOptions) -> dict[str, Any]:
+    def part(self, name: str, options: EvaluationOptions) -> Part:
+        """Computes one part; nothing is written but references and what an interrupted pass needs to go on.
+
+        Raises:
+          UserError: images or features cannot be scored.
+        """
+        began = time.perf_counter()
+        try:
+            part = getattr(self, f"_{name}")(options, plain(self.asked(name, options)))
+        except ValueError as error:
+            raise UserError(f"{name}: {error}") from error
+        settings = part.settings | {"devices": f"{self.pipeline.mesh.size} × {jax.devices()[0].device_kind}"}
+        return dataclasses.replace(part, settings=settings, seconds=time.perf_counter() - began)
+
+    def asked(self, name: str, options: EvaluationOptions) -> dict[str, Any]:
         """What a part's numbers depend on, as far as it is known before they are computed."""
         networks = [network.description for network in self.networks]
         if name == "reconstruction":

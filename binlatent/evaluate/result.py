@@ -44,7 +44,7 @@ class Part:
       scores: the numbers.
       refused: scores that could not be computed, with the reason.
       tables: name → rows, a dict each.
-      curves: name → lists of numbers.
+      curves: name → numbers to draw.
       seconds: how long it took.
     """
 
@@ -52,7 +52,7 @@ class Part:
     scores: list[Score]
     refused: dict[str, str] = dataclasses.field(default_factory=dict)
     tables: dict[str, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
-    curves: dict[str, list] = dataclasses.field(default_factory=dict)
+    curves: dict[str, Any] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
 
 

@@ -1,5 +1,6 @@
 """A pass of images through a feature network: what is kept of it, and how it goes on after an interruption."""
 
+import functools
 import hashlib
 import json
 import time
@@ -17,6 +18,7 @@ SAVE_EVERY = 300.0  # seconds between two saves of an unfinished pass
 _BLOCK = 1024  # rows that are added to the moments at once
 
 
+@functools.lru_cache(maxsize=8)  # a sweep calls it for every cell, and Inception takes long to compile
 def featurise(network: FeatureNetwork, mesh: Mesh, batch_size: int) -> Callable[[np.ndarray], Features]:
     """A function of uint8 images (n, h, w, c), n ≤ `batch_size`, to Features as NumPy arrays; compiled for one shape and
     spread over the mesh, every device with a copy of the weights."""

@@ -1,0 +1,112 @@
+"""Figures of a report: curves as SVG whose ink follows the page's colours, pictures as PNG; both as text of a page."""
+
+import base64
+import contextlib
+import io
+import re
+from collections.abc import Iterator, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+INK = "#010203"  # stands for the page's own text colour until the figure is written
+COLOURS = ("#3b82c4", "#d9822b", "#3f9b5f", "#b85aa0", "#8a7a3d", "#c2524a")
+
+
+@contextlib.contextmanager
+def _axes(width: float = 4.2, height: float = 2.6) -> Iterator[Any]:
+    """Axes of a figure without a window, in the report's style; `_svg` writes what was drawn."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    style = {
+        "svg.fonttype": "none", "font.size": 9, "font.family": "sans-serif", "text.color": INK, "axes.labelcolor": INK,
+        "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False,
+        "axes.prop_cycle": matplotlib.cycler(color=COLOURS), "legend.frameon": False, "lines.linewidth": 1.4,
+        "grid.color": INK, "grid.alpha": 0.12, "axes.grid": True, "legend.fontsize": 8,
+    }  # fmt: skip
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure.add_subplot()
+
+
+def _svg(axes: Any, title: str) -> str:
+    """A drawn figure as inline SVG: transparent, its ink the page's text colour, its ids its own."""
+    import matplotlib
+
+    out = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": title, "svg.fonttype": "none"}):
+        axes.figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    text = out.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S).replace(INK, "currentColor")
+    prefix = re.sub(r"\W+", "-", title)
+    text = re.sub(r'id="([^"]+)"', rf'id="{prefix}-\1"', text)
+    text = re.sub(r'(href="#|url\(#)', rf"\1{prefix}-", text)
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(title, quote=True)}"', 1)
+
+
+def curves(title: str, series: dict[str, tuple[Sequence, Sequence]], *, x: str, log: bool = False) -> str:
+    """Lines by name, each (x values, y values); with `log` the x axis is of powers of two."""
+    with _axes() as axes:
+        for name, (at, values) in series.items():
+            axes.plot(at, values, label=name, marker="o" if len(at) < 12 else None, markersize=3)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel(x)
+        if log:
+            ticks = sorted({value for at, _ in series.values() for value in at})
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.minorticks_off()
+        if len(series) > 1:
+            axes.legend()
+        return _svg(axes, title)
+
+
+def steps(title: str, edges: Sequence, values: Sequence, *, x: str, y: str) -> str:
+    """A histogram that is counted already."""
+    with _axes() as axes:
+        axes.stairs(values, edges, fill=True, alpha=0.7)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        return _svg(axes, title)
+
+
+def bars(title: str, values: Sequence, *, x: str, line: float) -> str:
+    """A bar a value, with a line where it should be."""
+    with _axes() as axes:
+        axes.bar(np.arange(len(values)), values, width=1.0, alpha=0.7)
+        axes.axhline(line, linewidth=1, linestyle="--", color=INK)
+        axes.set_ylim(0, 1)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel(x)
+        return _svg(axes, title)
+
+
+def matrix(values: Sequence) -> np.ndarray:
+    """A matrix of numbers from −1 (blue) over 0 (white) to 1 (red) as a picture (k, k, 3) uint8."""
+    v = np.asarray(values, np.float64)[..., None]
+    white, red, blue = np.array([247.0] * 3), np.array([178.0, 24, 43]), np.array([33.0, 102, 172])
+    mixed = np.where(v > 0, white + (red - white) * v, white + (blue - white) * -v)
+    return np.clip(np.round(mixed), 0, 255).astype(np.uint8)
+
+
+def bit_picture(codes: np.ndarray) -> np.ndarray:
+    """Codes bool (n, y, x, k) as pictures (n, h, w, 1) uint8: each token a block of its bits, set ones dark."""
+    n, y, x, k = codes.shape
+    rows = next(r for r in range(int(k**0.5), 0, -1) if k % r == 0)
+    tiles = codes.reshape(n, y, x, rows, k // rows).transpose(0, 1, 3, 2, 4).reshape(n, y * rows, x * k // rows)
+    return np.where(tiles, 40, 225).astype(np.uint8)[..., None]
+
+
+def picture(image: np.ndarray, alt: str, *, width: int | None = None) -> str:
+    """An image (h, w, c) uint8 as an `<img>` that holds its own data."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(out, "png", optimize=True)
+    data = base64.b64encode(out.getvalue()).decode()
+    size = "" if width is None else f' style="width:{width}px"'
+    return f'<img alt="{escape(alt, quote=True)}"{size} src="data:image/png;base64,{data}">'
