@@ -81,7 +81,8 @@ def _reconstruct(args) -> None:
             sink.add(np.asarray(restored))
             bar.update(len(images))
     scores = np.concatenate(scores)
-    print(f"{len(scores)} images: {args.out}\nPSNR {scores.mean():.2f} dB (lowest {scores.min():.2f}, highest {scores.max():.2f})")
+    print(f"{len(scores)} images: {args.out}")
+    print(f"PSNR {scores.mean():.2f} dB (lowest {scores.min():.2f}, highest {scores.max():.2f})")
 
 
 def _info(args) -> None:

@@ -15,7 +15,7 @@ from binlatent import config as config_lib
 from binlatent import pictures
 from binlatent.data.codes import CodeSource, CodeWriter
 from binlatent.data.loader import eval_batches, train_batches
-from binlatent.data.manifest import MANIFEST, CodeSpec, Manifest
+from binlatent.data.manifest import CodeSpec, Manifest
 from binlatent.data.sources import Source, Splits, open_splits
 from binlatent.errors import UserError
 from binlatent.pipeline import Pipeline, Trained
@@ -75,7 +75,9 @@ class Experiment:
             if fixed:
                 lines = [f"  {key}: {old!r} there, {given!r} asked for" for key, (old, given) in fixed.items()]
                 raise UserError(
-                    f"{workdir} was made with another config:\n" + "\n".join(lines) + "\nUse another --workdir, or the same config."
+                    f"{workdir} was made with another config:\n"
+                    + "\n".join(lines)
+                    + "\nUse another --workdir, or the same config."
                 )
         if jax.process_index() == 0:
             try:
@@ -150,7 +152,7 @@ class Experiment:
                 "versions": versions(),
             },
             hooks=Hooks(
-                preview=preview if jax.process_count() == 1 else None,
+                preview=preview,
                 warnings=getattr(made, "warnings", None),
                 initial=None if init_from is None else lambda state: _start_from(state, init_from, stage),
                 profile=profile,
@@ -234,21 +236,27 @@ class Experiment:
 
     def show(self) -> None:
         """Writes `samples/samples.png` and `samples/reconstructions.png` of the trained model."""
-        if jax.process_index() != 0:
-            return
         pipeline = Pipeline.load(self.workdir)
         folder = self.workdir / "samples"
         validation = CodeSource(self.codes, "validation")
-        pictures.save(folder / "samples.png", self._sample_grid(pipeline, validation))
-        images = self._images(self.splits().validation, PREVIEWS // 2)
-        pictures.save(folder / "reconstructions.png", self._compare(pipeline, images))
+        samples = self._sample_grid(pipeline, validation)
+        restored = self._compare(pipeline, self._images(self.splits().validation, PREVIEWS // 2))
+        if jax.process_index() != 0:
+            return
+        pictures.save(folder / "samples.png", samples)
+        pictures.save(folder / "reconstructions.png", restored)
         print(f"samples: {folder / 'samples.png'}\nreconstructions (each under its original): {folder / 'reconstructions.png'}")
 
     # --- pictures ---
 
     def _pipeline(self, *, autoencoder: Trained | None = None, prior: Trained | None = None) -> Pipeline:
+        """A pipeline on this process's own devices; every process must make it, since parameters are gathered."""
         mesh = sharding.MeshShape().build(jax.local_devices())
-        return Pipeline(config=self.config, autoencoder=autoencoder, prior=prior, mesh=mesh)
+
+        def here(half: Trained | None) -> Trained | None:
+            return half and dataclasses.replace(half, params=sharding.whole(half.params, mesh))
+
+        return Pipeline(config=self.config, autoencoder=here(autoencoder), prior=here(prior), mesh=mesh)
 
     def _images(self, source: Source, num: int) -> np.ndarray:
         """The first images of a source, uint8."""

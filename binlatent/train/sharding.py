@@ -108,3 +108,19 @@ def to_mesh(batch: PyTree, mesh: Mesh) -> PyTree:
     """Puts this process's rows of a batch on the mesh; the transfer runs behind the program."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
+
+
+def whole(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Arrays from wherever they lie, whole on each device of a mesh of this process's own devices.
+
+    Where they are divided among processes, every process must call this at the same point.
+    """
+
+    def divided(x):
+        return isinstance(x, jax.Array) and not x.is_fully_addressable
+
+    leaves, structure = jax.tree.flatten(tree)
+    if any(map(divided, leaves)):
+        same = [replicated(x.sharding.mesh) for x in leaves]
+        leaves = [x.addressable_data(0) for x in jax.jit(lambda x: x, out_shardings=same)(leaves)]
+    return jax.device_put(jax.tree.unflatten(structure, leaves), replicated(mesh))
