@@ -1,7 +1,7 @@
 """A trained model as a person uses it: encode, decode, sample, edit, score."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -64,10 +64,12 @@ def _denoise(params, code, t, condition, *, net):
     return net.apply({"params": params}, code, t, condition)
 
 
-@partial(jax.jit, static_argnames=("net", "autoencoder", "sampler", "guidance", "clamp", "start", "trajectory"))
+@partial(
+    jax.jit, static_argnames=("net", "objective", "autoencoder", "sampler", "guidance", "clamp", "start", "trajectory")
+)
 def _generate(
     params, autoencoder_params, keys, condition, weight, temperature, code, known,
-    *, net, autoencoder, sampler, guidance, clamp, start, trajectory,
+    *, net, objective, autoencoder, sampler, guidance, clamp, start, trajectory,
 ):  # fmt: skip
     """The whole of sampling in one compiled call: noise, the walk, decoding."""
 
@@ -75,6 +77,8 @@ def _generate(
         return net.apply({"params": params}, z, t, c, keep)
 
     denoise = bind(apply, condition) if guidance is None else guide(apply, condition, weight, guidance)
+    if sampler.posterior == "mixture":
+        denoise = _calibrated(denoise, objective)
     if code is None:
         begin = sampler.noise(keys, net.code_shape)
     else:
@@ -90,12 +94,16 @@ def _generate(
     return images, final, states
 
 
-@partial(jax.jit, static_argnames=("net", "schedule", "steps"))
-def _negative_elbo(params, code, keys, condition, *, net, schedule, steps):
+def _calibrated(denoise, objective):
+    return lambda z, t: objective.calibrate(denoise(z, t), t)
+
+
+@partial(jax.jit, static_argnames=("net", "objective", "steps"))
+def _negative_elbo(params, code, keys, condition, *, net, objective, steps):
     def denoise(z, t):
         return net.apply({"params": params}, z, t, condition)
 
-    return elbo.negative_elbo(denoise, keys, code, schedule=schedule, steps=steps)
+    return elbo.negative_elbo(_calibrated(denoise, objective), keys, code, schedule=objective.schedule, steps=steps)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -283,7 +291,7 @@ class Pipeline:
         except (TypeError, ValueError) as error:
             raise UserError(f"sampling options: {error}") from error
 
-    def sample(self, seed: int = 0, num: int = 16, labels: Sequence[int] | None = None, **options) -> np.ndarray:
+    def sample(self, seed: int = 0, num: int = 16, labels=None, **options) -> np.ndarray:
         """New images, float (num, h, w, c) in [0, 1].
 
         Image i is a function of (seed, i), its label and the options, whatever `num` and the batch size.
@@ -318,15 +326,16 @@ class Pipeline:
         guided = options.guidance != 0 and condition is not None
         try:
             guidance: Guidance | None = options.when() if guided else None
-            sampler: Sampler = options.sampler(config_lib.build_objective(self.config).schedule)
+            objective = config_lib.build_objective(self.config)
+            sampler: Sampler = options.sampler(objective.schedule)
         except ValueError as error:
             raise UserError(f"sampling options: {error}") from error
         for count, (batch_keys, batch_condition, code, held) in self._batches(keys, condition, codes, known):
             images, final, states = _generate(
                 prior.params, autoencoder and autoencoder.params, batch_keys, batch_condition,
                 jnp.float32(options.guidance), jnp.float32(options.temperature), code, held,
-                net=prior.net, autoencoder=autoencoder and autoencoder.net, sampler=sampler, guidance=guidance,
-                clamp=clamp, start=start, trajectory=trajectory,
+                net=prior.net, objective=objective, autoencoder=autoencoder and autoencoder.net, sampler=sampler,
+                guidance=guidance, clamp=clamp, start=start, trajectory=trajectory,
             )  # fmt: skip
             yield Samples(
                 images=None if images is None else np.asarray(images)[:count],
@@ -401,11 +410,11 @@ class Pipeline:
             raise UserError(f"steps is {steps}: at least 1 is expected")
         codes = self._checked_codes(codes)
         keys = prng.per_example(prng.stream(prng.root(seed), "likelihood"), len(codes))
-        schedule = config_lib.build_objective(self.config).schedule
+        objective = config_lib.build_objective(self.config)
         parts = [
             np.asarray(
                 _negative_elbo(
-                    prior.params, code, batch_keys, condition, net=prior.net, schedule=schedule, steps=steps
+                    prior.params, code, batch_keys, condition, net=prior.net, objective=objective, steps=steps
                 )
             )[:, :count]
             for count, (code, batch_keys, condition) in self._batches(codes, keys, self._condition(labels, len(codes)))

@@ -24,8 +24,8 @@ class Objective:
 
     Attributes:
       weighting: `uniform`; `weighted`, 1 − t (the paper's variant); or `balanced`, the release's default, where each flip
-        is weighted by the example's share of unflipped bits and each non-flip by its share of flipped bits. The
-        estimate that `balanced` learns is not calibrated, so it has no likelihood.
+        is weighted by the example's share of unflipped bits and each non-flip by its share of flipped bits. What
+        `balanced` learns is not calibrated: see `calibrate`.
       auxiliary: weight of KL(q(z_s | z_t, z_0) ‖ p(z_s | z_t)), the true reverse step against the modelled one.
       auxiliary_interval: t − s of that reverse step (s stops at 0).
       posterior: the reverse step that the auxiliary term models.
@@ -51,6 +51,18 @@ class Objective:
     ) -> Bool[Array, "b *bits"]:
         """z_t from z_0 and one U[0, 1) draw a bit."""
         return process.corrupt(uniform, code, self.schedule(t))
+
+    def calibrate(self, flip_logits: Float[Array, "b *bits"], t: Float[Array, "b"]) -> Float[Array, "b *bits"]:
+        """Log-odds that a bit is flipped, given all of z_t, from the network's output.
+
+        They are the output itself, but for `balanced`. There the best output is lower in evidence by exactly what z_t
+        says of its own bit, log((1 + α)/(1 − α)): it is P(z_0 | the other bits of z_t). The `plugin` step brings that
+        evidence in again and is exact for such an output; the `mixture` step and likelihoods need it put back.
+        """
+        if self.weighting != "balanced":
+            return flip_logits
+        alpha = process.per_bit(self.schedule(t), flip_logits.ndim)
+        return flip_logits + jnp.log1p(-alpha) - jnp.log1p(alpha)
 
     def __call__(
         self,
@@ -82,7 +94,8 @@ class Objective:
         if self.auxiliary:
             alpha_t, alpha_s = self.schedule(t), self.schedule(jnp.maximum(t - self.auxiliary_interval, 0.0))
             true = process.posterior(code_t, code, alpha_t, alpha_s)
-            modelled = process.reverse(code_t, logits, alpha_t, alpha_s, self.posterior)
+            learned = self.calibrate(logits, t) if self.posterior == "mixture" else logits
+            modelled = process.reverse(code_t, learned, alpha_t, alpha_s, self.posterior)
             terms["auxiliary"] = process.kl(true, modelled).mean(bits)
             loss = loss + self.auxiliary * terms["auxiliary"]
         return {"loss": loss, **terms}

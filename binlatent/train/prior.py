@@ -95,6 +95,9 @@ class PriorStage:
         def denoise(code_t, t):
             return self._denoise(state.ema, code_t, t, condition)
 
+        def calibrated(code_t, t):
+            return self.objective.calibrate(denoise(code_t, t), t)
+
         code_t = self.objective.corrupt(prng.uniform(noise["key"], self.code_shape), code, noise["t"])
         terms = self.objective(denoise(code_t, noise["t"]), code, code_t, noise["t"])
         values = {name: metrics.mean(value, mask) for name, value in terms.items()}
@@ -103,7 +106,7 @@ class PriorStage:
         index = 1 + (low_discrepancy_times(key_index, num) * LIKELIHOOD_STEPS).astype(jnp.int32)
         uniform = prng.uniform(prng.per_example(key_bits, num), self.code_shape)
         bound = LIKELIHOOD_STEPS * elbo.term(
-            denoise, uniform, code, index, schedule=self.objective.schedule, steps=LIKELIHOOD_STEPS
+            calibrated, uniform, code, index, schedule=self.objective.schedule, steps=LIKELIHOOD_STEPS
         )
         y, x, k = self.code_shape
         return values | {"bits_per_bit": metrics.mean(bound / (y * x * k), mask)}
