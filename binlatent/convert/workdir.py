@@ -1,0 +1,221 @@
+"""The release's files → a work directory, which every command then takes like one that was trained here."""
+
+import dataclasses
+import json
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from binlatent import config as config_lib
+from binlatent import weights
+from binlatent.convert.autoencoder import ImportedAutoencoder, import_autoencoder
+from binlatent.convert.denoiser import ImportedDenoiser, import_denoiser
+from binlatent.convert.hyperparameters import Hyperparameters
+from binlatent.convert.torch_file import read_state
+from binlatent.errors import UserError
+from binlatent.train.checkpoint import Checkpoints, fingerprint
+from binlatent.train.state import TrainState
+from binlatent.typing import PyTree
+
+Path = str | os.PathLike
+RELEASED_LEVELS = 5  # of the release's autoencoders: 16 pixels along a side of a code position
+
+
+def to_workdir(
+    *,
+    workdir: epath.PathLike,
+    autoencoder: Path | None = None,
+    denoiser: Path | None = None,
+    hparams: dict[str, Any] | Path | None = None,
+    overrides: Sequence[str] = (),
+) -> list[str]:
+    """Converts an autoencoder (`binaryae_*.th`), a denoiser (`bld_*.th`) or both into a new work directory.
+
+    Args:
+      workdir: made by this call.
+      hparams: the release's hyper-parameters by its own names, or a JSON file of them. What the tensors say need not be
+        given, and may not be contradicted.
+      overrides: `section.key=value` of the work directory's config, such as `data.path=photos`.
+
+    Returns:
+      What was done, in lines for people: networks, parameters, what was left out and why.
+
+    Raises:
+      UserError: a file or hyper-parameter is wrong; then nothing is written.
+    """
+    if autoencoder is None and denoiser is None:
+        raise UserError("nothing to convert: give --autoencoder, --denoiser, or both")
+    workdir = epath.Path(workdir)
+    if workdir.exists() and any(workdir.iterdir()):
+        raise UserError(f"{workdir} is not empty; give the path of a new work directory")
+
+    given = Hyperparameters(hparams)
+    ae = den = None
+    if autoencoder is not None:
+        ae = import_autoencoder(read_state(autoencoder), given, os.fspath(autoencoder))
+    if denoiser is not None:
+        den = import_denoiser(read_state(denoiser), given, os.fspath(denoiser))
+    if ae and den and ae.net.code_shape != den.net.code_shape:
+        raise UserError(
+            f"the autoencoder's codes have (y, x, k) {ae.net.code_shape} and the denoiser's {den.net.code_shape}: they do "
+            "not belong together (or img_size or latent_shape is wrong)"
+        )
+    lines = []
+    config = config_lib.override(_config(ae, den, autoencoder, denoiser, given, lines), list(overrides))
+    config_lib.check(config)
+
+    existed = workdir.exists()
+    try:
+        if ae:
+            variables = ae.discriminator_variables or {}
+            params = {"autoencoder": ae.params} | ({"discriminator": variables["params"]} if variables else {})
+            extra = {"statistics": variables["batch_stats"]} if variables else {}
+            _save(workdir, "autoencoder", params, extra, config, {"data": ""}, autoencoder)
+        if den:
+            _save(workdir, "prior", {"denoiser": den.params}, {}, config, _about(ae, den), denoiser)
+        (workdir / "config.json").write_text(json.dumps(config_lib.to_json(config), indent=1))
+    except BaseException:
+        workdir.rmtree(missing_ok=True)
+        if existed:
+            workdir.mkdir()
+        raise
+    lines = _summary(ae, den, given) + lines
+    if ae and ae.perceptual is not None and not weights.path_of("lpips").exists():
+        lines.append(f"LPIPS network, for training with the perceptual loss: {weights.save('lpips', ae.perceptual)}")
+    return lines
+
+
+def _config(
+    ae: ImportedAutoencoder | None,
+    den: ImportedDenoiser | None,
+    ae_file: Path | None,
+    den_file: Path | None,
+    given: Hyperparameters,
+    lines: list[str],
+) -> ConfigDict:
+    """The config that names what was imported. Notes on it are added to `lines`."""
+    config = config_lib.defaults()
+    with config.unlocked():
+        config.data.source = "folder"
+        for stage, file in (("autoencoder", ae_file), ("prior", den_file)):
+            # a stage that came with a file is done
+            config[f"{stage}_training"].num_steps = _step(file) if file is not None else 100_000
+            config[f"{stage}_training"].batch_size = 16
+            config[f"{stage}_optimizer"].learning_rate = 1e-4
+        if ae:
+            config.data.resolution, config.data.channels = ae.net.resolution, ae.net.image_channels
+            config.autoencoder = _section(ae.net, "resolution", "image_channels")
+        else:
+            y, x, k = den.net.code_shape
+            config.data.resolution = max(y, x) * 2 ** (RELEASED_LEVELS - 1)
+            config.autoencoder.code_bits = k
+        if den:
+            config.prior = _section(den.net, "code_shape")
+            config.prior.architecture = "released"
+            config.prior_objective.schedule = den.schedule
+            config.prior_objective.weighting = _weighting(given, lines)
+            config.sampling.steps = min(config.sampling.steps, den.net.total_steps)
+    return config
+
+
+def _section(net: nn.Module, *without: str) -> ConfigDict:
+    """The fields of a network as a config section."""
+    names = [field.name for field in dataclasses.fields(net) if field.name not in ("parent", "name", *without)]
+    return ConfigDict({name: "float32" if name == "dtype" else getattr(net, name) for name in names})
+
+
+def _weighting(given: Hyperparameters, lines: list[str]) -> str:
+    """Our name of the loss that the denoiser was trained with: it decides how its output is read."""
+    focal = given.get("focal", float, None)
+    if focal is None:
+        lines.append("note: the hyper-parameters do not give focal; 0, the release's default, is assumed (balanced loss)")
+        return "balanced"
+    if focal > 0:
+        lines.append(f"note: trained with focal {focal:g}; its output is read as that of focal 0, which is not exact")
+    return "uniform" if focal < 0 else "balanced"
+
+
+def _step(file: Path) -> int:
+    """The training step in a file's name, such as `bld_ema_1000.th`; 1 where there is none."""
+    match = re.search(r"_(\d+)\.\w+$", os.fspath(file))
+    return max(int(match[1]), 1) if match else 1
+
+
+def _about(ae: ImportedAutoencoder | None, den: ImportedDenoiser) -> dict[str, Any]:
+    """What `experiment` says of a prior that it has trained."""
+    net = den.net
+    condition = [net.condition_width] if net.condition_width else []
+    return {
+        "data": "",
+        "autoencoder": fingerprint(ae.params) if ae else "",
+        "code_shape": list(net.code_shape),
+        "num_classes": net.num_classes,
+        "class_names": [],
+        "condition_shape": [0, *condition] if net.cross_attention else condition,  # any number of text tokens
+    }
+
+
+def _save(
+    workdir: epath.Path, stage: str, ema: PyTree, extra: PyTree, config: ConfigDict, about: dict[str, Any], file: Path
+) -> None:
+    """A checkpoint of averaged parameters alone: there is no optimizer to resume."""
+    training = config[f"{stage}_training"]
+    fresh = TrainState.create({}, {}, jax.tree.map(jnp.asarray, extra))
+    state = dataclasses.replace(fresh, step=jnp.int32(training.num_steps), ema=jax.tree.map(jnp.asarray, ema))
+    about = about | {
+        "stage": stage,
+        "seed": config.seed,
+        "batch_size": training.batch_size,
+        "config": config_lib.to_json(config),
+        "imported": os.path.basename(os.fspath(file)),
+    }
+    checkpoints = Checkpoints(workdir / stage / "checkpoints")
+    checkpoints.save(training.num_steps, state, about)
+    checkpoints.wait()
+    checkpoints.close()
+
+
+def _summary(ae: ImportedAutoencoder | None, den: ImportedDenoiser | None, given: Hyperparameters) -> list[str]:
+    lines, unused = [], {}
+    if ae:
+        y, x, k = ae.net.code_shape
+        lines.append(f"autoencoder: {count(ae.params):,} parameters, code {y}×{x}×{k}")
+        if ae.discriminator:
+            lines.append(f"discriminator: {count(ae.discriminator_variables['params']):,} parameters")
+        unused |= ae.unused
+    if den:
+        net = den.net
+        condition = f"{net.num_classes} classes" if net.num_classes else f"vectors of {net.condition_width}"
+        condition = f"text tokens of {net.condition_width}" if net.cross_attention else condition
+        condition = condition if net.num_classes or net.condition_width else "none"
+        lines.append(
+            f"denoiser: {count(den.params):,} parameters, trained with {net.total_steps} steps and the {den.schedule} "
+            f"schedule; condition: {condition}"
+        )
+        unused |= den.unused
+    lines += [f"not needed: {n} tensors, {reason}" for reason, n in Counter(unused.values()).items()]
+    if given.unused():
+        lines.append(f"hyper-parameters without a say here: {', '.join(given.unused())}")
+    if ae and den and den.embedding is not None:
+        ours = ae.params["embed"]["kernel"]
+        if ours.shape != den.embedding.shape or not np.allclose(ours, den.embedding, rtol=1e-2, atol=1e-3):
+            lines.append(
+                "warning: the denoiser's copy of the embedding is not this autoencoder's: it was probably trained on the "
+                "codes of another one, and its samples will not decode to pictures"
+            )
+    return lines
+
+
+def count(params: PyTree) -> int:
+    """How many numbers a tree of parameters holds."""
+    return sum(math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(params))
