@@ -1,18 +1,25 @@
-"""Stage 1: the binary autoencoder."""
+"""Stage 1: the binary autoencoder, with or without a discriminator against it."""
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 
 from binlatent import prng
 from binlatent.bits import BitStatistics
 from binlatent.nets import binarize
 from binlatent.nets.autoencoder import BinaryAutoencoder
-from binlatent.train import metrics, regularizers
-from binlatent.train.optimizer import Optimizer, all_finite, value_and_grad
+from binlatent.train import metrics, perceptual, regularizers
+from binlatent.train.critic import Critic
+from binlatent.train.optimizer import Optimizer, accumulate, all_finite
 from binlatent.train.state import TrainState
 from binlatent.train.terms import Term, weighted_sum
 from binlatent.typing import Array, PRNGKey, PyTree
+
+# Names of loss terms, by what they are a function of.
+IMAGE_TERMS = ("l1", "l2", *perceptual.LOSSES)
+CODE_TERMS = ("sample_entropy", "unused_entropy", "commitment", "released")
+TERMS = (*IMAGE_TERMS, *CODE_TERMS, "adversarial")
 
 
 def to_float(images: Array) -> Array:
@@ -26,16 +33,21 @@ def psnr(images: Array, reconstruction: Array) -> Array:
     return -10 * jnp.log10(jnp.maximum(error, 1e-10))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class AutoencoderStage:
-    """Trains a binary autoencoder on images.
+    """Trains a binary autoencoder on images, and its discriminator in the same step.
 
     A batch holds `image` uint8 (b, h, w, c); validation batches a `mask` (b,) too.
 
     Attributes:
       net: the autoencoder.
-      terms: of the loss, by the names of `loss_values`; a term without weight is not computed.
+      terms: of the loss, by the names of `TERMS`; a term without weight is not computed.
       optimizer, num_steps, micro_batches: see `Optimizer` and `Training`.
+      critic: the discriminator; needed by the term `adversarial`, and absent without it.
+      frozen: weights of the perceptual networks, by the names of their terms; they are not trained and not saved.
+
+    Raises:
+      ValueError: an unknown term, or one without what it needs.
     """
 
     net: BinaryAutoencoder
@@ -43,53 +55,186 @@ class AutoencoderStage:
     optimizer: Optimizer
     num_steps: int
     micro_batches: int = 1
+    critic: Critic | None = None
+    frozen: PyTree = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        enabled = [term.name for term in self.terms if term.enabled]
+        if unknown := sorted({term.name for term in self.terms} - set(TERMS)):
+            raise ValueError(f"no loss terms {unknown}; there are {', '.join(TERMS)}")
+        if missing := sorted((set(enabled) & set(perceptual.LOSSES)) - set(self.frozen)):
+            raise ValueError(f"the loss terms {missing} need the weights of their networks in `frozen`")
+        if ("adversarial" in enabled) != (self.critic is not None):
+            raise ValueError(
+                "the loss term 'adversarial' and a critic need each other; "
+                f"the terms are {enabled} and the critic is {self.critic}"
+            )
+        if set(enabled) & set(perceptual.LOSSES) and self.net.image_channels not in (1, 3):
+            raise ValueError(f"perceptual losses take images of 1 or 3 channels, not {self.net.image_channels}")
 
     def init(self, key: PRNGKey, batch: PyTree) -> TrainState:
         """A fresh state."""
         images = jnp.zeros((1, self.net.resolution, self.net.resolution, self.net.image_channels))
         params = {"autoencoder": self.net.init(key, images)["params"]}
-        return TrainState.create(params, self.optimizer.build(self.num_steps).init(params))
+        extra = {}
+        if self.critic is not None:
+            params["discriminator"], extra = self.critic.init(jax.random.fold_in(key, 1), images)
+        opt_state = {name: self._optimizer(name).build(self.num_steps).init(tree) for name, tree in params.items()}
+        return TrainState.create(params, opt_state, extra)
 
-    def loss_values(self, images: Array, reconstruction: Array, logits: Array, drawn: Array) -> dict[str, Array]:
-        """The enabled terms of every example, unweighted.
+    def _optimizer(self, name: str) -> Optimizer:
+        return self.optimizer if name == "autoencoder" else self.critic.optimizer
 
-        `l1` and `l2` are means over pixels and channels; the regularisers of the code are in `train.regularizers`.
-        """
+    def _enabled(self, names: tuple[str, ...]) -> list[Term]:
+        return [term for term in self.terms if term.enabled and term.name in names]
+
+    def _image_values(self, images: Array, reconstruction: Array) -> dict[str, Array]:
+        """Terms of every example that compare images, unweighted; `l1` and `l2` are means over pixels and channels."""
         axes = tuple(range(1, images.ndim))
-        code = drawn > 0.5
+
+        def perceived(name):
+            rgb = (*images.shape[:-1], 3)  # grey is all three channels
+            pair = (jnp.broadcast_to(x, rgb) for x in (reconstruction, images))
+            return perceptual.LOSSES[name](self.frozen[name], *pair, dtype=self.net.dtype)
+
         values = {
             "l1": lambda: jnp.abs(images - reconstruction).mean(axes),
             "l2": lambda: jnp.square(images - reconstruction).mean(axes),
+        } | {name: lambda name=name: perceived(name) for name in perceptual.LOSSES}
+        return {term.name: values[term.name]() for term in self._enabled(IMAGE_TERMS)}
+
+    def _code_values(self, logits: Array, drawn: Array, mask: Array | None = None) -> dict[str, Array]:
+        """Terms that regularise the code, unweighted; see `train.regularizers`."""
+        values = {
             "sample_entropy": lambda: regularizers.sample_entropy(logits),
-            "unused_entropy": lambda: regularizers.unused_entropy(logits),
-            "commitment": lambda: regularizers.commitment(logits, code),
+            "unused_entropy": lambda: regularizers.unused_entropy(logits, mask),
+            "commitment": lambda: regularizers.commitment(logits, drawn > 0.5),
             "released": lambda: regularizers.released(logits, use_tanh=self.net.signed),
         }
-        return {term.name: values[term.name]() for term in self.terms if term.enabled}
+        return {term.name: values[term.name]() for term in self._enabled(CODE_TERMS)}
+
+    def _weighted(
+        self, names: tuple[str, ...], step: Array, values: dict[str, Array]
+    ) -> tuple[Array, dict[str, Array]]:
+        return weighted_sum(self._enabled(names), values, step), {name: v.mean() for name, v in values.items()}
+
+    def _look(self, state: TrainState, images: Array, reconstruction: Array, keys: Array):
+        """The critic's comparison; zeros, at no cost, before the adversarial term starts."""
+        (term,) = self._enabled(("adversarial",))
+
+        def compare():
+            params = state.params["discriminator"]
+            return self.critic.compare(params, state.extra, images, reconstruction, prng.fold(keys, 1))
+
+        if term.start_step == 0:
+            return compare()
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(compare))
+        return jax.lax.cond(state.step >= term.start_step, compare, lambda: nothing)
+
+    def gradients(self, state: TrainState, batch: PyTree, keys: Array, *, kernels=None, only_kernels=False) -> PyTree:
+        """Losses and gradients of one (micro-)batch, in one pass back through the autoencoder.
+
+        The reconstruction's gradient is found first, then pulled back through the autoencoder once. The adaptive
+        weight needs the two losses' gradients at the decoder's last kernel; they come from the same linearised
+        network, of which all but that kernel's convolution is unused, so that the compiler leaves it out.
+
+        Args:
+          keys: one an example: all randomness there is.
+          kernels: those two gradients for the whole batch, where this is a micro-batch of it.
+          only_kernels: return just them.
+
+        Returns:
+          means over examples: `loss`, `values` (metrics), `gradients` by network, `statistics` of the critic.
+        """
+        images, step = to_float(batch["image"]), state.step
+        noise = prng.uniform(prng.fold(keys, 0), self.net.code_shape)
+
+        def autoencode(params):
+            reconstruction, logits, drawn = self.net.apply({"params": params}, images, noise)
+            return (reconstruction, logits), drawn
+
+        def image_loss(reconstruction):
+            return self._weighted(IMAGE_TERMS, step, self._image_values(images, reconstruction))
+
+        def code_loss(logits):
+            return self._weighted(CODE_TERMS, step, self._code_values(logits, drawn))
+
+        (reconstruction, logits), pull, drawn = jax.vjp(autoencode, state.params["autoencoder"], has_aux=True)
+        (loss, values), image_gradient = jax.value_and_grad(image_loss, has_aux=True)(reconstruction)
+        (of_code, code_values), code_gradient = jax.value_and_grad(code_loss, has_aux=True)(logits)
+        loss, values = loss + of_code, values | code_values
+        gradients, statistics = {}, {}
+
+        if self.critic is not None:
+            look = self._look(state, images, reconstruction, keys)
+            (term,) = self._enabled(("adversarial",))
+            factor, statistics = term.weight_at(step), look.statistics
+            if self.critic.adversarial.adaptive:
+                if kernels is None:
+                    no_gradient = jnp.zeros_like(logits)
+                    kernels = [
+                        pull((g, no_gradient))[0]["decoder"]["conv_out"]["kernel"]
+                        for g in (image_gradient, look.image_gradient)
+                    ]
+                if only_kernels:
+                    return kernels
+                adaptive = jnp.where(step >= term.start_step, self.critic.adversarial.adaptive_weight(*kernels), 0)
+                factor, values = factor * adaptive, values | {"adaptive_weight": adaptive}
+            loss = loss + factor * look.loss
+            image_gradient = image_gradient + factor * look.image_gradient
+            values |= {"adversarial": look.loss, **look.values}
+            gradients["discriminator"] = look.gradient
+
+        (gradients["autoencoder"],) = pull((image_gradient, code_gradient))
+        return {"loss": loss, "values": values, "gradients": gradients, "statistics": statistics}
 
     def train_step(self, state: TrainState, batch: PyTree, key: PRNGKey) -> tuple[TrainState, dict[str, Array]]:
-        """One optimizer step; metrics are scalars."""
+        """One step of the autoencoder's optimizer and of the discriminator's; metrics are scalars."""
+        keys, kernels = prng.per_example(key, batch["image"].shape[0]), None
 
-        def loss(params, batch, keys):
-            images = to_float(batch["image"])
-            noise = prng.uniform(keys, self.net.code_shape)
-            reconstruction, logits, drawn = self.net.apply({"params": params["autoencoder"]}, images, noise)
-            values = self.loss_values(images, reconstruction, logits, drawn)
-            means = {name: value.mean() for name, value in values.items()}
-            return weighted_sum(self.terms, values, state.step), means
+        def over_batch(keys, **kwargs):
+            return accumulate(
+                lambda *part: self.gradients(state, *part, **kwargs), batch, keys, micro_batches=self.micro_batches
+            )
 
-        keys = prng.per_example(key, batch["image"].shape[0])
-        total, values, grads = value_and_grad(loss, state.params, batch, keys, micro_batches=self.micro_batches)
-        finite = all_finite(total, grads)
-        params, opt_state = self.optimizer.update(grads, state.opt_state, state.params, self.num_steps)
-        following = state.advance(params=params, opt_state=opt_state, finite=finite, ema_decay=self.optimizer.ema_decay)
-        return following, {"loss": total, **values, "finite": finite, "skipped": following.skipped}
+        if self.critic is not None and self.critic.adversarial.adaptive and self.micro_batches > 1:
+            # The adaptive weight is one of the whole batch, so it must be known before the first micro-batch is pulled
+            # back.
+            kernels = over_batch(jax.random.clone(keys), only_kernels=True)  # the same noise twice, on purpose
+        result = over_batch(keys, kernels=kernels)
+        finite = all_finite(result["loss"], result["gradients"])
+        moved = {
+            name: self._optimizer(name).update(gradient, state.opt_state[name], state.params[name], self.num_steps)
+            for name, gradient in result["gradients"].items()
+        }
+        extra = None
+        if self.critic is not None:
+            (term,) = self._enabled(("adversarial",))
+            following = self.critic.follow(state.extra, result["statistics"], result["values"])
+            # Before its start the discriminator stays as it was made: weight decay must not move it either.
+            new = (*moved["discriminator"], following)
+            old = (state.params["discriminator"], state.opt_state["discriminator"], state.extra)
+            *moved["discriminator"], extra = jax.tree.map(
+                lambda a, b: jnp.where(state.step >= term.start_step, a, b), new, old
+            )
+        following = state.advance(
+            params={name: params for name, (params, _) in moved.items()},
+            opt_state={name: opt_state for name, (_, opt_state) in moved.items()},
+            finite=finite,
+            ema_decay=self.optimizer.ema_decay,
+            extra=extra,
+        )
+        metrics_ = {"loss": result["loss"], **result["values"], "finite": finite, "skipped": following.skipped}
+        return following, metrics_
 
     def eval_step(self, state: TrainState, batch: PyTree, key: PRNGKey) -> dict:
-        """Loss terms, PSNR and bit statistics of the averaged parameters, with thresholded codes."""
+        """Loss terms, PSNR and bit statistics of the averaged parameters, with thresholded codes; the discriminator's
+        judgement."""
         images, mask = to_float(batch["image"]), batch["mask"]
         reconstruction, logits, drawn = self.net.apply({"params": state.ema["autoencoder"]}, images)
-        values = self.loss_values(images, reconstruction, logits, drawn)
+        values = self._image_values(images, reconstruction) | self._code_values(logits, drawn, mask)
+        if self.critic is not None:
+            values |= self.critic.evaluate(state.params["discriminator"], state.extra, images, reconstruction)
         per_example = {name: jnp.broadcast_to(value, mask.shape) for name, value in values.items()}
         per_example |= {
             "psnr": psnr(images, reconstruction),
@@ -99,13 +244,14 @@ class AutoencoderStage:
             "code": BitStatistics.from_code(binarize.to_code(logits), mask)
         }
 
-    @staticmethod
-    def warnings(values: dict) -> list[str]:
-        """What a person should know about an evaluation of the code."""
+    def warnings(self, values: dict) -> list[str]:
+        """What a person should know about an evaluation: of the code, and of the discriminator."""
         said = []
         if values["dead_bits"]:
             k = len(values["bit_mean"])
-            said.append(f"{values['dead_bits']:.0f} of {k} bits are dead (always 0 or always 1 over the validation set)")
+            said.append(
+                f"{values['dead_bits']:.0f} of {k} bits are dead (always 0 or always 1 over the validation set)"
+            )
         if values["bit_correlation"] > 0.5:
             said.append(f"bits repeat each other: their mean absolute correlation is {values['bit_correlation']:.2f}")
-        return said
+        return said + (self.critic.warnings(values) if self.critic is not None else [])

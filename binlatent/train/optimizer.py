@@ -71,37 +71,43 @@ def _is_matrix(params: PyTree) -> PyTree:
 
 
 def value_and_grad(loss: Callable, params: PyTree, batch: PyTree, noise: PyTree, *, micro_batches: int = 1):
-    """Mean loss, metrics and gradient of a batch, a micro-batch at a time.
-
-    Every example has its own noise, so the result is that of the whole batch whatever the number of micro-batches.
-    Micro-batch j holds the examples j, j + n, j + 2n …: that keeps every row on the device that has it.
+    """Mean loss, metrics and gradient of a batch, a micro-batch at a time; see `accumulate`.
 
     Args:
       loss: (params, batch, noise) → (mean loss, dict of mean metrics).
       batch, noise: arrays with a leading axis of examples.
+    """
+    gradient = jax.value_and_grad(loss, has_aux=True)
+    (value, metrics), grads = accumulate(
+        lambda *part: gradient(params, *part), batch, noise, micro_batches=micro_batches
+    )
+    return value, metrics, grads
+
+
+def accumulate(function: Callable, batch: PyTree, noise: PyTree, *, micro_batches: int = 1) -> PyTree:
+    """The mean of `function(batch, noise)` over micro-batches, where the function gives means over examples.
+
+    Every example has its own noise, so the result is that of the whole batch whatever the number of micro-batches.
+    Micro-batch j holds the examples j, j + n, j + 2n …: that keeps every row on the device that has it.
 
     Raises:
       ValueError: the batch does not divide into the micro-batches.
     """
-    gradient = jax.value_and_grad(loss, has_aux=True)
     if micro_batches == 1:
-        (value, metrics), grads = gradient(params, batch, noise)
-        return value, metrics, grads
+        return function(batch, noise)
     size = jax.tree.leaves(batch)[0].shape[0]
     if size % micro_batches:
         raise ValueError(f"a batch of {size} does not divide into {micro_batches} micro-batches")
 
     def split(a):
-        return jnp.moveaxis(a.reshape(size // micro_batches, micro_batches, *a.shape[1:]), 1, 0)
-
-    def add(total, part):
-        (value, metrics), grads = gradient(params, *part)
-        return jax.tree.map(jnp.add, total, (value, metrics, grads)), None
+        a = jnp.moveaxis(a.reshape(size // micro_batches, micro_batches, *a.shape[1:]), 1, 0)
+        # JAX's check of key reuse takes a transposed key for a used one
+        return jax.random.clone(a) if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else a
 
     parts = jax.tree.map(split, (batch, noise))
-    first = jax.eval_shape(lambda: gradient(params, *jax.tree.map(lambda a: a[0], parts)))
-    (value, metrics), grads = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), first)
-    total, _ = jax.lax.scan(add, (value, metrics, grads), parts)
+    first = jax.eval_shape(lambda: function(*jax.tree.map(lambda a: a[0], parts)))
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), first)
+    total, _ = jax.lax.scan(lambda total, part: (jax.tree.map(jnp.add, total, function(*part)), None), zeros, parts)
     return jax.tree.map(lambda a: a / micro_batches, total)
 
 

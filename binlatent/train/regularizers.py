@@ -8,7 +8,7 @@ weights mean the same for any code size.
 import jax
 import jax.numpy as jnp
 
-from binlatent.typing import Array, Code, Float, Logits
+from binlatent.typing import Array, Bool, Code, Float, Logits
 
 PerExample = Float[Array, "b"]
 
@@ -51,7 +51,7 @@ def sample_entropy(logits: Logits) -> PerExample:
     return _per_example(nats) / jnp.log(2.0)
 
 
-def unused_entropy(logits: Logits) -> Float[Array, ""]:
+def unused_entropy(logits: Logits, mask: Bool[Array, "b"] | None = None) -> Float[Array, ""]:
     """1 − the mean entropy of each bit's average over images and positions, in bits: minimised, it makes every bit
     used half the time.
 
@@ -62,11 +62,15 @@ def unused_entropy(logits: Logits) -> Float[Array, ""]:
     with a sharded batch that is the global batch, on any number of devices; under gradient accumulation it is the
     micro-batch, so the accumulated gradient is that of the mean over micro-batches, not that of the large batch.
     Micro-batches of a few images times y·x positions estimate it well.
+
+    Args:
+      mask: false for examples that do not count.
     """
     logits = logits.astype(jnp.float32)
     axes = tuple(range(logits.ndim - 1))
+    where = None if mask is None else mask[:, None, None, None]
     # Both sides are averaged, not one subtracted from 1: a bit that is almost always set keeps its gradient.
-    ones, zeros = jnp.mean(jax.nn.sigmoid(logits), axis=axes), jnp.mean(jax.nn.sigmoid(-logits), axis=axes)
+    ones, zeros = (jnp.mean(jax.nn.sigmoid(sign * logits), axis=axes, where=where) for sign in (1, -1))
     tiny = jnp.finfo(jnp.float32).tiny
     nats = -(ones * jnp.log(ones + tiny) + zeros * jnp.log(zeros + tiny))
     return 1 - jnp.mean(nats) / jnp.log(2.0)

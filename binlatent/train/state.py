@@ -19,12 +19,12 @@ class TrainState:
     or gradient, which leave everything else as it was.
     """
 
-    step: Array
+    step: Any  # int32; like every field, a shape or a sharding where the state is described and not there
     params: Any
     ema: Any
     opt_state: Any
     extra: Any
-    skipped: Array
+    skipped: Any
 
     @classmethod
     def create(cls, params, opt_state, extra=None) -> "TrainState":

@@ -1,0 +1,39 @@
+"""Perceptual losses by name: LPIPS (the paper's), and the squared distance of ResNet-50 logits (MaskBit's).
+
+Their weights are an argument, read with `weights.load(name)` after `binlatent convert-features NAME` has made them
+once.
+"""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from binlatent.nets.resnet import ResNet50
+from binlatent.nets.vgg import LPIPS
+from binlatent.typing import Array, Float, Images, PyTree
+
+RESNET_SIZE = 224
+
+
+def lpips(params: PyTree, images: Images, targets: Images, *, dtype: DTypeLike = jnp.float32) -> Float[Array, "b"]:
+    """LPIPS on VGG16 of two sets of images in [0, 1]; `dtype` is that of the convolutions."""
+    return LPIPS(dtype=dtype).apply({"params": params}, images, targets)
+
+
+def resnet50(params: PyTree, images: Images, targets: Images, *, dtype: DTypeLike = jnp.float32) -> Float[Array, "b"]:
+    """Mean squared difference of ImageNet logits (MaskBit, Weber et al. 2024) of two sets of images in [0, 1].
+
+    Both are resized to 224 pixels a side, bilinearly and with antialiasing.
+    """
+
+    def logits(x: Array) -> Array:
+        shape = (x.shape[0], RESNET_SIZE, RESNET_SIZE, x.shape[-1])
+        return ResNet50(dtype=dtype).apply({"params": params}, jax.image.resize(x, shape, "linear", antialias=True))
+
+    return jnp.square(logits(images) - logits(targets)).mean(-1)
+
+
+# By the name of the feature network that they take their weights from, which is also the name of the loss term.
+LOSSES: Mapping[str, Callable[..., Array]] = {"lpips": lpips, "resnet50": resnet50}
