@@ -85,6 +85,14 @@ def _reconstruct(args) -> None:
     print(f"PSNR {scores.mean():.2f} dB (lowest {scores.min():.2f}, highest {scores.max():.2f})")
 
 
+def _convert(args) -> None:
+    from binlatent.convert.workdir import to_workdir
+
+    files = {"autoencoder": args.autoencoder, "denoiser": args.denoiser, "hparams": args.hparams}
+    print("\n".join(to_workdir(workdir=args.workdir, **files, overrides=args.overrides)))
+    print(f"{args.workdir} is ready: see `binlatent info --workdir {args.workdir}`")
+
+
 def _info(args) -> None:
     from binlatent.info import describe
 
@@ -173,9 +181,10 @@ def _experiment(args):
 
     _start_distributed(args)
     if args.config is None:
-        if args.overrides:
-            _fail(f"--config.{args.overrides[0]} needs a --config to override")
-        return Experiment.open(args.workdir)
+        experiment = Experiment.open(args.workdir)
+        if not args.overrides:
+            return experiment
+        return Experiment.open(args.workdir, config_lib.override(experiment.config, args.overrides))
     return Experiment.open(args.workdir, config_lib.load(args.config, args.overrides))
 
 
@@ -213,8 +222,8 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument(
                 "--config",
                 metavar="C",
-                help="path of a config, or a shipped one's name; any key is set as --config.prior.width=256. Needed the "
-                "first time only: the work directory keeps it",
+                help="path of a config, a shipped one's name, or another work directory; any key is set as "
+                "--config.prior.width=256. Needed the first time only: the work directory keeps it",
             )
             several = sub.add_argument_group("one of several processes")
             several.add_argument(
@@ -293,6 +302,17 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--num_steps", type=int, default=2000, help="(default: %(default)s)")
     sub.add_argument("--batch_size", type=int, default=128, help="(default: %(default)s)")
     sub.add_argument("--seed", type=int, default=0)
+
+    sub = command("convert", _convert, "turn checkpoints of the 2023 release into a work directory")
+    sub.set_defaults(takes_config=True)  # only to change keys
+    sub.add_argument("--autoencoder", metavar="F.th", help="binaryae_*.th or binaryae_ema_*.th")
+    sub.add_argument("--denoiser", metavar="F.th", help="bld_*.th or bld_ema_*.th; either file alone is enough")
+    sub.add_argument(
+        "--hparams",
+        metavar="H.json",
+        help="the release's hyper-parameters by its own names; what the tensors say need not be given. The work "
+        "directory's config is changed as --config.data.path=photos",
+    )
 
     command("info", _info, "tell what a work directory holds: parameters, steps, bits per image, stages done")
     return parser

@@ -83,7 +83,7 @@ def shipped() -> dict[str, Path]:
 
 
 def load(config: str, overrides: list[str] = ()) -> ConfigDict:
-    """A config by path or by a shipped name, with overrides `section.key=value`.
+    """A config by path, by a shipped name, or of another work directory, with overrides `section.key=value`.
 
     `name:argument` gives the argument to its `get_config`, as `image_folder:128`.
 
@@ -92,8 +92,12 @@ def load(config: str, overrides: list[str] = ()) -> ConfigDict:
     """
     name, _, argument = config.partition(":")
     path = Path(name) if name.endswith(".py") else shipped().get(name)
+    if path is None and (kept := epath.Path(config) / "config.json").exists():
+        return override(read(kept), overrides)
     if path is None or not path.is_file():
-        raise UserError(f"no config {name!r}: give a path to a .py file or one of {', '.join(shipped())}")
+        raise UserError(
+            f"no config {name!r}: give a path to a .py file, a work directory, or one of {', '.join(shipped())}"
+        )
     spec = importlib.util.spec_from_file_location(f"binlatent_config_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     try:

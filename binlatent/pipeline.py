@@ -270,9 +270,11 @@ class Pipeline:
         labels = np.asarray(labels)
         if not len(labels):
             raise UserError("no labels given: name at least one, or none at all")
-        if tuple(about["condition_shape"]):
-            if labels.shape[1:] != tuple(about["condition_shape"]):
-                raise UserError(f"conditions of shape {labels.shape[1:]} given, {tuple(about['condition_shape'])} expected")
+        if expected := tuple(about["condition_shape"]):
+            found = labels.shape[1:]
+            # 0: any number of text tokens, in an imported model
+            if len(found) != len(expected) or any(n not in (m, 0) for m, n in zip(found, expected, strict=True)):
+                raise UserError(f"conditions of shape {found} given, {expected} expected")
             return labels[np.arange(num) % len(labels)].astype(np.float32)
         if not about["num_classes"]:
             raise UserError("labels are given, but this model was trained without classes")
