@@ -26,7 +26,8 @@ def released(logits: Logits, *, use_tanh: bool = False) -> PerExample:
     `sample_entropy` is the one to use.
     """
     logits = logits.astype(jnp.float32)
-    s = jax.nn.sigmoid(jnp.tanh(logits) if use_tanh else jax.nn.sigmoid(logits))
+    # logits are those of the bits: σ(logit) = (1 + tanh u)/2 for the release's features u
+    s = jax.nn.sigmoid(jnp.tanh(logits / 2) if use_tanh else jax.nn.sigmoid(logits))
     return _per_example(s * (1 - s))
 
 

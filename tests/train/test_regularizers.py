@@ -17,7 +17,7 @@ def test_released_equals_the_release(reference, case):
         use_tanh = json.load(file)["use_tanh"]
     io = np.load(os.path.join(reference, case, "io.npz"))
     activation = np.moveaxis(io["activation"].astype(np.float64), 1, -1)
-    logits = np.arctanh(activation) if use_tanh else np.log(activation / (1 - activation))
+    logits = 2 * np.arctanh(activation) if use_tanh else np.log(activation / (1 - activation))
     terms = regularizers.released(jnp.asarray(logits, jnp.float32), use_tanh=use_tanh)
     assert terms.shape == (3,)
     np.testing.assert_allclose(jnp.mean(terms), io["code_loss"], atol=1e-6)
