@@ -23,6 +23,7 @@ from binlatent.evaluate.likelihood import CHUNK, likelihood
 from binlatent.evaluate.reconstruction import reconstruction
 from binlatent.evaluate.reference import Reference, make_reference
 from binlatent.evaluate.result import Part, append_record, plain, read_parts, write_parts
+from binlatent.evaluate.statistics import CannotScore
 from binlatent.experiment import SPLIT_SEED, Experiment, versions
 from binlatent.nets.classifier import FeatureClassifier
 from binlatent.pictures import to_uint8
@@ -204,7 +205,7 @@ class Evaluation:
         began = time.perf_counter()
         try:
             part = getattr(self, f"_{name}")(options, plain(self.asked(name, options)))
-        except ValueError as error:
+        except CannotScore as error:
             raise UserError(f"{name}: {error}") from error
         settings = part.settings | {"devices": f"{self.pipeline.mesh.size} × {jax.devices()[0].device_kind}"}
         return dataclasses.replace(part, settings=settings, seconds=time.perf_counter() - began)
@@ -300,7 +301,7 @@ class Evaluation:
             )
             for part in batches if position < options.num else ():
                 if not np.isfinite(part.images).all():
-                    raise ValueError("samples hold NaN or infinity; the model's parameters are broken")
+                    raise CannotScore("samples hold NaN or infinity; the model's parameters are broken")
                 following = position + len(part.images)
                 labels = conditions[np.arange(position, following) % len(conditions)] if labelled else None
                 yield to_uint8(part.images), labels, following

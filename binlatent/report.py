@@ -99,7 +99,8 @@ def _samples(evaluation: Evaluation, seed: int) -> Picture:
         said = "a class in each column: " + ", ".join(names[label] if names else str(label) for label in conditions)
     elif conditions is not None:
         said = "with the embeddings of validation images"
-    images = pipeline.sample(seed=seed, num=rows * columns, labels=conditions)
+    batches = pipeline.sample_batches(seed=seed, num=rows * columns, labels=conditions)
+    images = np.concatenate([part.images for part in batches])
     return Picture(
         image=pictures.grid(images, columns),
         width=columns * WIDTH,

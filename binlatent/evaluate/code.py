@@ -9,6 +9,7 @@ import numpy as np
 
 from binlatent.bits import BitStatistics
 from binlatent.evaluate.result import Part, Score
+from binlatent.evaluate.statistics import CannotScore
 
 DISTINCT_LIMIT = 4_000_000  # tokens that are remembered to count distinct ones
 MATRIX_LIMIT = 64  # bits up to which the whole correlation matrix is kept
@@ -28,7 +29,7 @@ def code(
       batches: of the loader, with `image` and `mask`.
 
     Raises:
-      ValueError: there are no images.
+      CannotScore: there are no images.
     """
     count_batch = jax.jit(BitStatistics.from_code)
     tokens, ones, pairs, images = 0.0, 0.0, 0.0, 0
@@ -46,7 +47,7 @@ def code(
         images += int(mask.sum())
         progress(int(mask.sum()))
     if not images:
-        raise ValueError("there are no images to encode")
+        raise CannotScore("there are no images to encode")
     statistics = BitStatistics(
         tokens=jnp.float32(1), ones=jnp.asarray(ones / tokens, jnp.float32), pairs=jnp.asarray(pairs / tokens, jnp.float32)
     )

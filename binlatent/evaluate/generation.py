@@ -17,6 +17,7 @@ from binlatent.evaluate.scores import (
     kernel_distance,
     manifold_scores,
 )
+from binlatent.evaluate.statistics import CannotScore
 from binlatent.evaluate.stream import FeatureStream, featurise, resumable
 
 
@@ -41,7 +42,7 @@ def generation(
       class_names: of the labels.
 
     Raises:
-      ValueError: there are too few samples for any score, or their features are not finite.
+      CannotScore: there are too few samples for any score, or their features are not finite.
     """
     runs = {network.name: featurise(network, mesh, batch_size) for network in networks}
     limit = max(len(reference.stream.sample.index) for reference in references.values())
@@ -84,7 +85,7 @@ def feature_scores(
     def add(key, better, compute, error_kind=""):
         try:
             value, error = compute()
-        except ValueError as problem:
+        except CannotScore as problem:
             refused[network.title(key)] = str(problem)
             return
         names = {"key": f"{network.name}/{key}", "name": network.title(key)}
@@ -109,7 +110,7 @@ def feature_scores(
         manifold = manifold_scores(fake, real)
         for key in ("precision", "recall", "density", "coverage"):
             add(key, "higher", lambda key=key: (getattr(manifold, key), None))
-    except ValueError as problem:
+    except CannotScore as problem:
         refused |= {network.title(key): str(problem) for key in ("precision", "recall", "density", "coverage")}
     if network.label_logits and stream.hits is not None and stream.hits[:, 0].sum():
         share = stream.hits[:, 1].sum() / stream.hits[:, 0].sum()

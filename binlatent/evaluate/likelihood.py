@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from binlatent.evaluate.result import Part, Score
+from binlatent.evaluate.statistics import CannotScore
 
 CHUNK = 256  # codes that share a seed: the result depends on it, so it is no option
 BINS = 16
@@ -26,21 +27,21 @@ def likelihood(
       chunks: (codes, conditions or None), `CHUNK` codes each but the last.
 
     Raises:
-      ValueError: there are no codes, or the bound is not finite.
+      CannotScore: there are no codes, or the bound is not finite.
     """
     totals, sums, count = [], None, 0
     for i, (codes, condition) in enumerate(chunks):
         chunk_seed = int(np.random.SeedSequence([seed, i]).generate_state(1)[0])
         terms = np.asarray(elbo_terms(codes, chunk_seed, condition), np.float64)
         if not np.isfinite(terms).all():
-            raise ValueError("the bound is not finite; the prior's parameters are broken")
+            raise CannotScore("the bound is not finite; the prior's parameters are broken")
         totals.append(terms.sum(0))
         sums = terms.sum(1) if sums is None else sums + terms.sum(1)
         count += len(codes)
         bits = codes[0].size
         progress(len(codes))
     if sums is None:
-        raise ValueError("there are no codes to score")
+        raise CannotScore("there are no codes to score")
     totals = np.concatenate(totals)
     error = float(totals.std(ddof=1) / count**0.5) if count > 1 else None
     steps = len(sums)

@@ -12,6 +12,7 @@ from binlatent.evaluate import images as measures
 from binlatent.evaluate.features import FeatureNetwork
 from binlatent.evaluate.result import Part, Score
 from binlatent.evaluate.scores import frechet_distance
+from binlatent.evaluate.statistics import CannotScore
 from binlatent.evaluate.stream import FeatureStream, featurise
 from binlatent.nets.vgg import LPIPS
 from binlatent.typing import PyTree
@@ -41,7 +42,7 @@ def reconstruction(
       settings, refused: what the caller knows; more is added.
 
     Raises:
-      ValueError: there are no images, or reconstructions are not finite.
+      CannotScore: there are no images, or reconstructions are not finite.
     """
     values: dict[str, list[np.ndarray]] = {"psnr": [], "ssim": [], "l1": [], "lpips": []}
     refused = dict(refused)
@@ -53,7 +54,7 @@ def reconstruction(
         mask, images = batch["mask"], batch["image"]
         restored = reconstruct(images)
         if not np.isfinite(restored[mask]).all():
-            raise ValueError("reconstructions hold NaN or infinity; the autoencoder's parameters are broken")
+            raise CannotScore("reconstructions hold NaN or infinity; the autoencoder's parameters are broken")
         restored = np.round(restored * 255).astype(np.uint8)
         size = min(images.shape[1:3])
         if size >= measures.SSIM_WINDOW:
@@ -72,7 +73,7 @@ def reconstruction(
                 after[name].add(restored[mask], run(restored[mask]))
         progress(int(mask.sum()))
     if not values["psnr"]:
-        raise ValueError("there are no images to reconstruct")
+        raise CannotScore("there are no images to reconstruct")
 
     def score(key, name, better, unit=""):
         numbers = np.concatenate(values[key]).astype(np.float64)
@@ -97,7 +98,7 @@ def reconstruction(
             scores.append(
                 Score(key=f"{network.name}/reconstruction_frechet_distance", name=title, value=distance, better="lower")
             )
-        except ValueError as error:
+        except CannotScore as error:
             refused[title] = str(error)
     settings = settings | {
         "images": len(psnr),

@@ -50,6 +50,9 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-s
 # Training curves that are drawn, where they were logged; anything else a stage logs with `loss` in it is drawn too.
 DRAWN = ("loss", "psnr", "bits_per_bit", "bit_entropy", "dead_bits", "bit_correlation", "accuracy", "learning_rate")
 
+# Settings that stand beside the numbers, besides those of sampling, the checkpoints and the references' hashes.
+SAID = ("samples", "images", "codes", "seed", "split", "reference split", "likelihood steps", "posterior", "condition")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Picture:
@@ -164,12 +167,23 @@ def _scores(report: Report, tables: _Tables) -> str:
             }
             for score in part.scores
         ]
-        contents.append(f"<h3>{escape(name.capitalize())}</h3>" + tables.rows(rows))
+        contents.append(f"<h3>{escape(name.capitalize())}</h3><p>{escape(_said(part.settings))}</p>" + tables.rows(rows))
         contents += [f"<p>{escape(note)}</p>" for note in part.settings.get("notes", ())]
         contents += [f"<p>Not scored: {escape(what)}: {escape(why)}</p>" for what, why in part.refused.items()]
         contents += [f"<h3>{escape(title)}</h3>{tables.rows(table)}" for title, table in part.tables.items()]
         contents.append(tables.settings(f"what these {name} scores are of", part.settings | {"seconds": part.seconds}))
     return _section("Scores", contents, "binlatent evaluate")
+
+
+def _said(settings: Mapping[str, Any]) -> str:
+    """The settings that a reader asks for first; all of them are in the table below."""
+    flat = _flatten(plain(dict(settings)))
+    told = []
+    for key, value in flat.items():
+        short = key.removeprefix("sampling.").removeprefix("references.")
+        if key.startswith(("sampling.", "checkpoint steps.")) or key in SAID or key.endswith(".hash"):
+            told.append(f"{short} {_text(value)}")
+    return ", ".join(told)
 
 
 def _sweep(report: Report, tables: _Tables) -> list[str]:

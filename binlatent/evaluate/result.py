@@ -111,6 +111,7 @@ def write_json(path: epath.PathLike, content: Any) -> None:
 def append_record(folder: epath.PathLike, step: int, part: Part) -> None:
     """Adds one line to the `metrics.jsonl` of a stage: the scores of a part, as `evaluation/<key>`."""
     path = epath.Path(folder) / "metrics.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
     before = path.read_text() if path.exists() else ""
     record = {"step": step} | {f"evaluation/{score.key}": plain(score.value) for score in part.scores}
     path.write_text(before + json.dumps(record) + "\n")
