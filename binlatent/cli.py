@@ -60,7 +60,7 @@ def _reconstruct(args) -> None:
     import tqdm
 
     from binlatent import config as config_lib
-    from binlatent.data.folder import open_folder_images
+    from binlatent.data.folder import open_images
     from binlatent.data.loader import eval_batches
     from binlatent.pictures import ImageSink
     from binlatent.pipeline import Pipeline
@@ -69,7 +69,7 @@ def _reconstruct(args) -> None:
     model = Pipeline.load(args.workdir)
     model._autoencoder()
     options = config_lib.build_data(model.config)
-    source = open_folder_images(args.images, options)
+    source = open_images(args.images, options)
     scores = []
     with ImageSink(args.out, columns=2) as sink, tqdm.tqdm(total=len(source), unit="image") as bar:
         for batch in eval_batches(source, options, batch_size=model.batch_size):
@@ -91,6 +91,12 @@ def _convert(args) -> None:
     files = {"autoencoder": args.autoencoder, "denoiser": args.denoiser, "hparams": args.hparams}
     print("\n".join(to_workdir(workdir=args.workdir, **files, overrides=args.overrides)))
     print(f"{args.workdir} is ready: see `binlatent info --workdir {args.workdir}`")
+
+
+def _convert_features(args) -> None:
+    from binlatent.convert.features import convert_features
+
+    print(f"{args.name}: {convert_features(args.name, args.files)}")
 
 
 def _info(args) -> None:
@@ -214,10 +220,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"binlatent {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
-    def command(name, function, help, *, config=False):
+    def command(name, function, help, *, config=False, workdir=True):
         sub = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
         sub.set_defaults(function=function, takes_config=config)
-        sub.add_argument("--workdir", required=True, metavar="DIR", help=WORKDIR)
+        if workdir:
+            sub.add_argument("--workdir", required=True, metavar="DIR", help=WORKDIR)
         if config:
             sub.add_argument(
                 "--config",
@@ -312,6 +319,22 @@ def _parser() -> argparse.ArgumentParser:
         metavar="H.json",
         help="the release's hyper-parameters by its own names; what the tensors say need not be given. The work "
         "directory's config is changed as --config.data.path=photos",
+    )
+
+    sub = command(
+        "convert-features",
+        _convert_features,
+        "download and convert the weights of a feature network, once for a machine",
+        workdir=False,
+    )
+    sub.add_argument("name", choices=("inception", "lpips", "resnet50"), help="the network")
+    sub.add_argument(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="local copies of its published files, for a machine without a network: inception takes "
+        "pt_inception-2015-12-05-6726825d.pth, lpips takes vgg16-397923af.pth and lpips's weights/v0.1/vgg.pth, resnet50 "
+        "takes resnet50-0676ba61.pth",
     )
 
     command("info", _info, "tell what a work directory holds: parameters, steps, bits per image, stages done")

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import importlib.util
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +185,7 @@ def read(path: epath.PathLike) -> ConfigDict:
     return from_json(json.loads(epath.Path(path).read_text()))
 
 
-def _build(section: str, make, config: ConfigDict, **derived):
+def _build(section: str, make, config: Mapping[str, Any] | ConfigDict, **derived):
     """Splats a section into what it configures; a wrong key or value names the section."""
     values = derived | dict(config)
     required = (f.name for f in dataclasses.fields(make) if f.default is dataclasses.MISSING)

@@ -172,8 +172,11 @@ class Experiment:
     def _prior_stage(self):
         step, params, _ = load_ema(self.workdir / "autoencoder" / "checkpoints")
         autoencoder = _trained(config_lib.build_autoencoder(self.config), params["autoencoder"], step)
+        splits = self.splits()
         sources = tuple(
-            CodeSource(self.codes, split, expected_fingerprint=fingerprint(autoencoder.params))
+            CodeSource(
+                self.codes, split, expected_fingerprint=fingerprint(autoencoder.params), expected_data=splits.fingerprint
+            )
             for split in ("train", "validation")
         )
         spec = sources[0].spec

@@ -24,3 +24,14 @@ def reference():
     if not os.path.isdir(REFERENCE):
         pytest.skip("no ../shared/reference beside this checkout: numbers of the released implementation not compared")
     return REFERENCE
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A work directory with both stages of the tiny config, trained for a few steps. Not to be changed by a test."""
+    from binlatent.experiment import Experiment
+    from tests import tiny
+
+    folder = tmp_path_factory.mktemp("trained")
+    Experiment.open(folder / "run", tiny.config(tiny.npz(folder))).run()
+    return folder / "run"

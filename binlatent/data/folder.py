@@ -1,5 +1,6 @@
 """A folder of image files, flat or in class sub-folders."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 
@@ -77,11 +78,7 @@ def open_folder(options: DataOptions, seed: int) -> Opened:
     one, there are no classes. If the only sub-folders are named like splits (train, val, test, …), `options.split` and
     `options.validation_split` name which to read, and the classes are looked for below them.
     """
-    root = epath.Path(options.path).expanduser()
-    if not options.path or not root.exists():
-        raise UserError(f"data.path='{options.path}': no such folder; give a folder of images, flat or one for each class.")
-    if not root.is_dir():
-        raise UserError(f"data.path='{options.path}' is a file; give the folder that holds the images.")
+    root = _existing("data.path", options.path)
     tops = {child.name for child in root.iterdir() if child.is_dir() and not child.name.startswith(".")}
     if tops and tops <= SPLIT_NAMES:
         return _open_divided(options, seed, root, tops)
@@ -92,6 +89,21 @@ def open_folder(options: DataOptions, seed: int) -> Opened:
         )
     index = _listed(options, root)
     return _split_by_rule(options, seed, root, index, _class_names(options, root, index))
+
+
+def open_images(path: str, options: DataOptions) -> FolderSource:
+    """All image files below a folder, without classes or splits: a person's pictures to be looked at."""
+    root, plain = _existing("folder", path), dataclasses.replace(options, embeddings="")
+    return _source(plain, root, _listed(plain, root), ())
+
+
+def _existing(name: str, path: str) -> epath.Path:
+    root = epath.Path(path).expanduser()
+    if not path or not root.exists():
+        raise UserError(f"{name}='{path}': no such folder; give a folder of images, flat or one for each class.")
+    if not root.is_dir():
+        raise UserError(f"{name}='{path}' is a file; give the folder that holds the images.")
+    return root
 
 
 def _open_divided(options: DataOptions, seed: int, root: epath.Path, tops: set[str]) -> Opened:

@@ -11,7 +11,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -66,6 +66,7 @@ class Training:
             raise ValueError(f"on_nonfinite is {self.on_nonfinite!r}: one of {', '.join(ON_NONFINITE)} is expected")
 
 
+@runtime_checkable
 class Stage(Protocol):
     """What the loop trains."""
 

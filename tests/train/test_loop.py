@@ -1,0 +1,135 @@
+"""The loop by equality: resumed = uninterrupted, eight devices = one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from binlatent.errors import UserError
+from binlatent.experiment import Experiment
+from binlatent.train.checkpoint import checkpoint_steps, load_ema
+from binlatent.train.metrics import read_records
+from tests import tiny
+
+
+def state_of(workdir, stage):
+    """Every array of the last checkpoint, by path."""
+    import orbax.checkpoint as ocp
+
+    folder = workdir / stage / "checkpoints"
+    step = checkpoint_steps(folder)[-1]
+    with ocp.PyTreeCheckpointer() as reader:
+        meta = reader.metadata(folder / str(step) / "state").item_metadata
+        args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), dict(meta.tree))
+        state = reader.restore(folder / str(step) / "state", restore_args=args)
+    return step, jax.tree_util.tree_leaves_with_path(state)
+
+
+def assert_equal(a, b):
+    assert a[0] == b[0]
+    assert len(a[1]) == len(b[1]) > 20
+    for (path, x), (_, y) in zip(a[1], b[1], strict=True):
+        assert np.array_equal(x, y), path
+
+
+CHILD = """
+import sys
+from binlatent import config
+from binlatent.experiment import Experiment
+import json
+Experiment.open(sys.argv[1], config.from_json(json.load(open(sys.argv[2])))).run()
+"""
+
+
+def start(workdir, config_path):
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(workdir), str(config_path)], env=env, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, cwd=os.path.dirname(os.path.dirname(os.path.dirname(__file__))),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "prior"])
+def test_killed_and_resumed_ends_bit_equal(tmp_path, trained, stage):
+    """SIGKILL as soon as a stage has a checkpoint in the middle; the second run ends as the uninterrupted one did."""
+    config_path, workdir = trained / "config.json", tmp_path / "run"
+    process = start(workdir, config_path)
+    deadline = time.time() + 240
+    while process.poll() is None and time.time() < deadline:
+        steps = checkpoint_steps(workdir / stage / "checkpoints")
+        if steps and steps[-1] < 6:
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.005)
+    process.wait(timeout=240)
+    if process.returncode != -signal.SIGKILL:
+        pytest.skip(f"the run ended (status {process.returncode}) before it could be killed: {process.stdout.read()[-500:]}")
+    again = start(workdir, config_path)
+    output, _ = again.communicate(timeout=240)
+    assert again.returncode == 0, output[-2000:]
+    for name in ("autoencoder", "prior"):
+        assert_equal(state_of(workdir, name), state_of(trained, name))
+        old, new = (read_records(w / name) for w in (trained, workdir))
+        assert [r["step"] for r in old] == [r["step"] for r in new]
+        for a, b in zip(old, new, strict=True):
+            assert {k: v for k, v in a.items() if "loss" in k} == {k: v for k, v in b.items() if "loss" in k}
+
+
+def test_one_device_and_eight_give_equal_losses_and_codes(tmp_path, trained, monkeypatch):
+    """The fixture trained over the 8 devices of the suite; here the same run on the first of them."""
+    one = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda *a: one)
+    monkeypatch.setattr(jax, "local_devices", lambda *a, **k: one)
+    from binlatent import config as config_lib
+
+    experiment = Experiment.open(tmp_path / "one", config_lib.read(trained / "config.json"))
+    experiment.run()
+    for stage in ("autoencoder", "prior"):
+        old, new = (read_records(w / stage) for w in (trained, experiment.workdir))
+        for a, b in zip(old, new, strict=True):
+            for name in (n for n in a if n.endswith("/loss")):
+                np.testing.assert_allclose(a[name], b[name], atol=1e-5, err_msg=f"{stage} step {a['step']} {name}")
+    manifests = [json.loads((w / "codes" / "manifest.json").read_text()) for w in (trained, experiment.workdir)]
+    hashes = [{s["sha256"] for part in m["shards"].values() for s in part} for m in manifests]
+    assert hashes[0] == hashes[1]
+
+
+def test_more_steps_go_on_from_the_last_checkpoint(tmp_path):
+    path = tiny.npz(tmp_path)
+    Experiment.open(tmp_path / "a", tiny.config(path)).train("autoencoder")
+    Experiment.open(tmp_path / "a", tiny.config(path, autoencoder_training__num_steps=8)).train("autoencoder")
+    Experiment.open(tmp_path / "b", tiny.config(path, autoencoder_training__num_steps=8)).train("autoencoder")
+    assert_equal(state_of(tmp_path / "a", "autoencoder"), state_of(tmp_path / "b", "autoencoder"))
+
+
+def test_a_nonfinite_loss_stops_with_the_state_kept(tmp_path):
+    config = tiny.config(tiny.npz(tmp_path), autoencoder_optimizer__learning_rate=1e30, autoencoder_optimizer__clip_norm=0.0)
+    with pytest.raises(UserError, match="not finite at step"):
+        Experiment.open(tmp_path / "run", config).train("autoencoder")
+    _, params, _ = load_ema(tmp_path / "run" / "autoencoder" / "checkpoints")
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
+
+
+def test_nonfinite_steps_may_be_skipped_and_are_counted(tmp_path):
+    config = tiny.config(
+        tiny.npz(tmp_path),
+        autoencoder_optimizer__learning_rate=1e30,
+        autoencoder_optimizer__clip_norm=0.0,
+        autoencoder_training__on_nonfinite="skip",
+    )
+    Experiment.open(tmp_path / "run", config).train("autoencoder")
+    records = [r for r in read_records(tmp_path / "run" / "autoencoder") if "train/skipped" in r]
+    assert records[-1]["train/skipped"] > 0
+
+
+def test_another_seed_does_not_go_on_in_the_same_place(tmp_path):
+    path = tiny.npz(tmp_path)
+    Experiment.open(tmp_path / "run", tiny.config(path, autoencoder_training__num_steps=2)).train("autoencoder")
+    with pytest.raises(UserError, match=r"seed: 0 there, 1 asked for"):
+        Experiment.open(tmp_path / "run", tiny.config(path, seed=1))
