@@ -99,12 +99,6 @@ def _convert_features(args) -> None:
     print(f"{args.name}: {convert_features(args.name, args.files)}")
 
 
-def _convert_features(args) -> None:
-    from binlatent.convert.features import convert_features
-
-    print(f"{args.name}: {convert_features(args.name, args.files)}")
-
-
 def _info(args) -> None:
     from binlatent.info import describe
 
@@ -230,7 +224,6 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
         sub.set_defaults(function=function, takes_config=config)
         if workdir:
-            if workdir:
             sub.add_argument("--workdir", required=True, metavar="DIR", help=WORKDIR)
         if config:
             sub.add_argument(
@@ -326,22 +319,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="H.json",
         help="the release's hyper-parameters by its own names; what the tensors say need not be given. The work "
         "directory's config is changed as --config.data.path=photos",
-    )
-
-    sub = command(
-        "convert-features",
-        _convert_features,
-        "download and convert the weights of a feature network, once for a machine",
-        workdir=False,
-    )
-    sub.add_argument("name", choices=("inception", "lpips", "resnet50"), help="the network")
-    sub.add_argument(
-        "files",
-        nargs="*",
-        metavar="FILE",
-        help="local copies of its published files, for a machine without a network: inception takes "
-        "pt_inception-2015-12-05-6726825d.pth, lpips takes vgg16-397923af.pth and lpips's weights/v0.1/vgg.pth, resnet50 "
-        "takes resnet50-0676ba61.pth",
     )
 
     sub = command(
