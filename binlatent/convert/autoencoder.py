@@ -17,8 +17,12 @@ from binlatent.typing import PyTree
 
 ENCODER, DECODER = "ae.encoder.blocks", "ae.generator.blocks"
 
-# kinds of layers by the tensors that they have, as one letter each
-_LETTERS = {"conv1.weight": "b", "q.weight": "a", "conv.weight": "s", "weight": "c"}
+# kinds of layers by the parts that they have, as one letter each
+_LETTERS = (
+    dict.fromkeys(("norm1", "conv1", "norm2", "conv2", "conv_out"), "b")
+    | dict.fromkeys(("norm", "q", "k", "v", "proj_out"), "a")
+    | {"conv": "s", "weight": "c", "bias": "c"}
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,13 +89,13 @@ def _letters(state: State, prefix: str) -> str:
         if key.startswith(f"{prefix}."):
             index, _, name = key.removeprefix(f"{prefix}.").partition(".")
             if index.isdigit():
-                found.setdefault(int(index), set()).add(name)
+                found.setdefault(int(index), set()).add(_LETTERS.get(name.partition(".")[0], "?"))
     letters = ""
     for i in range(max(found, default=-1) + 1):
-        letter = next((_LETTERS[name] for name in _LETTERS if name in found.get(i, ())), None)
-        if letter is None:
-            raise UserError(f"the file lacks the tensors of {prefix}.{i}: it is damaged, or not of the release")
-        letters += "n" if letter == "c" and state[f"{prefix}.{i}.weight"].ndim == 1 else letter
+        kinds = found.get(i, set())
+        if len(kinds) != 1 or (kinds == {"c"} and f"{prefix}.{i}.weight" not in state):
+            raise UserError(f"the tensors of {prefix}.{i} make none of the release's layers: the file is damaged, or another's")
+        letters += "n" if kinds == {"c"} and state[f"{prefix}.{i}.weight"].ndim == 1 else kinds.pop()
     return letters
 
 
