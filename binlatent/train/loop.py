@@ -7,7 +7,6 @@ The order of a step is fixed: evaluate, save, take a batch, step. Evaluation and
 import collections
 import dataclasses
 import itertools
-import math
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -21,9 +20,10 @@ from jax.sharding import Mesh
 from binlatent import prng
 from binlatent.errors import UserError
 from binlatent.train import metrics as metrics_lib
-from binlatent.train import sharding
+from binlatent.train import sharding, throughput
 from binlatent.train.checkpoint import Checkpoints
 from binlatent.train.state import TrainState
+from binlatent.train.watchdog import Watchdog
 from binlatent.typing import Array, PRNGKey, PyTree
 
 ON_NONFINITE = ("stop", "skip")
@@ -68,7 +68,10 @@ class Training:
 
 @runtime_checkable
 class Stage(Protocol):
-    """What the loop trains."""
+    """What the loop trains.
+
+    A stage that reads weights which it does not train is a dataclass that holds them in a field `frozen`.
+    """
 
     def init(self, key: PRNGKey, batch: PyTree) -> TrainState: ...
 
@@ -87,7 +90,7 @@ class Hooks:
 
     Attributes:
       preview: (state, step) → a picture (h, w, c) uint8 of the state, saved at every evaluation.
-      warnings: (values of an evaluation) → what a person should be told about them.
+      warnings: (values of an evaluation) → what a person should be told about them; printed, and their number is logged.
       initial: called on a fresh state (not on a resumed one), to start from other parameters.
       profile: (first, last) steps to trace into `<folder>/profile`.
     """
@@ -162,23 +165,32 @@ def train(
         return state
 
     batch_sharding, same = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+    # Frozen weights are an argument: as constants they would be copied into the text of every program.
+    frozen = jax.device_put(getattr(stage, "frozen", {}), same)
+
+    def with_weights(frozen) -> Stage:
+        return dataclasses.replace(stage, frozen=frozen) if frozen else stage
+
     train_step = jax.jit(
-        lambda state, batch: stage.train_step(state, batch, prng.stream(key, "train", state.step)),
-        in_shardings=(shardings, batch_sharding),
+        lambda state, batch, frozen: with_weights(frozen).train_step(state, batch, prng.stream(key, "train", state.step)),
+        in_shardings=(shardings, batch_sharding, same),
         out_shardings=(shardings, same),
         donate_argnums=0,
     )
     eval_step = jax.jit(
-        lambda state, batch, index: stage.eval_step(state, batch, prng.stream(key, "evaluate", index)),
-        in_shardings=(shardings, batch_sharding, None),
+        lambda state, batch, index, frozen: with_weights(frozen).eval_step(
+            state, batch, prng.stream(key, "evaluate", index)
+        ),
+        in_shardings=(shardings, batch_sharding, None, same),
         out_shardings=same,
     )
     writer = metrics_lib.MetricWriter(folder, start)
     progress = _Progress(name, start, training)
     stop = _StopRequest(checkpoints)
     batches = _prefetch((sharding.to_mesh(b, mesh) for b in train_batches(start)), 2)
-    window, pending = _Window(training.batch_size), None
-    tracing = False
+    window = throughput.Window(training.batch_size, _flops(stage, abstract, batch_spec))
+    watchdog = Watchdog(name)
+    pending, tracing = None, False
 
     def finish(step, values):
         """Reads the metrics of a finished step: one step late, so that the device never waits for the host."""
@@ -203,14 +215,20 @@ def train(
                 finish(*pending)
                 pending = None
             if step > start and (last or step % training.evaluate_every == 0):
-                values = _evaluate(eval_step, state, eval_batches(), mesh, training.evaluate_batches)
-                writer.write(step, values, "validation")
-                progress.say(step, values, hooks.warnings(values) if hooks.warnings else [])
+                watchdog.pause()
+                values = _evaluate(
+                    lambda batch, index, state=state: eval_step(state, batch, index, frozen),
+                    eval_batches(), mesh, training.evaluate_batches,
+                )  # fmt: skip
+                said = hooks.warnings(values) if hooks.warnings else []
+                writer.write(step, values | {"warnings": len(said)}, "validation")
+                progress.say(step, values, said)
                 if hooks.preview is not None:
                     writer.write_image(step, name, hooks.preview(state, step))
                 window.pause()
             asked = stop.asked(step)
             if step > start and (last or asked or step % training.checkpoint_every == 0):
+                watchdog.pause()
                 checkpoints.save(step, state, about)
                 window.pause()
             if last:
@@ -222,10 +240,11 @@ def train(
             if hooks.profile and step == hooks.profile[0]:
                 jax.profiler.start_trace(str(folder / "profile"))
                 tracing = True
+            watchdog.beat(step)
             waited = time.perf_counter()
             batch = next(batches)
             window.waited += time.perf_counter() - waited
-            state, values = train_step(state, batch)
+            state, values = train_step(state, batch, frozen)
             if tracing and step >= hooks.profile[1]:
                 jax.block_until_ready(state)
                 jax.profiler.stop_trace()
@@ -237,18 +256,29 @@ def train(
         checkpoints.wait()
         return state
     finally:
+        watchdog.close()
         stop.close()
         progress.close()
         writer.close()
         checkpoints.close()
 
 
-def _evaluate(eval_step, state, batches: Iterable[PyTree], mesh: Mesh, limit: int) -> dict[str, Any]:
+def _evaluate(eval_step, batches: Iterable[PyTree], mesh: Mesh, limit: int) -> dict[str, Any]:
     parts = (
-        eval_step(state, sharding.to_mesh(batch, mesh), index)
+        eval_step(sharding.to_mesh(batch, mesh), index)
         for index, batch in enumerate(itertools.islice(batches, limit or None))
     )
     return metrics_lib.compute(metrics_lib.merge(parts))
+
+
+def _flops(stage: Stage, abstract: TrainState, batch_spec: PyTree) -> int | None:
+    """Operations of a step, where the devices' peak is known to compare them with."""
+    device = jax.devices()[0]
+    if throughput.peak_flops(device.device_kind) is None:
+        if device.platform != "cpu" and jax.process_index() == 0:
+            print(f"no MFU is reported: the peak of {device.device_kind!r} is not in train/throughput.py")
+        return None
+    return throughput.step_flops(stage, abstract, batch_spec)
 
 
 def _prefetch(items: Iterator, size: int) -> Iterator:
@@ -257,43 +287,6 @@ def _prefetch(items: Iterator, size: int) -> Iterator:
     while queue:
         yield queue.popleft()
         queue.extend(itertools.islice(items, 1))
-
-
-class _Window:
-    """Training metrics since the last record, and how fast it went; evaluation and saving do not count."""
-
-    def __init__(self, batch_size: int):
-        self._batch_size = batch_size
-        self._reset()
-
-    def _reset(self) -> None:
-        self._values, self.waited, self._paused = [], 0.0, False
-        self._began = time.perf_counter()
-
-    def pause(self) -> None:
-        """Time up to now was spent on something else: the rate of this window is counted from here."""
-        self._began, self.waited, self._counted_from = time.perf_counter(), 0.0, len(self._values)
-        self._paused = True
-
-    def add(self, values: dict[str, float]) -> None:
-        self._values.append(values)
-
-    def flush(self) -> dict[str, float]:
-        counted = len(self._values) - (self._counted_from if self._paused else 0)
-        seconds = (time.perf_counter() - self._began) / max(counted, 1)
-        record = {}
-        for name in self._values[0]:
-            # steps that were skipped must not hide the others behind a NaN
-            values = [v[name] for v in self._values if math.isfinite(v[name])]
-            record[name] = sum(values) / len(values) if values else math.nan
-        if counted:
-            record |= {
-                "seconds_per_step": seconds,
-                "examples_per_second": self._batch_size / seconds,
-                "input_wait": self.waited / max(counted, 1) / seconds,
-            }
-        self._reset()
-        return record
 
 
 class _Progress:

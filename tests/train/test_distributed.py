@@ -48,7 +48,7 @@ def start(args, *, devices, processes=1):
             subprocess.Popen(
                 [sys.executable, "-m", "binlatent.cli", *map(str, args), *(several if processes > 1 else [])],
                 env=env, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            )  # fmt: skip
+            )
         )
     return started
 

@@ -1,0 +1,149 @@
+"""How fast a run goes: operations of a step, what the devices could do, rates of a window of steps, memory."""
+
+import dataclasses
+import math
+import re
+import time
+from collections.abc import Callable
+
+import jax
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+from binlatent.typing import PyTree
+
+# Dense bfloat16 operations a second of one JAX device (a core of TPU v2 and v3, otherwise a chip), from the makers' data
+# sheets, by the start of `device_kind`; the longest start that fits counts.
+PEAK_FLOPS = {
+    "TPU v2": 22.5e12,
+    "TPU v3": 61.5e12,
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5": 459e12,
+    "TPU v5p": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU v6e": 918e12,
+    "TPU7x": 1153.5e12,  # half a chip: JAX shows its two dies as devices
+    "NVIDIA A10G": 70e12,
+    "NVIDIA A100": 312e12,
+    "NVIDIA L4": 121e12,
+    "NVIDIA L40S": 362e12,
+    "NVIDIA H100 80GB HBM3": 989.4e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100 NVL": 835e12,
+    "NVIDIA H200": 989.4e12,
+    "NVIDIA GH200": 989.4e12,
+    "NVIDIA B200": 2250e12,
+    "NVIDIA GeForce RTX 3090": 71e12,
+    "NVIDIA GeForce RTX 4090": 165.2e12,
+}
+
+
+def peak_flops(kind: str) -> float | None:
+    """Dense bfloat16 operations a second of a device, by its `device_kind`; None for one that is not in the table."""
+    known = [name for name in PEAK_FLOPS if re.match(rf"{re.escape(name)}\b", kind)]
+    return PEAK_FLOPS[max(known, key=len)] if known else None
+
+
+def count_flops(function: Callable, *args) -> int:
+    """Operations (a multiplication and an addition are two) of the matrix products and convolutions of a function.
+
+    Counted from its jaxpr, since XLA counts the body of a loop once. Loops of unknown length count once, of branches the
+    dearest counts. Zeros that a transposed convolution puts between its inputs do not count.
+
+    Args:
+      *args: arrays or their shapes.
+    """
+    return _flops(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def step_flops(stage, state: PyTree, batch: PyTree) -> int:
+    """Operations of a stage's training step on a global batch, recomputation (`remat`) left out: what MFU counts."""
+    if getattr(stage.net, "remat", "none") != "none":
+        stage = dataclasses.replace(stage, net=stage.net.clone(remat="none"))
+    return count_flops(lambda s, b, k: stage.train_step(s, b, k), state, batch, jax.eval_shape(lambda: jax.random.key(0)))
+
+
+def _flops(jaxpr: Jaxpr) -> int:
+    return sum(_equation_flops(eqn) for eqn in jaxpr.eqns)
+
+
+def _equation_flops(eqn) -> int:
+    name, out = eqn.primitive.name, eqn.outvars[0].aval if eqn.outvars else None
+    if name == "dot_general":
+        (contracted, _), _ = eqn.params["dimension_numbers"]
+        return 2 * out.size * math.prod(eqn.invars[0].aval.shape[i] for i in contracted)
+    if name == "conv_general_dilated":
+        kernel, numbers = eqn.invars[1].aval.shape, eqn.params["dimension_numbers"].rhs_spec
+        products = out.size * math.prod(kernel) // kernel[numbers[0]]
+        return 2 * products // math.prod(eqn.params["lhs_dilation"])
+    if name.startswith(("dot_product_attention_fwd", "dot_product_attention_bwd")):  # cuDNN's; (b, l, heads, d)
+        query, key = (eqn.invars[i].aval for i in range(2))
+        return (4 if "_fwd" in name else 8) * query.size * key.shape[1]
+    inner = [_flops(j.jaxpr if isinstance(j, ClosedJaxpr) else j) for j in _inner(eqn.params)]
+    if name == "cond":
+        return max(inner)
+    return sum(inner) * (eqn.params["length"] if name == "scan" else 1)
+
+
+def _inner(params: dict):
+    for value in params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(item, ClosedJaxpr | Jaxpr):
+                yield item
+
+
+def peak_memory() -> int | None:
+    """Bytes that this process's fullest device has held at most; None where the backend does not say (CPU)."""
+    stats = [device.memory_stats() for device in jax.local_devices()]
+    peaks = [s["peak_bytes_in_use"] for s in stats if s and "peak_bytes_in_use" in s]
+    return max(peaks, default=None)
+
+
+class Window:
+    """Training metrics since the last record, and how fast it went; evaluation and saving do not count.
+
+    Args:
+      batch_size: examples of a step.
+      flops: operations of a step, over all devices; None leaves utilisation out.
+    """
+
+    def __init__(self, batch_size: int, flops: int | None = None):
+        self._batch_size = batch_size
+        peak = peak_flops(jax.devices()[0].device_kind)
+        self._fastest = flops / (peak * jax.device_count()) if flops and peak else None  # seconds of a step at the peak
+        self._reset()
+
+    def _reset(self) -> None:
+        self._values, self.waited, self._counted_from = [], 0.0, 0
+        self._began = time.perf_counter()
+
+    def pause(self) -> None:
+        """Time up to now was spent on something else: the rate of this window is counted from here."""
+        self._began, self.waited, self._counted_from = time.perf_counter(), 0.0, len(self._values)
+
+    def add(self, values: dict[str, float]) -> None:
+        self._values.append(values)
+
+    def flush(self) -> dict[str, float]:
+        """Means of the metrics; `seconds_per_step`, `examples_per_second`, `input_wait` (share of the time in which the
+        program waited for data); `mfu`, share of the devices' peak, and `peak_memory_gib` of a device, where known."""
+        counted = len(self._values) - self._counted_from
+        seconds = (time.perf_counter() - self._began) / max(counted, 1)
+        record = {}
+        for name in self._values[0]:
+            # steps that were skipped must not hide the others behind a NaN
+            values = [v[name] for v in self._values if math.isfinite(v[name])]
+            record[name] = sum(values) / len(values) if values else math.nan
+        if counted:
+            record |= {
+                "seconds_per_step": seconds,
+                "examples_per_second": self._batch_size / seconds,
+                "input_wait": self.waited / max(counted, 1) / seconds,
+            }
+            if self._fastest is not None:
+                record["mfu"] = self._fastest / seconds
+        if (memory := peak_memory()) is not None:
+            record["peak_memory_gib"] = memory / 2**30
+        self._reset()
+        return record

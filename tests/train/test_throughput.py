@@ -1,0 +1,75 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from binlatent import config as config_lib
+from binlatent.train import throughput
+from binlatent.train.throughput import Window, count_flops, peak_flops, step_flops
+from tests import tiny
+
+
+def test_products_are_counted_in_loops_and_branches():
+    a, b = jnp.zeros((4, 8)), jnp.zeros((8, 16))
+    one = 2 * 4 * 8 * 16
+    assert count_flops(lambda a, b: a @ b, a, b) == one
+    assert count_flops(jax.jit(lambda a, b: jax.nn.relu(a @ b)), a, b) == one
+    assert count_flops(lambda a, b: jax.lax.scan(lambda c, _: (c + (a @ b).sum(), None), 0.0, length=7), a, b) == 7 * one
+    branches = lambda a, b: jax.lax.cond(a[0, 0] > 0, lambda: (a @ b).sum(), lambda: 0.0)  # noqa: E731
+    assert count_flops(branches, a, b) == one
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolutions_agree_with_xla(stride):
+    x, k = jax.ShapeDtypeStruct((2, 16, 16, 8), jnp.float32), jax.ShapeDtypeStruct((1, 1, 8, 4), jnp.float32)
+
+    def loss(x, k):
+        return jax.lax.conv_general_dilated(x, k, (stride,) * 2, "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    forward = count_flops(loss, x, k)
+    assert forward == 2 * 2 * (16 // stride) ** 2 * 8 * 4
+    # backward: the gradient of the kernel costs as much, and so does that of the images
+    assert count_flops(jax.grad(lambda x, k: loss(x, k).sum(), (0, 1)), x, k) == pytest.approx(3 * forward, rel=0.02)
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_a_prior_step_is_three_times_its_forward_pass(remat):
+    config = tiny.config(prior__width=64, prior__remat=remat)
+    stage = config_lib.build_prior_stage(config, (4, 4, 4), 0, ())
+    batch = {"code": jax.ShapeDtypeStruct((8, 8), jnp.uint8)}
+    state = jax.eval_shape(lambda k: stage.init(k, batch), jax.random.key(0))
+    counted = step_flops(stage, state, batch)
+    tokens, d = 8 * 16, 64
+    block = 2 * tokens * 12 * d**2 + 4 * tokens * 16 * d  # matrices, then scores and mixing over 16 tokens
+    others = 2 * tokens * 2 * 4 * d + 2 * 8 * (256 * d + d**2 + 6 * d**2 + 2 * d**2)
+    # the first layer's inputs need no gradient, so slightly less than three times
+    assert 0.97 * 3 * (2 * block + others) < counted <= 3 * (2 * block + others)
+
+
+def test_peaks_go_by_the_longest_name():
+    assert peak_flops("TPU v5 lite") == 197e12 and peak_flops("TPU v5p") == 459e12
+    assert peak_flops("NVIDIA H100 80GB HBM3") == 989.4e12 and peak_flops("NVIDIA A100-SXM4-80GB") == 312e12
+    assert peak_flops("cpu") is None and peak_flops("NVIDIA L40") is None
+
+
+def test_a_window_reports_rates_without_pauses(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(throughput, "peak_flops", lambda kind: 1e12)
+    monkeypatch.setattr(throughput, "peak_memory", lambda: 3 * 2**30)
+    window = Window(32, flops=4 * 10**12 * jax.device_count())
+    for loss in (1.0, float("nan"), 3.0):
+        now[0] += 5.0
+        window.waited += 1.0
+        window.add({"loss": loss})
+    record = window.flush()
+    assert record["loss"] == 2.0  # the mean of the finite ones
+    assert record["seconds_per_step"] == 5.0 and record["examples_per_second"] == 32 / 5
+    assert record["mfu"] == pytest.approx(4 / 5) and record["peak_memory_gib"] == 3
+    np.testing.assert_allclose(record["input_wait"], 0.2)
+    window.add({"loss": 1.0})
+    now[0] += 100.0  # an evaluation
+    window.pause()
+    now[0] += 2.0
+    window.add({"loss": 3.0})
+    assert window.flush()["seconds_per_step"] == 2.0
