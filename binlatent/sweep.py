@@ -5,6 +5,7 @@ import itertools
 import json
 from typing import Any
 
+from binlatent.diffusion.process import POSTERIORS
 from binlatent.errors import UserError
 from binlatent.evaluate import figures
 from binlatent.evaluate.result import plain, write_json
@@ -27,6 +28,12 @@ class Grid:
         for axis in AXES:
             if not getattr(self, axis):
                 raise UserError(f"the sweep has no value of {axis}; give at least one")
+        for posterior in self.posterior:
+            if posterior not in (None, *POSTERIORS):
+                raise UserError(f"no posterior {posterior!r}; there are {', '.join(POSTERIORS)}")
+        for steps in self.steps:
+            if steps is not None and steps < 1:
+                raise UserError(f"steps {steps}: at least 1 is expected")
 
     def cells(self) -> list[dict[str, Any]]:
         """Every combination, as changes of sampling options."""

@@ -194,8 +194,9 @@ def test_sweep_fills_a_grid_and_goes_on(evaluation, capsys):
     assert (evaluation.experiment.workdir / "sweep.svg").read_text().startswith("<svg")
     anew = sweep(evaluation, Grid(steps=(2,)), dataclasses.replace(few, seed=1))
     assert len(anew) == 1 and "begun anew" in capsys.readouterr().out
-    with pytest.raises(UserError, match="no value of steps"):
-        Grid(steps=())
+    for wrong, said in (({"steps": ()}, "no value of steps"), ({"steps": (4, 0)}, "steps 0"), ({"posterior": ("x",)}, "'x'")):
+        with pytest.raises(UserError, match=said):
+            Grid(**wrong)
 
 
 def test_report_of_a_work_directory(parts, evaluation):

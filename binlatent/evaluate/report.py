@@ -229,6 +229,11 @@ def _training(stage: str, records: Sequence[Mapping[str, Any]]) -> str:
                 series[kind] = tuple(zip(*points, strict=True))
         if series:
             figures_.append(figures.curves(f"{stage}: {name}", series, x="step"))
+    for key in dict.fromkeys(key for record in records for key in record if key.startswith("evaluation/")):
+        points = [(record["step"], record[key]) for record in records if isinstance(record.get(key), int | float)]
+        if len({step for step, _ in points}) > 1:  # scores of several checkpoints
+            name = key.removeprefix("evaluation/")
+            figures_.append(figures.curves(f"{stage}: {name}", {name: tuple(zip(*points, strict=True))}, x="step"))
     return f"<h3>{escape(stage.capitalize())}</h3><div class=row>{''.join(figures_)}</div>"
 
 

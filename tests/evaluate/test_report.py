@@ -39,6 +39,8 @@ def example():
         for p in ("mixture", "plugin")
     ]
     records = [{"step": s, "train/loss": 1 / s, "validation/psnr": 20 + s, "train/other": 1} for s in range(1, 30)]
+    records += [{"step": s, "evaluation/inception/score": 1.0, "evaluation/once": s} for s in (10, 20)]
+    del records[-1]["evaluation/once"]
     return Report(
         title="digits <run>", facts={"images": "8×8"}, config={"prior.width": 16}, records={"prior": records}, parts=parts,
         sweep=sweep, sweep_curves={"Fréchet distance (classifier features)": {"mixture": ((4, 8, 16), (3.0, 2.0, 1.0))}},
@@ -53,7 +55,8 @@ def test_sections_numbers_and_settings():
     for text in ("digits &lt;run&gt;", "21.123", "0.2", "no &lt;weights&gt;", "a &amp; b", "versions.jax", "0.10",
                  "feature networks.0.name", "prior.width", "Score against sampling steps", "few samples"):  # fmt: skip
         assert text in page, text
-    assert page.count("<img") == 5 and page.count("<svg") == 5
+    assert page.count("<img") == 5 and page.count("<svg") == 6
+    assert "once" not in page and "prior: inception/score" in page
     assert "other" not in re.sub(r"base64,[^\"]+", "", page)
     assert not re.findall(r"(?:src|href)=[\"'](?!data:|#)", page)
     assert figures.INK not in page and "currentColor" in page
@@ -119,7 +122,7 @@ def test_browser_loads_every_picture_without_an_error(tmp_path):
     }</script>"""
     page = render(example()).replace("</body>", probe + "</body>")
     dom, said = browse(tmp_path, page, "--dump-dom", "--window-size=1200,900")
-    assert 'data-probe="5,5,5,0,true"' in dom
+    assert 'data-probe="5,5,6,0,true"' in dom
     assert ">copied<" in dom
     assert "CONSOLE" not in said, said
     _, said = browse(tmp_path, page.replace("const loaded", "nothing(); const loaded"), "--dump-dom")
