@@ -80,12 +80,15 @@ class BitStatistics:
         return jnp.where(scale > 1e-9, covariance / jnp.maximum(scale, 1e-9), 0.0)
 
     def compute(self) -> dict[str, Array]:
-        """`bit_mean` (k,), and the scalars `bit_entropy` (bits), `dead_bits`, `bit_correlation` (mean absolute)."""
+        """`bit_mean` (k,), and the scalars `bit_entropy` (bits), `dead_bits`, `bit_correlation` (mean absolute), and
+        `repeated_bits`: those whose correlation with an earlier bit is beyond ±0.95."""
         k = self.ones.shape[0]
-        off_diagonal = jnp.abs(self.correlation()).sum() - jnp.abs(jnp.diagonal(self.correlation())).sum()
+        correlation = jnp.abs(self.correlation())
+        off_diagonal = correlation.sum() - jnp.diagonal(correlation).sum()
         return {
             "bit_mean": self.mean,
             "bit_entropy": entropy(self.mean).mean(),
             "dead_bits": jnp.sum((self.ones == 0) | (self.ones == self.tokens)),
             "bit_correlation": off_diagonal / max(k * (k - 1), 1),
+            "repeated_bits": jnp.sum(jnp.any(jnp.tril(correlation, -1) > 0.95, axis=-1)),
         }

@@ -19,22 +19,30 @@ import jax.numpy as jnp
 from etils import epath
 from ml_collections import ConfigDict, config_dict
 
+from binlatent import weights
 from binlatent.data.sources import DataOptions
 from binlatent.diffusion.objective import Objective
 from binlatent.diffusion.schedule import schedule
 from binlatent.errors import UserError
 from binlatent.nets.autoencoder import BinaryAutoencoder
 from binlatent.nets.denoiser import Denoiser
+from binlatent.nets.discriminator import PatchDiscriminator
+from binlatent.nets.patchgan import PatchGAN
 from binlatent.sampling.options import SamplingOptions
-from binlatent.train.autoencoder import AutoencoderStage
+from binlatent.train.adversarial import Adversarial
+from binlatent.train.augment import Augmentation
+from binlatent.train.autoencoder import TERMS, AutoencoderStage
+from binlatent.train.critic import Critic
 from binlatent.train.loop import Training
 from binlatent.train.optimizer import Optimizer
+from binlatent.train.perceptual import LOSSES
 from binlatent.train.prior import PriorStage
 from binlatent.train.sharding import MeshShape
 from binlatent.train.terms import Term
 
 # Terms of the autoencoder's loss that a config may weigh, and the weights they have unless it does.
-LOSS_TERMS = {"l1": 1.0, "l2": 0.0, "sample_entropy": 0.0, "unused_entropy": 0.0, "commitment": 0.0, "released": 0.0}
+LOSS_TERMS = {name: 1.0 if name == "l1" else 0.0 for name in TERMS}
+DISCRIMINATORS = {"patchgan": PatchGAN, "released": PatchDiscriminator}
 
 
 def _fields(cls, *without: str, **values) -> ConfigDict:
@@ -64,6 +72,12 @@ def defaults() -> ConfigDict:
     )
     config.autoencoder_optimizer = _fields(Optimizer)
     config.autoencoder_training = _fields(Training)
+    # Used where autoencoder_loss.adversarial has a weight.
+    config.discriminator = _fields(PatchGAN)
+    config.discriminator.architecture = "patchgan"
+    config.discriminator_loss = _fields(Adversarial)
+    config.discriminator_augmentation = _fields(Augmentation)
+    config.discriminator_optimizer = _fields(Optimizer)
     config.codes = ConfigDict({"flips": False})
     config.prior = _fields(Denoiser, "code_shape", "num_classes", "condition_width", "condition_tokens")
     config.prior.architecture = "transformer"
@@ -132,16 +146,17 @@ def override(config: ConfigDict, overrides: list[str]) -> ConfigDict:
         target = config
         for part in filter(None, section.split(".")):
             target = target[part]
-        field = target.get_ref(name)
-        if field.get_type() is str and not isinstance(value, str):
+        kind = type(target[name])  # of None: nothing is known, and what is built from it checks the value
+        if kind is str and not isinstance(value, str):
             value = text
-        if field.get_type() is int and isinstance(value, float) and value.is_integer():
+        if kind is int and isinstance(value, float) and value.is_integer():
             value = int(value)  # 1e5 steps
         try:
             target[name] = tuple(value) if isinstance(value, list) else value
         except TypeError as error:
-            kind = field.get_type().__name__
-            raise UserError(f"--config.{key}={text}: a {kind} is expected, got {type(value).__name__}") from error
+            raise UserError(
+                f"--config.{key}={text}: a {kind.__name__} is expected, got {type(value).__name__}"
+            ) from error
     return config
 
 
@@ -267,18 +282,52 @@ def build_objective(config: ConfigDict) -> Objective:
     return _build("prior_objective", Objective, section)
 
 
-def build_autoencoder_stage(config: ConfigDict) -> AutoencoderStage:
-    training = build_training(config, "autoencoder")
-    return AutoencoderStage(
-        net=build_autoencoder(config),
-        terms=tuple(
-            _build(f"autoencoder_loss.{name}", Term, section, name=name)
-            for name, section in config.autoencoder_loss.items()
-        ),
-        optimizer=_build("autoencoder_optimizer", Optimizer, config.autoencoder_optimizer),
-        num_steps=training.num_steps,
-        micro_batches=training.micro_batches,
+def build_critic(config: ConfigDict) -> Critic:
+    """The discriminator and its training.
+
+    Raises:
+      UserError: an unknown architecture or key.
+    """
+    section = dict(config.discriminator)
+    architecture, section["dtype"] = section.pop("architecture"), jnp.dtype(section["dtype"])
+    if architecture not in DISCRIMINATORS:
+        raise UserError(f"config.discriminator.architecture is {architecture!r}: one of {', '.join(DISCRIMINATORS)}")
+    if architecture == "released":
+        del section["norm"]  # it has BatchNorm
+    return Critic(
+        net=_build("discriminator", DISCRIMINATORS[architecture], section),
+        adversarial=_build("discriminator_loss", Adversarial, config.discriminator_loss),
+        augmentation=_build("discriminator_augmentation", Augmentation, config.discriminator_augmentation),
+        optimizer=_build("discriminator_optimizer", Optimizer, config.discriminator_optimizer),
     )
+
+
+def build_autoencoder_stage(config: ConfigDict, frozen: Mapping[str, Any] | None = None) -> AutoencoderStage:
+    """Stage 1, with the weights of the perceptual networks that its loss asks for.
+
+    Args:
+      frozen: those weights by name, or their shapes; None reads them from this machine's cache.
+
+    Raises:
+      UserError: a wrong key or value, or such weights that this machine does not have yet.
+    """
+    training = build_training(config, "autoencoder")
+    terms = tuple(
+        _build(f"autoencoder_loss.{name}", Term, section, name=name) for name, section in config.autoencoder_loss.items()
+    )
+    enabled = {term.name for term in terms if term.enabled}
+    try:
+        return AutoencoderStage(
+            net=build_autoencoder(config),
+            terms=terms,
+            optimizer=_build("autoencoder_optimizer", Optimizer, config.autoencoder_optimizer),
+            num_steps=training.num_steps,
+            micro_batches=training.micro_batches,
+            critic=build_critic(config) if "adversarial" in enabled else None,
+            frozen={name: frozen[name] if frozen else weights.load(name) for name in LOSSES if name in enabled},
+        )
+    except ValueError as error:
+        raise UserError(f"config section 'autoencoder_loss': {error}") from error
 
 
 def build_prior_stage(

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from binlatent import prng
 from binlatent.bits import BitStatistics
@@ -22,12 +23,12 @@ CODE_TERMS = ("sample_entropy", "unused_entropy", "commitment", "released")
 TERMS = (*IMAGE_TERMS, *CODE_TERMS, "adversarial")
 
 
-def to_float(images: Array) -> Array:
+def to_float(images: Array | np.ndarray) -> Array | np.ndarray:
     """uint8 images as float32 in [0, 1]; float images are left as they are."""
     return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
 
 
-def psnr(images: Array, reconstruction: Array) -> Array:
+def psnr(images: Array | np.ndarray, reconstruction: Array | np.ndarray) -> Array:
     """Peak signal-to-noise ratio of each image, in dB, of images in [0, 1] (the reconstruction is clipped)."""
     error = jnp.square(images - jnp.clip(reconstruction, 0, 1)).mean(tuple(range(1, images.ndim)))
     return -10 * jnp.log10(jnp.maximum(error, 1e-10))
@@ -246,12 +247,17 @@ class AutoencoderStage:
 
     def warnings(self, values: dict) -> list[str]:
         """What a person should know about an evaluation: of the code, and of the discriminator."""
-        said = []
+        said, k = [], len(values["bit_mean"])
         if values["dead_bits"]:
-            k = len(values["bit_mean"])
             said.append(
                 f"{values['dead_bits']:.0f} of {k} bits are dead (always 0 or always 1 over the validation set)"
             )
-        if values["bit_correlation"] > 0.5:
-            said.append(f"bits repeat each other: their mean absolute correlation is {values['bit_correlation']:.2f}")
+        if values["repeated_bits"]:
+            said.append(
+                f"{values['repeated_bits']:.0f} of {k} bits repeat another one (their correlation is beyond ±0.95)"
+            )
+        if values["bit_correlation"] > 0.3:
+            said.append(f"bits carry the same: their mean absolute correlation is {values['bit_correlation']:.2f}")
+        if said:
+            said[-1] += "; a weight on autoencoder_loss.unused_entropy keeps bits in use"
         return said + (self.critic.warnings(values) if self.critic is not None else [])

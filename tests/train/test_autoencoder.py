@@ -20,6 +20,7 @@ from binlatent.train.autoencoder import AutoencoderStage
 from binlatent.train.critic import Critic
 from binlatent.train.optimizer import Optimizer
 from binlatent.train.terms import Term
+from tests import tiny
 
 # Compiled without optimisation: these tests run everything once.
 jit = functools.partial(
@@ -291,3 +292,37 @@ def test_perceptual_terms_read_frozen_weights_and_grey_images():
     pair = (jnp.broadcast_to(x, (2, 16, 16, 3)) for x in (made, images))
     np.testing.assert_allclose(result["loss"], LPIPS().apply({"params": params}, *pair).mean(), rtol=1e-5)
     assert any(np.any(leaf) for leaf in jax.tree.leaves(result["gradients"]))
+
+
+def train_and_read(tmp_path, capsys, **overrides):
+    """Trains stage 1 of the tiny config; the warnings printed at its first evaluation, and that evaluation's record."""
+    from binlatent.experiment import Experiment
+    from binlatent.train.metrics import read_records
+
+    Experiment.open(tmp_path / "run", tiny.config(tiny.npz(tmp_path), **overrides)).train("autoencoder")
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    records = [r for r in read_records(tmp_path / "run" / "autoencoder") if "validation/psnr" in r]
+    return said, records[0]
+
+
+SMALL_CRITIC = {"autoencoder_loss__adversarial__weight": 0.1, "discriminator__channels": 8, "discriminator__layers": 1}
+
+
+def test_a_diverging_discriminator_is_said_at_the_next_evaluation(tmp_path, capsys):
+    said, record = train_and_read(tmp_path, capsys, **SMALL_CRITIC, discriminator_optimizer__learning_rate=3.0)
+    assert record["step"] == 3
+    assert any("the discriminator diverges" in line for line in said)
+    assert record["validation/warnings"] >= 1
+    assert not record["validation/discriminator"] < 5 or abs(record["validation/logits_real"]) > 20
+
+
+def test_dying_bits_are_said_at_the_next_evaluation(tmp_path, capsys):
+    said, record = train_and_read(
+        tmp_path, capsys, autoencoder_loss__unused_entropy__weight=-100.0, autoencoder_optimizer__learning_rate=0.3,
+        autoencoder_optimizer__ema_decay=0.0, autoencoder_training__num_steps=20,
+        autoencoder_training__evaluate_every=20,
+    )  # fmt: skip
+    assert record["step"] == 20
+    assert any("bits are dead" in line or "repeat another" in line for line in said)
+    assert record["validation/dead_bits"] + record["validation/repeated_bits"] >= 1
+    assert record["validation/warnings"] >= 1
