@@ -61,7 +61,13 @@ def step_flops(stage, state: PyTree, batch: PyTree) -> int:
     """Operations of a stage's training step on a global batch, recomputation (`remat`) left out: what MFU counts."""
     if getattr(stage.net, "remat", "none") != "none":
         stage = dataclasses.replace(stage, net=stage.net.clone(remat="none"))
-    return count_flops(lambda s, b, k: stage.train_step(s, b, k), state, batch, jax.eval_shape(lambda: jax.random.key(0)))
+    frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), getattr(stage, "frozen", {}))
+
+    def step(state, batch, key, frozen):
+        made = dataclasses.replace(stage, frozen=frozen) if frozen else stage
+        return made.train_step(state, batch, key)
+
+    return count_flops(step, state, batch, jax.eval_shape(lambda: jax.random.key(0)), frozen)
 
 
 def _flops(jaxpr: Jaxpr) -> int:

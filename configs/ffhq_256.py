@@ -1,0 +1,22 @@
+"""FFHQ (70 thousand faces) at 256×256 pixels, 16×16×32 = 8,192 bits an image.
+
+    binlatent convert-features lpips
+    binlatent run --config ffhq_256 --config.data.path=DIR --workdir runs/ffhq
+
+DIR holds the image files, at 256 pixels or larger (they are resized). As `lsun_churches_256`, which says where the numbers
+are from; half as many images, so the prior is regularised and both stages stop earlier. Meant for 8 devices of 32 GB or
+more; hours and scores have not been measured.
+"""
+
+from binlatent.config import load
+
+
+def get_config():
+    config = load("lsun_churches_256")
+    config.data.source = "folder"
+    config.data.name = ""
+    config.data.labels = False
+    config.autoencoder_training.num_steps = 250_000
+    config.prior_optimizer.weight_decay = 0.05
+    config.prior_training.num_steps = 400_000
+    return config

@@ -1,0 +1,21 @@
+"""LSUN bedrooms (3 million photographs), 256×256 pixels, 16×16×32 = 8,192 bits an image.
+
+    tfds build lsun/bedroom --file_format=array_record
+    binlatent convert-features lpips
+    binlatent run --config lsun_bedrooms_256 --workdir runs/bedrooms
+
+As `lsun_churches_256`, which says where the numbers are from; 24 times as many images, so both stages run longer, and the
+codes of mirrored images are not needed. Meant for 8 devices of 32 GB or more; hours and scores have not been measured.
+"""
+
+from binlatent.config import load
+
+
+def get_config():
+    config = load("lsun_churches_256")
+    config.data.name = "lsun/bedroom"
+    config.data.validation_fraction = 0.002
+    config.autoencoder_training.num_steps = 500_000
+    config.codes.flips = False
+    config.prior_training.num_steps = 800_000
+    return config

@@ -1,0 +1,29 @@
+"""Images from text, 256×256 pixels, 16×16×64 = 16,384 bits an image, on embeddings that you have computed.
+
+    binlatent convert-features lpips
+    binlatent run --config text_256 --config.data.path=DIR --workdir runs/text
+
+DIR holds `name.jpg` and beside it `name.npy`: one CLIP vector (d,), which is added to the time embedding, or the tokens of
+a text encoder such as T5, (n, d), all padded to one n, which are read by cross-attention. What the files hold decides; the
+pairs may also lie in tar files (`--config.data.source=shards`). No text encoder is part of this project: to sample for a
+text, embed it with the same encoder and hand the array to `Pipeline.sample(labels=…)`.
+
+As `imagenet_256`, which says where the numbers are from; the condition is dropped a tenth of the time for guidance. Meant
+for 8 devices of 80 GB; hours and scores have not been measured.
+"""
+
+from binlatent.config import load
+
+
+def get_config():
+    config = load("imagenet_256")
+    config.data.source = "folder"
+    config.data.name = ""
+    config.data.validation_split = ""
+    config.data.validation_fraction = 0.01
+    config.data.labels = False
+    config.data.embeddings = "npy"
+    config.data.flip = False  # a text may name a side
+    config.codes.flips = False
+    config.sampling.guidance_power = 0.0
+    return config
