@@ -159,3 +159,10 @@ def random_state(layout, seed=0) -> dict[str, np.ndarray]:
             fan_in = math.prod(shape[1:]) if len(shape) > 1 else 100
             state[name] = rng.standard_normal(shape, np.float32) / np.float32(math.sqrt(fan_in))
     return state
+
+
+def save(path, state, **options) -> None:
+    """Writes a state dict as the release does."""
+    import torch
+
+    torch.save({name: torch.from_numpy(np.ascontiguousarray(x)) for name, x in state.items()}, path, **options)

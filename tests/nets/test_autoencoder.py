@@ -17,6 +17,10 @@ def _init(**options):
     return net, images, jax.jit(net.init)(jax.random.key(0), images)
 
 
+def _decode(net, variables, code):
+    return jax.jit(lambda v, z: net.apply(v, z, method="decode"))(variables, code)
+
+
 @pytest.mark.parametrize("stem", [1, 2])
 @pytest.mark.parametrize(
     "options", [{}, {"norm_first": True, "decoder_multiplier": 2.0, "signed": True, "image_channels": 1}]
@@ -24,7 +28,7 @@ def _init(**options):
 def test_shapes_and_code_are_what_the_fields_say(stem, options):
     net, images, variables = _init(stem=stem, attention_resolutions=(8 // stem,), **options)
     noise = jax.random.uniform(jax.random.key(2), (2, *net.code_shape))
-    reconstruction, logits, bits = net.apply(variables, images, noise)
+    reconstruction, logits, bits = jax.jit(net.apply)(variables, images, noise)
     assert net.code_shape == (8 // stem, 8 // stem, 6)
     assert reconstruction.shape == images.shape and reconstruction.dtype == jnp.float32
     assert logits.shape == bits.shape == (2, *net.code_shape) and logits.dtype == bits.dtype == jnp.float32
@@ -34,16 +38,16 @@ def test_shapes_and_code_are_what_the_fields_say(stem, options):
 def test_without_noise_and_where_deterministic_the_code_is_the_threshold():
     net, images, variables = _init(deterministic=True)
     noise = jnp.zeros((2, *net.code_shape))  # would give all ones
-    _, logits, bits = net.apply(variables, images, noise)
+    _, logits, bits = jax.jit(net.apply)(variables, images, noise)
     np.testing.assert_array_equal(bits, (logits > 0).astype(jnp.float32))
-    _, _, thresholded = net.apply(variables, images)
+    _, _, thresholded = jax.jit(net.apply)(variables, images)
     np.testing.assert_array_equal(bits, thresholded)
 
 
 def test_the_encoder_learns_through_the_code():
     net, images, variables = _init()
     noise = jax.random.uniform(jax.random.key(2), (2, *net.code_shape))
-    gradient = jax.grad(lambda v: jnp.mean((net.apply(v, images, noise)[0] - images) ** 2))(variables)
+    gradient = jax.jit(jax.grad(lambda v: jnp.mean((net.apply(v, images, noise)[0] - images) ** 2)))(variables)
     zero = [path for path, g in jax.tree.leaves_with_path(gradient["params"]) if not jnp.any(g)]
     # a key's bias moves all scores of a query alike, so that its gradient is rounding or zero
     assert not [p for p in zero if not (p[-2].key == "key" and p[-1].key == "bias")], zero
@@ -55,7 +59,7 @@ def test_bfloat16_computes_the_same_function_from_float32_parameters():
     abstract = jax.eval_shape(half.init, jax.random.key(0), images)
     assert {leaf.dtype for leaf in jax.tree.leaves(abstract)} == {jnp.dtype(jnp.float32)}
     code = jax.random.bernoulli(jax.random.key(3), 0.5, (2, *net.code_shape))
-    full, rounded = (n.apply(variables, code, method="decode") for n in (net, half))
+    full, rounded = (_decode(n, variables, code) for n in (net, half))
     assert rounded.dtype == jnp.float32
     np.testing.assert_allclose(rounded, full, atol=0.05 * float(jnp.std(full)) + 0.02)
     assert jnp.max(jnp.abs(rounded - full)) > 0
@@ -63,14 +67,14 @@ def test_bfloat16_computes_the_same_function_from_float32_parameters():
 
 def test_stem_is_a_rearrangement():
     net, images, variables = _init(stem=2, attention_resolutions=())
-    features = net.apply(variables, images, method="encode_features")
+    features = jax.jit(lambda v: net.apply(v, images, method="encode_features"))(variables)
     kernel = variables["params"]["encoder"]["conv_in"]["kernel"]
     assert kernel.shape == (3, 3, 12, 8) and features.shape == (2, 4, 4, 12)
     last = variables["params"]["decoder"]["conv_out"]
     # a bias only on the last of the four sub-positions lights the odd rows and columns
     last["kernel"] = jnp.zeros_like(last["kernel"])
     last["bias"] = jnp.zeros(12).at[9:].set(1.0)
-    lit = net.apply(variables, jnp.zeros((1, *net.code_shape)), method="decode")[0, :, :, 0]
+    lit = _decode(net, variables, jnp.zeros((1, *net.code_shape)))[0, :, :, 0]
     np.testing.assert_array_equal(lit, np.kron(np.ones((8, 8)), [[0, 0], [0, 1]]))
 
 
@@ -78,8 +82,7 @@ def test_signed_codes_reach_the_decoder_as_plus_minus_one():
     net, _, variables = _init(signed=True)
     plain = net.clone(signed=False)
     code = jax.random.bernoulli(jax.random.key(3), 0.5, (1, *net.code_shape))
-    expected = plain.apply(variables, 2.0 * code - 1, method="decode")
-    np.testing.assert_allclose(net.apply(variables, code, method="decode"), expected, atol=1e-6)
+    np.testing.assert_allclose(_decode(net, variables, code), _decode(plain, variables, 2.0 * code - 1), atol=1e-6)
 
 
 def test_the_release_size_has_the_release_layers():
