@@ -62,9 +62,9 @@ def _reconstruct(args) -> None:
     from binlatent import config as config_lib
     from binlatent.data.folder import open_images
     from binlatent.data.loader import eval_batches
+    from binlatent.evaluate.images import psnr, to_float
     from binlatent.pictures import ImageSink
     from binlatent.pipeline import Pipeline
-    from binlatent.train.autoencoder import psnr, to_float
 
     model = Pipeline.load(args.workdir)
     model._autoencoder()
@@ -75,7 +75,7 @@ def _reconstruct(args) -> None:
         for batch in eval_batches(source, options, batch_size=model.batch_size):
             images = batch["image"][batch["mask"]]
             restored = model.reconstruct(images)
-            scores.append(np.asarray(psnr(to_float(images), restored)))
+            scores.append(np.asarray(psnr(images, restored)))
             if args.out.endswith(".png"):  # originals on the left, reconstructions on the right
                 restored = np.stack([to_float(images), restored], 1).reshape(-1, *images.shape[1:])
             sink.add(np.asarray(restored))
