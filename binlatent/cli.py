@@ -99,6 +99,32 @@ def _convert_features(args) -> None:
     print(f"{args.name}: {convert_features(args.name, args.files)}")
 
 
+def _plan(args) -> None:
+    import jax
+
+    from binlatent import config as config_lib
+    from binlatent import plan
+
+    jax.config.update("jax_platforms", "cpu")  # nothing is run: virtual devices serve as well
+    jax.config.update("jax_num_cpu_devices", args.devices)
+    text = plan.table(args.configs or list(config_lib.shipped()), args.devices, compiled=args.compile)
+    print(text if args.out is None else args.out)
+    if args.out is not None:
+        plan.write(args.out, text, args.devices)
+
+
+def _bench(args) -> None:
+    from binlatent import bench, plan
+    from binlatent import config as config_lib
+
+    name = "digits" if args.tiny else args.config
+    config = config_lib.load(name, args.overrides)
+    data = {"num_classes": plan.CLASSES.get(name, 0), "condition_shape": plan.CONDITIONS.get(name, ())}
+    seconds, batch_size = (0.5, args.batch_size or 16) if args.tiny else (args.seconds, args.batch_size)
+    print(f"{name}, made-up data and weights")
+    print(bench.table(bench.bench(config, batch_size=batch_size, seconds=seconds, data=data)))
+
+
 def _info(args) -> None:
     from binlatent.info import describe
 
@@ -336,6 +362,19 @@ def _parser() -> argparse.ArgumentParser:
         "pt_inception-2015-12-05-6726825d.pth, lpips takes vgg16-397923af.pth and lpips's weights/v0.1/vgg.pth, resnet50 "
         "takes resnet50-0676ba61.pth",
     )
+
+    sub = command("plan", _plan, "what configs cost: parameters, bits, operations, memory; nothing is run", workdir=False)
+    sub.add_argument("configs", nargs="*", metavar="C", help="names or paths (default: all that are shipped)")
+    sub.add_argument("--devices", type=int, default=8, help="of the mesh (default: %(default)s)")
+    sub.add_argument("--compile", action="store_true", help="compile the training steps as well; minutes")
+    sub.add_argument("--out", metavar="FILE", help="write the table there, as markdown")
+
+    sub = command("bench", _bench, "measure training and sampling on this machine's devices", workdir=False)
+    sub.set_defaults(takes_config=True)  # only to change keys
+    sub.add_argument("--config", default="lsun_churches_256", metavar="C", help="what to measure (default: %(default)s)")
+    sub.add_argument("--batch_size", type=int, default=0, help="examples of a call (default: what fills the devices)")
+    sub.add_argument("--seconds", type=float, default=10.0, help="of each measurement (default: %(default)s)")
+    sub.add_argument("--tiny", action="store_true", help="the digits config, half a second each: a test of the command")
 
     command("info", _info, "tell what a work directory holds: parameters, steps, bits per image, stages done")
     return parser

@@ -9,6 +9,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -24,6 +25,21 @@ from binlatent.typing import PyTree
 # What data of the shipped configs bring along; a plan of another config takes none.
 CLASSES = {"digits": 10, "cifar10": 10, "imagenet_256": 1000}
 CONDITIONS = {"text_256": (77, 1024)}  # tokens and features of a text encoder
+
+ABOUT = """# What the shipped configs cost
+
+Written by `binlatent plan --compile --out docs/configs.md`; a test compares it with the configs. Nothing here was run on
+hardware: everything follows from shapes, for {devices} devices in the mesh that the config asks for.
+
+* *parameters*: of the networks that are trained (stage 1: with its discriminator).
+* *FLOP*: matrix products and convolutions of a training step, recomputation left out; stage 1 with its discriminator and
+  its perceptual loss.
+* *state*: parameters, two moments and the moving average in float32, on one device.
+* *temporary*: what the compiled step needs besides, on one device, as XLA plans it for CPUs, where bfloat16 is partly widened
+  to float32 and attention is not fused: more than a GPU or TPU needs.
+* classes and text embeddings come with the data; taken here: 1,000 classes for `imagenet_256`, 77 tokens of 1,024 features
+  for `text_256`.
+"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,33 +141,35 @@ def compile_step(stage, state: PyTree, batch: PyTree, mesh: Mesh):
     return jitted.lower(state, batch, frozen).compile()
 
 
-def compile_sampling(config: ConfigDict, mesh: Mesh, *, batch_size: int, num_classes=0, condition_shape=()):
-    """Sampling with decoding, compiled for a mesh from shapes alone."""
+def sampling(config: ConfigDict, mesh: Mesh, *, batch_size: int, num_classes=0, condition_shape=()):
+    """Sampling with decoding as a config has it: the function, the shapes of its arguments, and where they lie.
+
+    The arguments are the parameters of (autoencoder, denoiser), a key an example, and the condition or None.
+    """
     net = config_lib.build_autoencoder(config)
     denoiser = config_lib.build_denoiser(config, net.code_shape, num_classes, condition_shape)
     options = config_lib.build_sampling(config)
     sampler = options.sampler(config_lib.build_objective(config).schedule)
     images = jnp.zeros((1, net.resolution, net.resolution, net.image_channels))
     code, t = jnp.zeros((1, *net.code_shape), bool), jnp.zeros(1)
-    condition = jnp.zeros((1, *condition_shape)) if condition_shape else jnp.zeros(1, jnp.int32) if num_classes else None
+    one = jnp.zeros((1, *condition_shape)) if condition_shape else jnp.zeros(1, jnp.int32) if num_classes else None
     params = jax.eval_shape(
-        lambda k: (net.init(k, images)["params"], denoiser.init(k, code, t, condition)["params"]), jax.random.key(0)
+        lambda k: (net.init(k, images)["params"], denoiser.init(k, code, t, one)["params"]), jax.random.key(0)
     )
 
     def sample(params, keys, condition):
         def apply(z, t, c, keep):
             return denoiser.apply({"params": params[1]}, z, t, c, keep)
 
-        denoise = guide(apply, condition, options.guidance, options.when()) if options.guidance else bind(apply, condition)
+        guided = options.guidance and condition is not None
+        denoise = guide(apply, condition, options.guidance, options.when()) if guided else bind(apply, condition)
         final = sampler(denoise, keys, sampler.noise(keys, net.code_shape), temperature=options.temperature)
         return net.apply({"params": params[0]}, final, method="decode")
 
-    if not (num_classes or condition_shape):
-        options = dataclasses.replace(options, guidance=0.0)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size))
-    condition = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype), condition)
-    where, same = sharding.batch_sharding(mesh), sharding.replicated(mesh)
-    return jax.jit(sample, in_shardings=(same, where, where)).lower(params, keys, condition).compile()
+    condition = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype), one)
+    where = sharding.batch_sharding(mesh)
+    return sample, (params, keys, condition), (sharding.replicated(mesh), where, where)
 
 
 def table(names: list[str], mesh_devices: int, *, compiled: bool) -> str:
@@ -176,3 +194,9 @@ def table(names: list[str], mesh_devices: int, *, compiled: bool) -> str:
                 f"{temporary} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def write(path: epath.PathLike, text: str, devices: int) -> None:
+    """Writes a table with what its columns mean."""
+    epath.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    epath.Path(path).write_text(f"{ABOUT.format(devices=devices)}\n{text}")

@@ -54,6 +54,7 @@ def get_config():
     config.prior.depth = 24
     config.prior.heads = 12
     config.prior.dtype = "bfloat16"
+    config.prior.remat = "dots"
     config.prior_objective.auxiliary = 0.1
     config.prior_optimizer.learning_rate = 2e-4
     config.prior_optimizer.warmup_steps = 5_000

@@ -19,10 +19,12 @@ AXES = ("data", "fsdp", "tensor")
 BATCH = PartitionSpec(("data", "fsdp"))
 MIN_SHARDED_SIZE = 2**10  # smaller arrays are copied to every device: gathering them costs more than it saves
 
-# Tensor parallelism of the denoiser: columns of the first matrix of each pair, rows of the second.
+# Tensor parallelism of the denoiser: columns of the first matrix of each pair, rows of the second. The offsets of its
+# blocks are small and added to what lies on every device.
 TENSOR_RULES = (
     (r"blocks/(qkv|mlp_in|cross_query|cross_key_value)/kernel$", (None, "fsdp", "tensor")),
     (r"blocks/(attention_out|mlp_out|cross_out)/kernel$", (None, "tensor", "fsdp")),
+    (r"blocks/offsets$", (None, None, None)),
 )
 
 

@@ -82,7 +82,7 @@ def test_partition_spec_takes_the_largest_axis_that_divides():
     spec = lambda path, *shape: tuple(sharding.partition_spec(path, shape, mesh))  # noqa: E731
     assert spec("params/kernel", 48, 100) == ("fsdp", None)  # 100 is larger and does not divide
     assert spec("params/kernel", 3, 3, 64, 128) == (None, None, None, "fsdp")
-    assert spec("params/blocks/offsets", 4096, 6, 64) == (None, None, "fsdp")  # never the axis of layers
+    assert spec("params/blocks/other", 4096, 6, 64) == (None, None, "fsdp")  # never the axis of layers
     assert spec("params/bias", 64) == ()
     assert spec("params/kernel", 33, 101) == ()
 
