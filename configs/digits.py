@@ -39,11 +39,11 @@ def get_config():
     config.prior_optimizer.warmup_steps = 100
     config.prior_optimizer.weight_decay = 0.05
     config.prior_optimizer.ema_decay = 0.995
-    config.prior_training.num_steps = 3000
+    config.prior_training.num_steps = 2500
     config.prior_training.batch_size = 128
     config.prior_training.evaluate_every = 500
     config.prior_training.checkpoint_every = 500
 
     config.sampling.steps = 16
-    config.sampling.guidance = 1.0
+    config.sampling.guidance = 0.1
     return config
