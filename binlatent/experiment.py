@@ -318,10 +318,12 @@ def _start_from(state: TrainState, workdir: epath.PathLike, stage: str) -> Train
         old = {sharding.path_name(p): x.shape for p, x in jax.tree_util.tree_leaves_with_path(tree)}
         new = {sharding.path_name(p): x.shape for p, x in jax.tree_util.tree_leaves_with_path(state.params[name])}
         wrong = [f"{k}: {old.get(k, 'absent')} there, {new.get(k, 'absent')} here" for k in old | new if old.get(k) != new.get(k)]
-        if wrong:
+        if wrong and name == "discriminator":  # of use for training alone, so another one may take its place
+            fresh[name] = state.params[name]
+        elif wrong:
             raise UserError(f"{workdir} does not fit this {stage}'s {name}:\n  " + "\n  ".join(wrong[:10]))
     if fresh:
-        print(f"{stage}: {', '.join(fresh)} starts afresh, {workdir} has none")
+        print(f"{stage}: {', '.join(fresh)} starts afresh, {workdir} has none that fits")
     merged = jax.tree.map(lambda old, new: np.asarray(new, old.dtype), state.params, taken | fresh)
     return dataclasses.replace(state, params=merged, ema=merged)
 

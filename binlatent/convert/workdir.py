@@ -115,6 +115,10 @@ def _config(
         if ae:
             config.data.resolution, config.data.channels = ae.net.resolution, ae.net.image_channels
             config.autoencoder = _section(ae.net, "resolution", "image_channels")
+            config.discriminator_optimizer.learning_rate = 1e-4
+            if ae.discriminator:  # for fine-tuning with the adversarial term
+                config.discriminator.architecture = "released"
+                config.discriminator.channels, config.discriminator.layers = ae.discriminator.channels, ae.discriminator.layers
         else:
             y, x, k = den.net.code_shape
             config.data.resolution = max(y, x) * 2 ** (RELEASED_LEVELS - 1)

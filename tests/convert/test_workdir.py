@@ -16,6 +16,7 @@ from binlatent.convert.torch_file import read_state
 from binlatent.convert.workdir import to_workdir
 from binlatent.errors import UserError
 from binlatent.info import describe
+from binlatent.train.checkpoint import load_ema
 from tests.convert.release import autoencoder_layout, random_state, save
 
 AE, DEN = "saved_models/binaryae_ema_1000.th", "saved_models/bld_ema_1000.th"
@@ -111,9 +112,13 @@ def test_codes_and_a_new_prior_from_an_imported_autoencoder(tiny, photos, tmp_pa
     assert model.sample(num=2).shape == (2, 16, 16, 3) and model.num_classes == 2
 
 
-def test_fine_tuning_starts_from_an_imported_autoencoder(tiny, photos, tmp_path):
+@pytest.mark.parametrize("discriminator", ["released", "patchgan"])
+def test_fine_tuning_starts_from_an_imported_autoencoder(tiny, photos, tmp_path, discriminator, capsys):
     changes = {
         "data.path": photos,
+        "discriminator.architecture": discriminator,
+        "discriminator_optimizer.learning_rate": 1e-12,
+        "autoencoder_loss.adversarial.weight": 0.1,
         "autoencoder_training.num_steps": 1,
         "autoencoder_training.batch_size": 8,
         "autoencoder_optimizer.learning_rate": 1e-12,
@@ -121,8 +126,11 @@ def test_fine_tuning_starts_from_an_imported_autoencoder(tiny, photos, tmp_path)
     arguments = [f"--config.{key}={value}" for key, value in changes.items()]
     work = tmp_path / "w"
     main(["train", "--stage=autoencoder", f"--config={tiny}", f"--init_from={tiny}", f"--workdir={work}", *arguments])
-    old, new = (binlatent.load(w).autoencoder.params for w in (tiny, work))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), old, new)
+    old, new = (load_ema(w / "autoencoder" / "checkpoints")[1] for w in (tiny, work))
+    afresh = "discriminator starts afresh" in capsys.readouterr().out
+    assert afresh == (discriminator == "patchgan")
+    for name in ("autoencoder",) if afresh else ("autoencoder", "discriminator"):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), old[name], new[name])
 
 
 @pytest.mark.parametrize("case", ["denoiser", "denoiser_text_token", "denoiser_text_cross"])
