@@ -47,8 +47,7 @@ setup(
         "tfds": ["tensorflow-cpu"],  # only to prepare TFDS sets that need it
         "gcs": ["gcsfs"],
         "s3": ["s3fs"],
-        "export": ["flatbuffers"],
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "beartype>=0.20", "flatbuffers"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "beartype>=0.20"],
     },
     entry_points={"console_scripts": ["binlatent = binlatent.cli:main"]},
 )

@@ -24,7 +24,7 @@ def test_help_imports_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["run", "train", "encode", "sample", "reconstruct", "info"])
+@pytest.mark.parametrize("command", ["run", "train", "encode", "sample", "reconstruct", "edit", "info"])
 def test_every_command_explains_itself(capsys, command):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
@@ -58,6 +58,17 @@ def test_reconstruct_own_images(tmp_path, trained, capsys):
     assert (tmp_path / "r.png").exists()
 
 
+@pytest.mark.parametrize(("how", "rows"), [("inpaint", 6), ("vary", 6), ("interpolate", 2)])
+def test_edit_own_images(tmp_path, trained, how, rows):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for i, image in enumerate(tiny.images(2)):
+        Image.fromarray(image[..., 0]).save(folder / f"{i}.png")
+    out = tmp_path / "edited.npz"
+    main(["edit", how, "--workdir", str(trained), "--images", str(folder), "--out", str(out), "--num", "2", "--steps", "2"])
+    assert np.load(out)["images"].shape == (rows, 8, 8, 1)
+
+
 def test_info(trained, capsys):
     main(["info", "--workdir", str(trained)])
     said = capsys.readouterr().out
@@ -87,6 +98,8 @@ def test_wrong_arguments_are_named(tmp_path, trained, capsys):
     assert "whole numbers" in fails(capsys, *sample, "--labels", "cat")
     assert "steps is 0" in fails(capsys, *sample, "--steps", "0")
     assert ".npz" in fails(capsys, *sample, "--out", tmp_path / "a.gif")
+    edit = ["edit", "inpaint", "--workdir", trained, "--images", tmp_path, "--out", tmp_path / "e.png"]
+    assert "no image files" in fails(capsys, *edit)
     missing = ["--config.data.path=" + str(tmp_path / "nowhere")]
     assert "nowhere" in fails(capsys, "train", "--stage", "autoencoder", "--config", "image_folder", *new, *missing)
 

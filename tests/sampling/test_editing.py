@@ -41,3 +41,12 @@ def test_grid():
     np.testing.assert_allclose(time_grid(2, start=0.5, power=2.0), [0.5, 0.125, 0])
     with pytest.raises(ValueError, match="steps is 0"):
         time_grid(0)
+
+
+def test_a_box_covers_the_tokens_that_it_touches():
+    bits = np.asarray(editing.box("0,0.25,0.5,0.75", (4, 4, 2)))
+    assert bits[..., 0].tolist() == [[False, True, True, False]] * 2 + [[False] * 4] * 2
+    assert np.asarray(editing.box("0.3,0.3,0.31,0.31", (4, 4, 2))).sum() == 2
+    for wrong in ("1,2,3", "0.5,0,0.5,1", "a,b,c,d"):
+        with pytest.raises(ValueError, match="expected"):
+            editing.box(wrong, (4, 4, 2))
