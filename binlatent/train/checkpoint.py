@@ -57,12 +57,13 @@ class Checkpoints:
         import orbax.checkpoint as ocp
         from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
-        logging.get_absl_logger().setLevel("ERROR")  # Orbax describes every save in a dozen lines
+        logging.get_absl_logger().setLevel("CRITICAL")  # Orbax describes every save in a dozen lines, and failures anew
         policy = [policies.LatestN(keep)] + ([policies.EveryNSteps(keep_every)] if keep_every else [])
         self.folder = epath.Path(os.path.abspath(folder) if "://" not in os.fspath(folder) else folder)
         self._ocp = ocp
         self._options = ocp.CheckpointManagerOptions(preservation_policy=policies.AnyPreservationPolicy(policy))
         self._open = ocp.CheckpointManager(self.folder, options=self._options)
+        self._failed = False
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, oldest first."""
@@ -96,7 +97,9 @@ class Checkpoints:
         return self._open.reached_preemption(step)
 
     def close(self) -> None:
-        self._open.close()
+        # after a failure closing fails once more, and must not hide it
+        with contextlib.suppress(Exception) if self._failed else contextlib.nullcontext():
+            self._open.close()
 
     @contextlib.contextmanager
     def _explained(self):
@@ -104,6 +107,7 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
+            self._failed = True
             raise UserError(
                 f"a checkpoint could not be written to {self.folder}: {_first_line(error)}. Checkpoints on disk: "
                 f"{self.steps() or 'none'}. Make room or mend the path, then run the same command again to resume."

@@ -5,6 +5,7 @@ A metric is a clu metric or anything with its `merge` and `compute` (`bits.BitSt
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from binlatent.errors import UserError
 from binlatent.typing import Array
 
 
@@ -63,9 +65,22 @@ class MetricWriter:
             self._board = tensorboardX.SummaryWriter(os.fspath(self._folder), purge_step=start_step + 1)
 
     def write(self, step: int, values: Mapping[str, Any], prefix: str) -> None:
-        """Adds one record."""
+        """Adds one record.
+
+        Raises:
+          UserError: it cannot be written, as on a full disk.
+        """
         if not self._active:
             return
+        try:
+            self._write(step, values, prefix)
+        except OSError as error:
+            raise UserError(
+                f"{self._path} cannot be written: {error}. Make room or mend the path, then run the same command again to "
+                "resume."
+            ) from error
+
+    def _write(self, step: int, values: Mapping[str, Any], prefix: str) -> None:
         self._lines.append(json.dumps({"step": step} | {f"{prefix}/{name}": value for name, value in values.items()}))
         if self._local:
             with self._path.open("a") as file:
@@ -93,7 +108,10 @@ class MetricWriter:
 
     def close(self) -> None:
         if self._active and self._local:
-            self._board.close()
+            try:
+                self._board.close()
+            except OSError as error:  # a full disk; it must not hide what ended the run
+                print(f"warning: TensorBoard's events in {self._folder} are not complete: {error}", file=sys.stderr)
 
 
 def read_records(folder: epath.PathLike) -> list[dict[str, Any]]:

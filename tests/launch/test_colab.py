@@ -12,7 +12,7 @@ from tests import tiny
 
 ROOT = Path(__file__).parents[2]
 SHORT = [f"{stage}_training.{key}=4" for stage in ("autoencoder", "prior") for key in ("num_steps", "evaluate_every")]
-SMALL = ["autoencoder.channels=32", "prior.width=32", "prior.depth=1", "sampling.steps=4"]
+SMALL = ["autoencoder.channels=32", "prior.width=32", "prior.depth=1", "prior.heads=2", "sampling.steps=4"]
 
 
 def script(**settings):

@@ -1,0 +1,83 @@
+"""What ends a run from outside: SIGTERM, a full disk."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from binlatent.train.checkpoint import checkpoint_steps
+from binlatent.train.metrics import read_records
+from tests import tiny
+
+ROOT = Path(__file__).parents[2]
+
+# The second checkpoint meets a limit of the size of files, which the writing library sees as it would see a full disk.
+FULL = """
+import resource
+import sys
+from binlatent import cli
+from binlatent.train.checkpoint import Checkpoints
+
+save = Checkpoints.save
+
+def limited(self, step, *args):
+    if step > 2:
+        self.wait()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    save(self, step, *args)
+
+Checkpoints.save = limited
+cli.main(sys.argv[1:])
+"""
+
+
+def command(folder, program, **numbers):
+    """Trains the tiny autoencoder with a program; `numbers` are of its training section."""
+    config = folder / "tiny_config.py"
+    config.write_text(f"from tests import tiny\ndef get_config():\n    return tiny.config({tiny.npz(folder)!r})\n")
+    args = ["train", "--stage", "autoencoder", "--config", config, "--workdir", folder / "run"]
+    args += [f"--config.autoencoder_training.{name}={value}" for name, value in numbers.items()]
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, *program, *map(str, args)],
+        cwd=ROOT,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+@pytest.mark.slow
+def test_sigterm_saves_within_a_step_and_exits_0(tmp_path):
+    far = dict.fromkeys(("num_steps", "evaluate_every", "checkpoint_every"), 1_000_000)
+    process = command(tmp_path, ["-m", "binlatent.cli"], log_every=1, **far)
+    folder, end = tmp_path / "run/autoencoder", time.monotonic() + 300
+    while len(read_records(folder)) < 5 and time.monotonic() < end:
+        time.sleep(0.02)
+    seen = read_records(folder)[-1]["step"]
+    process.send_signal(signal.SIGTERM)
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error[-2000:]
+    (saved,) = checkpoint_steps(folder / "checkpoints")
+    assert f"stopped at step {saved} as asked; its state is saved, run again to resume" in out
+    logged = read_records(folder)[-1]["step"]
+    # records are written one step late, and a few steps pass while the signal is on its way
+    assert seen <= logged <= saved <= logged + 2
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_said_and_the_last_good_checkpoint_stays(tmp_path):
+    process = command(tmp_path, ["-c", FULL], num_steps=6, checkpoint_every=2, evaluate_every=6)
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 2, error[-2000:]
+    assert "a checkpoint could not be written" in error and "Checkpoints on disk: [2]" in error, error[-2000:]
+    process = command(tmp_path, ["-m", "binlatent.cli"], num_steps=6, checkpoint_every=2, evaluate_every=6)
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error[-2000:]
+    assert [r["step"] for r in read_records(tmp_path / "run/autoencoder") if "train/loss" in r] == [2, 4, 6]
+    assert max(checkpoint_steps(tmp_path / "run/autoencoder/checkpoints")) == 6
