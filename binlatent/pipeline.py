@@ -18,7 +18,6 @@ from binlatent import prng
 from binlatent.diffusion import elbo
 from binlatent.errors import UserError
 from binlatent.nets import binarize
-from binlatent.nets.autoencoder import BinaryAutoencoder
 from binlatent.sampling import editing
 from binlatent.sampling.guidance import Guidance, bind, guide
 from binlatent.sampling.options import SamplingOptions

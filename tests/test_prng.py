@@ -20,5 +20,5 @@ def test_an_examples_draws_do_not_depend_on_the_batch():
 
 
 def test_unknown_stream():
-    with pytest.raises(ValueError, match="'dropout'.*train"):
+    with pytest.raises(ValueError, match=r"'dropout'.*train"):
         prng.stream(prng.root(0), "dropout")

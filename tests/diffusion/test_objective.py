@@ -44,7 +44,7 @@ def test_auxiliary_term_is_zero_for_a_certain_and_right_estimate():
 
 def test_times_are_spread_over_the_batch():
     t = np.sort(np.asarray(low_discrepancy_times(jax.random.key(0), 64)))
-    assert 0 <= t[0]
+    assert t[0] >= 0
     assert t[-1] < 1
     np.testing.assert_allclose(np.diff(t), 1 / 64, atol=1e-6)
 

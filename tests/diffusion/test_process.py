@@ -106,5 +106,6 @@ def test_plugin_equals_the_release(reference):
         t, s = (int(v) for v in interval.split("-"))
         alpha = schedule(names[kind])
         code_t = jnp.asarray(table[f"{case}/x_t"]).astype(bool)
-        found = process.posterior(code_t, jnp.asarray(table[f"{case}/p0"]), alpha(jnp.float32(t / 64)), alpha(jnp.float32(s / 64)))
+        alpha_t, alpha_s = alpha(jnp.float32(t / 64)), alpha(jnp.float32(s / 64))
+        found = process.posterior(code_t, jnp.asarray(table[f"{case}/p0"]), alpha_t, alpha_s)
         np.testing.assert_allclose(found.one, table[f"{case}/posterior"], atol=1e-6)
