@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -14,16 +13,13 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from binlatent import config as config_lib
-from binlatent import prng
-from binlatent.diffusion import elbo
+from binlatent import prng, programs
 from binlatent.errors import UserError
-from binlatent.nets import binarize
 from binlatent.sampling import editing
-from binlatent.sampling.guidance import Guidance, bind, guide
+from binlatent.sampling.guidance import Guidance
 from binlatent.sampling.options import SamplingOptions
 from binlatent.sampling.sampler import Sampler
 from binlatent.train import sharding
-from binlatent.train.autoencoder import to_float
 from binlatent.train.checkpoint import checkpoint_steps, fingerprint, load_ema
 from binlatent.typing import Array, PyTree
 
@@ -43,66 +39,6 @@ class Trained:
     params: PyTree
     step: int
     about: dict[str, Any]
-
-
-@partial(jax.jit, static_argnames=("net",))
-def _encode(params, images, keys, *, net):
-    logits = net.apply({"params": params}, to_float(images), method="encode")
-    if keys is None:
-        return binarize.to_code(logits)
-    return binarize.bernoulli(logits, prng.uniform(keys, logits.shape[1:])) > 0.5
-
-
-@partial(jax.jit, static_argnames=("net",))
-def _decode(params, code, *, net):
-    return jnp.clip(net.apply({"params": params}, code, method="decode"), 0, 1)
-
-
-@partial(jax.jit, static_argnames=("net",))
-def _denoise(params, code, t, condition, *, net):
-    return net.apply({"params": params}, code, t, condition)
-
-
-@partial(
-    jax.jit, static_argnames=("net", "objective", "autoencoder", "sampler", "guidance", "clamp", "start", "trajectory")
-)
-def _generate(
-    params, autoencoder_params, keys, condition, weight, temperature, code, known,
-    *, net, objective, autoencoder, sampler, guidance, clamp, start, trajectory,
-):  # fmt: skip
-    """The whole of sampling in one compiled call: noise, the walk, decoding."""
-
-    def apply(z, t, c, keep):
-        return net.apply({"params": params}, z, t, c, keep)
-
-    denoise = bind(apply, condition) if guidance is None else guide(apply, condition, weight, guidance)
-    if sampler.posterior == "mixture":
-        denoise = _calibrated(denoise, objective)
-    if code is None:
-        begin = sampler.noise(keys, net.code_shape)
-    else:
-        begin = editing.noised(prng.fold(keys, sampler.steps), code, sampler.schedule(jnp.float32(start)))
-    held = None if known is None else editing.hold(code, known, clamp)
-    final = sampler(
-        denoise, keys, begin, start=start, temperature=temperature, clamp=held, trajectory=trajectory
-    )
-    final, states = final if trajectory else (final, None)
-    images = None
-    if autoencoder is not None:
-        images = jnp.clip(autoencoder.apply({"params": autoencoder_params}, final, method="decode"), 0, 1)
-    return images, final, states
-
-
-def _calibrated(denoise, objective):
-    return lambda z, t: objective.calibrate(denoise(z, t), t)
-
-
-@partial(jax.jit, static_argnames=("net", "objective", "steps"))
-def _negative_elbo(params, code, keys, condition, *, net, objective, steps):
-    def denoise(z, t):
-        return net.apply({"params": params}, z, t, condition)
-
-    return elbo.negative_elbo(_calibrated(denoise, objective), keys, code, schedule=objective.schedule, steps=steps)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -221,7 +157,7 @@ class Pipeline:
         keys = None if key is None else prng.per_example(key, len(images))
         parts = []
         for count, (batch, batch_keys) in self._batches(images, keys):
-            parts.append(np.asarray(_encode(trained.params, batch, batch_keys, net=trained.net))[:count])
+            parts.append(np.asarray(programs.encode(trained.params, batch, batch_keys, net=trained.net))[:count])
         return np.concatenate(parts)
 
     def _checked(self, images) -> np.ndarray:
@@ -244,7 +180,8 @@ class Pipeline:
         trained = self._autoencoder()
         codes = self._checked_codes(codes)
         parts = (
-            np.asarray(_decode(trained.params, batch, net=trained.net))[:count] for count, (batch,) in self._batches(codes)
+            np.asarray(programs.decode(trained.params, batch, net=trained.net))[:count]
+            for count, (batch,) in self._batches(codes)
         )
         return np.concatenate(list(parts))
 
@@ -332,7 +269,7 @@ class Pipeline:
         except ValueError as error:
             raise UserError(f"sampling options: {error}") from error
         for count, (batch_keys, batch_condition, code, held) in self._batches(keys, condition, codes, known):
-            images, final, states = _generate(
+            images, final, states = programs.generate(
                 prior.params, autoencoder and autoencoder.params, batch_keys, batch_condition,
                 jnp.float32(options.guidance), jnp.float32(options.temperature), code, held,
                 net=prior.net, objective=objective, autoencoder=autoencoder and autoencoder.net, sampler=sampler,
@@ -395,7 +332,7 @@ class Pipeline:
             raise UserError(f"t is {t}: times in [0, 1] are expected")
         label = None if label is None else np.atleast_1d(label)
         parts = [
-            np.asarray(_denoise(prior.params, code, at, condition, net=prior.net))[:count]
+            np.asarray(programs.denoise(prior.params, code, at, condition, net=prior.net))[:count]
             for count, (code, at, condition) in self._batches(codes, times, self._condition(label, len(codes)))
         ]
         return np.concatenate(parts)
@@ -414,7 +351,7 @@ class Pipeline:
         objective = config_lib.build_objective(self.config)
         parts = [
             np.asarray(
-                _negative_elbo(
+                programs.negative_elbo(
                     prior.params, code, batch_keys, condition, net=prior.net, objective=objective, steps=steps
                 )
             )[:, :count]
