@@ -1,0 +1,112 @@
+"""Kills a run at random moments, again and again, over both stages; it must end bit-equal to one that was left alone.
+
+    python -m tests.train.kill_often --kills 20 --folder /tmp/kill_often
+
+Takes some minutes, so it is a script and no test; `tests/train/test_loop.py` kills once a stage.
+"""
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from binlatent.data.manifest import Manifest
+from binlatent.train.checkpoint import checkpoint_steps
+from tests import tiny
+
+STEPS = 60
+CONFIG = f"""
+from tests import tiny
+
+def get_config():
+    c = tiny.config({{path!r}})
+    for training in (c.autoencoder_training, c.prior_training):
+        training.update(num_steps={STEPS}, log_every=1, checkpoint_every=2, evaluate_every={STEPS})
+    return c
+"""
+
+
+def start(folder: Path, workdir: Path) -> subprocess.Popen:
+    """The command line in a process; compiled programs are kept, so that a restart soon trains again."""
+    env = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    command = [sys.executable, "-m", "binlatent.cli", "run", "--config", folder / "config.py", "--workdir", workdir]
+    log = (folder / f"{workdir.name}.log").open("a")
+    return subprocess.Popen([*map(str, command)], env=env, stdout=log, stderr=log)
+
+
+def state(folder: Path) -> list[np.ndarray]:
+    """Every array of the last checkpoint."""
+    import orbax.checkpoint as ocp
+
+    path = folder / "checkpoints" / str(checkpoint_steps(folder / "checkpoints")[-1]) / "state"
+    with ocp.PyTreeCheckpointer() as reader:
+        tree = dict(reader.metadata(path).item_metadata.tree)
+        args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        return jax.tree.leaves(reader.restore(path, restore_args=args))
+
+
+def differences(a: Path, b: Path) -> list[str]:
+    """What is not equal in two finished work directories."""
+    found = []
+    for stage in ("autoencoder", "prior"):
+        pairs = list(zip(state(a / stage), state(b / stage), strict=True))
+        wrong = sum(not np.array_equal(x, y) for x, y in pairs)
+        print(f"{stage}: {len(pairs) - wrong} of {len(pairs)} arrays of step {STEPS} are bit-equal")
+        found += [stage] * bool(wrong)
+    shards = [{k: [s.sha256 for s in v] for k, v in Manifest.load(w / "codes").shards.items()} for w in (a, b)]
+    return found + ["codes"] * (shards[0] != shards[1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True)
+    (args.folder / "config.py").write_text(CONFIG.format(path=tiny.npz(args.folder)))
+
+    assert start(args.folder, args.folder / "alone").wait() == 0, "the run that is left alone failed"
+    began = time.monotonic()
+    assert start(args.folder, args.folder / "alone").wait() == 0
+    startup = time.monotonic() - began
+    began = time.monotonic()
+    again = start(args.folder, args.folder / "again")  # with what is compiled
+    assert again.wait() == 0
+    whole = time.monotonic() - began
+    print(f"alone: {whole:.0f} s, of which {startup:.0f} s to start and see that all is done", flush=True)
+
+    draw, kills, killed = random.Random(args.seed), 0, args.folder / "killed"
+    while kills < args.kills:
+        process = start(args.folder, killed)
+        try:
+            # from nothing at all to what a twentieth of the run takes beyond starting
+            status = process.wait(draw.uniform(0, startup + 2.5 * whole / args.kills))
+            assert status == 0, f"a resumed run failed with status {status}: see {args.folder}/killed.log"
+            print(f"finished after {kills} kills: too early for {args.kills}", flush=True)
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+            at = {s: max(checkpoint_steps(killed / s / "checkpoints"), default=0) for s in ("autoencoder", "prior")}
+            print(f"kill {kills}: checkpoints {at}", flush=True)
+    status = start(args.folder, killed).wait()
+    wrong = differences(args.folder / "alone", killed) if status == 0 else ["the last run failed"]
+    print(f"{kills} kills, all resumed; equal to the run left alone" if not wrong else f"DIFFERENT: {', '.join(wrong)}")
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()
