@@ -15,7 +15,7 @@ from binlatent import config as config_lib
 from binlatent import pictures
 from binlatent.data.codes import CodeSource, CodeWriter
 from binlatent.data.loader import eval_batches, train_batches
-from binlatent.data.manifest import CodeSpec, Manifest
+from binlatent.data.manifest import CodeSpec, Manifest, write_whole
 from binlatent.data.sources import Source, Splits, open_splits
 from binlatent.errors import UserError
 from binlatent.pipeline import Pipeline, Trained
@@ -82,7 +82,7 @@ class Experiment:
         if jax.process_index() == 0:
             try:
                 workdir.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(new, indent=1))
+                write_whole(path, json.dumps(new, indent=1))  # other processes may be reading it
             except OSError as error:
                 raise UserError(f"the work directory {workdir} cannot be written: {error}") from error
         return cls(workdir=workdir, config=config_lib.from_json(new))
