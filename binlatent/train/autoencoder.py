@@ -119,19 +119,6 @@ class AutoencoderStage:
     ) -> tuple[Array, dict[str, Array]]:
         return weighted_sum(self._enabled(names), values, step), {name: v.mean() for name, v in values.items()}
 
-    def _look(self, state: TrainState, images: Array, reconstruction: Array, keys: Array):
-        """The critic's comparison; zeros, at no cost, before the adversarial term starts."""
-        (term,) = self._enabled(("adversarial",))
-
-        def compare():
-            params = state.params["discriminator"]
-            return self.critic.compare(params, state.extra, images, reconstruction, prng.fold(keys, 1))
-
-        if term.start_step == 0:
-            return compare()
-        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(compare))
-        return jax.lax.cond(state.step >= term.start_step, compare, lambda: nothing)
-
     def gradients(self, state: TrainState, batch: PyTree, keys: Array, *, kernels=None, only_kernels=False) -> PyTree:
         """Losses and gradients of one (micro-)batch, in one pass back through the autoencoder.
 
@@ -167,7 +154,10 @@ class AutoencoderStage:
         gradients, statistics = {}, {}
 
         if self.critic is not None:
-            look = self._look(state, images, reconstruction, keys)
+            # Also before its start: convolutions under a `cond` cost a CPU more than this waste ever will.
+            look = self.critic.compare(
+                state.params["discriminator"], state.extra, images, reconstruction, prng.fold(keys, 1)
+            )
             (term,) = self._enabled(("adversarial",))
             factor, statistics = term.weight_at(step), look.statistics
             if self.critic.adversarial.adaptive:
