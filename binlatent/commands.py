@@ -192,7 +192,7 @@ def _evaluation(args):
 
 
 def evaluate(args) -> None:
-    from binlatent.evaluation import print_parts
+    from binlatent.evaluate.result import print_parts
     from binlatent.report import write_report
 
     evaluation, options = _evaluation(args)
@@ -232,7 +232,7 @@ def sweep(args) -> None:
 
 
 def train_features(args) -> None:
-    from binlatent.evaluation import train_features
+    from binlatent.feature_training import train_features
 
     train_features(args.workdir, num_steps=args.num_steps, batch_size=args.batch_size, seed=args.seed)
 

@@ -1,7 +1,6 @@
 """The evaluation of a work directory: which networks, which images, which parts, and where the numbers go."""
 
 import dataclasses
-import itertools
 import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -13,7 +12,7 @@ from etils import epath
 
 from binlatent import config as config_lib
 from binlatent import weights
-from binlatent.data.loader import eval_batches, train_batches
+from binlatent.data.loader import eval_batches
 from binlatent.data.sources import Splits
 from binlatent.errors import UserError
 from binlatent.evaluate.code import code
@@ -24,14 +23,11 @@ from binlatent.evaluate.reconstruction import reconstruction
 from binlatent.evaluate.reference import Reference, make_reference
 from binlatent.evaluate.result import Part, append_record, plain, read_parts, write_parts
 from binlatent.evaluate.statistics import CannotScore
-from binlatent.experiment import SPLIT_SEED, Experiment, versions
+from binlatent.experiment import Experiment, versions
 from binlatent.nets.classifier import FeatureClassifier
 from binlatent.pictures import to_uint8
 from binlatent.pipeline import Pipeline
 from binlatent.train.checkpoint import checkpoint_steps, fingerprint, load_ema
-from binlatent.train.features import FeatureStage
-from binlatent.train.loop import Training, train
-from binlatent.train.optimizer import Optimizer
 
 PARTS = ("reconstruction", "code", "likelihood", "generation")
 NEEDS = {"reconstruction": "autoencoder", "code": "autoencoder", "likelihood": "prior", "generation": "prior"}
@@ -350,55 +346,6 @@ def _network(experiment: Experiment, name: str) -> FeatureNetwork:
         _, params, about = load_ema(folder)
         return classifier_network(FeatureClassifier(num_classes=about["num_classes"]), params["classifier"])
     return user_network(name)
-
-
-def train_features(workdir: epath.PathLike, *, num_steps: int = 2000, batch_size: int = 128, seed: int = 0) -> None:
-    """Trains the classifier whose features serve where Inception's weights are not at hand, on the work directory's data;
-    or resumes it. It ends in `features/`.
-
-    Raises:
-      UserError: the data has no labels.
-    """
-    experiment = Experiment.open(workdir)
-    splits, data = experiment.splits(), config_lib.build_data(experiment.config)
-    if splits.num_classes < 2:
-        raise UserError(
-            f"a classifier needs labels of at least 2 classes; {splits.train!r} has {splits.num_classes}. "
-            "Use Inception's weights, or a function of your own: --features yours.py"
-        )
-    batch_size = min(batch_size, len(splits.train))
-    optimizer = Optimizer(learning_rate=1e-3, schedule="cosine", warmup_steps=min(100, num_steps // 10), weight_decay=0.05)
-    train(
-        FeatureStage(net=FeatureClassifier(num_classes=splits.num_classes), optimizer=optimizer, num_steps=num_steps),
-        name="features",
-        training=Training(num_steps=num_steps, batch_size=batch_size, evaluate_every=500, checkpoint_every=500),
-        train_batches=lambda step: train_batches(splits.train, data, seed=seed, batch_size=batch_size, start_step=step),
-        eval_batches=lambda: eval_batches(splits.validation, data, batch_size=batch_size),
-        mesh=config_lib.build_mesh(experiment.config),
-        seed=seed,
-        folder=experiment.workdir / "features",
-        about={
-            "stage": "features",
-            "seed": seed,
-            "batch_size": batch_size,
-            "data": splits.fingerprint,
-            "num_classes": splits.num_classes,
-            "split_seed": SPLIT_SEED,
-            "versions": versions(),
-        },
-    )
-
-
-def print_parts(parts: dict[str, Part], refused: dict[str, str]) -> None:
-    """The scores as lines of text, and what is missing with the reason."""
-    for name, part in parts.items():
-        print(f"{name} ({part.seconds:.1f} s)")
-        for score in part.scores:
-            error = "" if score.error is None else f" ± {score.error:.3g}"
-            print(f"  {score.name}: {score.value:.5g}{error} {score.unit}".rstrip())
-    missing = refused | dict(itertools.chain.from_iterable(part.refused.items() for part in parts.values()))
-    for name, reason in missing.items():
-        print(f"not scored: {name}: {reason}")
 
 
 def _bar(name: str, total: int):

@@ -1,6 +1,7 @@
 """What one part of an evaluation found, as JSON data: numbers, never without the settings that produced them."""
 
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -115,3 +116,15 @@ def append_record(folder: epath.PathLike, step: int, part: Part) -> None:
     before = path.read_text() if path.exists() else ""
     record = {"step": step} | {f"evaluation/{score.key}": plain(score.value) for score in part.scores}
     path.write_text(before + json.dumps(record) + "\n")
+
+
+def print_parts(parts: dict[str, Part], refused: dict[str, str]) -> None:
+    """The scores as lines of text, and what is missing with the reason."""
+    for name, part in parts.items():
+        print(f"{name} ({part.seconds:.1f} s)")
+        for score in part.scores:
+            error = "" if score.error is None else f" ± {score.error:.3g}"
+            print(f"  {score.name}: {score.value:.5g}{error} {score.unit}".rstrip())
+    missing = refused | dict(itertools.chain.from_iterable(part.refused.items() for part in parts.values()))
+    for name, reason in missing.items():
+        print(f"not scored: {name}: {reason}")
