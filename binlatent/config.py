@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")}
 
 
-def load(config: str, overrides: list[str] = ()) -> ConfigDict:
+def load(config: str, overrides: Sequence[str] = ()) -> ConfigDict:
     """A config by path, by a shipped name, or of another work directory, with overrides `section.key=value`.
 
     `name:argument` gives the argument to its `get_config`, as `image_folder:128`.
@@ -123,7 +123,7 @@ def load(config: str, overrides: list[str] = ()) -> ConfigDict:
     return override(loaded, overrides)
 
 
-def override(config: ConfigDict, overrides: list[str]) -> ConfigDict:
+def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     """The config with `section.key=value` replaced; values are Python literals, anything else is a string.
 
     Raises:

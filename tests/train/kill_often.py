@@ -88,25 +88,28 @@ def main() -> None:
     if wrong := differences(args.folder / "alone", args.folder / "again"):
         sys.exit(f"two runs that were left alone differ: {', '.join(wrong)}")
 
-    draw, kills, killed = random.Random(args.seed), 0, args.folder / "killed"
-    while kills < args.kills:
-        process = start(args.folder, killed)
-        try:
-            # from nothing at all to what a twentieth of the run takes beyond starting
-            status = process.wait(draw.uniform(0, startup + 2.5 * whole / args.kills))
-            assert status == 0, f"a resumed run failed with status {status}: see {args.folder}/killed.log"
-            print(f"finished after {kills} kills: too early for {args.kills}", flush=True)
-            break
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            kills += 1
-            at = {s: max(checkpoint_steps(killed / s / "checkpoints"), default=0) for s in ("autoencoder", "prior")}
-            print(f"kill {kills}: checkpoints {at}", flush=True)
-    status = start(args.folder, killed).wait()
-    wrong = differences(args.folder / "alone", killed) if status == 0 else ["the last run failed"]
-    print(f"{kills} kills, all resumed; equal to the run left alone" if not wrong else f"DIFFERENT: {', '.join(wrong)}")
-    sys.exit(bool(wrong))
+    draw, kills, rounds, wrong = random.Random(args.seed), 0, 0, []
+    while kills < args.kills and not wrong:  # a run may end before it was killed often enough: then another one begins
+        killed, ended = args.folder / f"killed{rounds}", False
+        while kills < args.kills and not ended:
+            process = start(args.folder, killed)
+            try:
+                # from nothing at all to what a twentieth of the run takes beyond starting
+                status = process.wait(draw.uniform(0, startup + 2.5 * whole / 20))
+                ended = status == 0
+                assert ended, f"a resumed run failed with status {status}: see {args.folder}/{killed.name}.log"
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                kills += 1
+                at = {s: max(checkpoint_steps(killed / s / "checkpoints"), default=0) for s in ("autoencoder", "prior")}
+                print(f"kill {kills}: checkpoints {at}", flush=True)
+        rounds += 1
+        assert start(args.folder, killed).wait() == 0, f"the last run failed: see {args.folder}/{killed.name}.log"
+        wrong = differences(args.folder / "alone", killed)
+    if wrong:
+        sys.exit(f"DIFFERENT from the run left alone: {', '.join(wrong)}")
+    print(f"{kills} kills in {rounds} runs: all resumed and ended equal to the run left alone")
 
 
 if __name__ == "__main__":

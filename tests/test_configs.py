@@ -1,0 +1,66 @@
+"""Every shipped config, without its data: what it costs, and that it compiles for eight devices."""
+
+from pathlib import Path
+
+import jax
+import pytest
+
+from binlatent import config as config_lib
+from binlatent import plan
+
+DOCS = Path(__file__).parents[1] / "docs/configs.md"
+BITS = {
+    "digits": 128,
+    "cifar10": 2048,
+    "lsun_churches_256": 8192,
+    "lsun_bedrooms_256": 8192,
+    "ffhq_256": 8192,
+    "ffhq_1024": 65536,
+    "celebahq_1024": 65536,
+    "imagenet_256": 16384,
+    "text_256": 16384,
+}
+CONFIGS = sorted(config_lib.shipped())
+
+
+def data(name):
+    return {"num_classes": plan.CLASSES.get(name, 0), "condition_shape": plan.CONDITIONS.get(name, ())}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_prior_is_what_its_config_says(name):
+    config = config_lib.load(name)
+    mesh = config_lib.build_mesh(config)
+    row = plan.plan(config, "prior", mesh, **data(name))
+    assert row.bits == BITS.get(name, row.bits)
+    shards = mesh.shape["fsdp"]
+    # parameters, two moments and an average, four bytes each; small arrays are on every device
+    assert 16 * row.parameters / shards <= row.state_bytes < 1.02 * 16 * row.parameters / shards + 2**20
+    # forward and backward take about 6 operations a parameter and token, and attention some more
+    y, x, _ = config_lib.build_autoencoder(config).code_shape
+    assert 4.5 < row.flops / (row.parameters * row.batch_size * y * x) < 12
+    assert config.autoencoder_training.batch_size % jax.device_count() == 0
+    assert f"| `{name}` | prior | {row.bits:,} | {row.parameters / 1e6:.1f} M |" in DOCS.read_text(), (
+        "docs/configs.md is not of these configs: run `binlatent plan --compile --out docs/configs.md`"
+    )
+
+
+def test_lengths_of_runs_are_whole_epochs_apart():
+    """A warm-up ends, and the discriminator starts, well before the run does."""
+    for name in CONFIGS:
+        config = config_lib.load(name)
+        for stage in ("autoencoder", "prior"):
+            assert 5 * config[f"{stage}_optimizer"].warmup_steps < config[f"{stage}_training"].num_steps
+        assert 4 * config.autoencoder_loss.adversarial.start_step < config.autoencoder_training.num_steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONFIGS)
+def test_training_and_sampling_compile_for_eight_devices(name):
+    config = config_lib.load(name)
+    mesh = config_lib.build_mesh(config)
+    for stage in ("autoencoder", "prior"):
+        row = plan.plan(config, stage, mesh, compiled=True, **data(name))
+        assert row.temporary_bytes > 0
+    sample, shapes, shardings = plan.sampling(config, mesh, batch_size=8, **data(name))
+    jax.jit(sample, in_shardings=shardings).lower(*shapes).compile()
