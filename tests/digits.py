@@ -47,7 +47,9 @@ def _flat(images: np.ndarray) -> np.ndarray:
 
 def nearest(images: np.ndarray, others: np.ndarray) -> float:
     """The median distance from an image to the nearest of the others."""
-    return float(np.median(np.sqrt(((images[:, None] - others[None]) ** 2).sum(-1)).min(1)))
+    from scipy.spatial.distance import cdist
+
+    return float(np.median(cdist(images, others).min(1)))
 
 
 def score(experiment: Experiment, model: Pipeline, num: int = 1000, seed: int = 7, **options) -> dict[str, float]:
