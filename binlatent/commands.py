@@ -12,7 +12,7 @@ def run(args) -> None:
 
 
 def train(args) -> None:
-    profile = tuple(int(step) for step in args.profile.split(":")) if args.profile else None
+    profile = _steps(args.profile) if args.profile else None
     _experiment(args).train(args.stage, init_from=args.init_from, profile=profile)
 
 
@@ -258,6 +258,16 @@ def _experiment(args):
             return experiment
         return Experiment.open(args.workdir, config_lib.override(experiment.config, args.overrides))
     return Experiment.open(args.workdir, config_lib.load(args.config, args.overrides))
+
+
+def _steps(text: str) -> tuple[int, int]:
+    """`FIRST:LAST` as two steps."""
+    from binlatent.errors import UserError
+
+    first, _, last = text.partition(":")
+    if not (first.isdigit() and last.isdigit() and int(first) <= int(last)):
+        raise UserError(f"--profile {text}: FIRST:LAST is expected, two steps, as 100:110")
+    return int(first), int(last)
 
 
 def _start_distributed(args) -> None:

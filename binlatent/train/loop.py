@@ -256,6 +256,8 @@ def train(
         checkpoints.wait()
         return state
     finally:
+        if tracing:  # the run ended before the last of the steps to trace
+            jax.profiler.stop_trace()
         watchdog.close()
         stop.close()
         progress.close()

@@ -35,7 +35,7 @@ cli.main(sys.argv[1:])
 """
 
 
-def command(folder, program, **numbers):
+def command(folder, program, more=(), **numbers):
     """Trains the tiny autoencoder with a program; `numbers` are of its training section."""
     config = folder / "tiny_config.py"
     config.write_text(f"from tests import tiny\ndef get_config():\n    return tiny.config({tiny.npz(folder)!r})\n")
@@ -43,7 +43,7 @@ def command(folder, program, **numbers):
     args += [f"--config.autoencoder_training.{name}={value}" for name, value in numbers.items()]
     env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [sys.executable, *program, *map(str, args)],
+        [sys.executable, *program, *map(str, args), *more],
         cwd=ROOT,
         env=env,
         text=True,
@@ -81,3 +81,15 @@ def test_a_full_disk_is_said_and_the_last_good_checkpoint_stays(tmp_path):
     assert process.returncode == 0, error[-2000:]
     assert [r["step"] for r in read_records(tmp_path / "run/autoencoder") if "train/loss" in r] == [2, 4, 6]
     assert max(checkpoint_steps(tmp_path / "run/autoencoder/checkpoints")) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", ["1:2", "2:99"])
+def test_chosen_steps_are_traced(tmp_path, steps):
+    """The second trace is cut short by the end of the run, and is written all the same."""
+    numbers = {"num_steps": 4, "checkpoint_every": 4, "evaluate_every": 4}
+    process = command(tmp_path, ["-m", "binlatent.cli"], ["--profile", steps], **numbers)
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error[-2000:]
+    (trace,) = (tmp_path / "run/autoencoder/profile").rglob("*.xplane.pb")
+    assert trace.stat().st_size > 1000
