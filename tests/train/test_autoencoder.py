@@ -28,7 +28,7 @@ jit = functools.partial(
 )
 
 NET = BinaryAutoencoder(
-    resolution=16, channels=8, channel_multipliers=(1, 1), res_blocks=1, attention_resolutions=(), code_bits=5,
+    resolution=16, stem=2, channels=8, channel_multipliers=(1,), res_blocks=1, attention_resolutions=(), code_bits=5,
     embedding_width=8,
 )  # fmt: skip
 AUGMENTATION = Augmentation(color=0.5, translation=0.125, cutout=0.25)
@@ -45,7 +45,7 @@ def stage_of(*, terms=(), adversarial=None, start_step=0, disc=None, augmentatio
         critic=None
         if adversarial is None
         else Critic(
-            net=disc or PatchGAN(channels=8, layers=2),
+            net=disc or PatchGAN(channels=8, layers=1),
             adversarial=adversarial,
             augmentation=augmentation,
             optimizer=Optimizer(learning_rate=1e-3, weight_decay=0.1),
@@ -194,7 +194,7 @@ def test_each_network_learns_from_its_own_loss_only():
 
 
 @pytest.mark.parametrize(
-    "disc", [PatchGAN(channels=8, layers=2, norm="spectral"), PatchDiscriminator(channels=8, layers=2)]
+    "disc", [PatchGAN(channels=8, layers=1, norm="spectral"), PatchDiscriminator(channels=8, layers=1)]
 )
 def test_the_discriminator_waits_for_its_start(disc):
     stage = stage_of(adversarial=Adversarial(lecam_weight=0.1), start_step=STEP + 1, disc=disc)
@@ -219,7 +219,7 @@ def test_micro_batches_and_devices_change_nothing(norm):
     def run(micro_batches, devices):
         stage = stage_of(
             adversarial=Adversarial(max_adaptive_weight=1e4, lecam_weight=0.1), micro_batches=micro_batches,
-            disc=PatchGAN(channels=8, layers=2, norm=norm),
+            disc=PatchGAN(channels=8, layers=1, norm=norm),
         )  # fmt: skip
         mesh = sharding.MeshShape(data=-1).build(jax.devices()[:devices])
         state = jax.device_put(state_of(stage), sharding.replicated(mesh))
