@@ -74,7 +74,7 @@ def config_of(arm: str, bits: int, args) -> list[str]:
     for stage, steps in (("autoencoder", args.steps), ("prior", args.prior_steps)):
         values |= {
             f"{stage}_training.num_steps": steps, f"{stage}_training.batch_size": 32,
-            f"{stage}_training.evaluate_every": steps, f"{stage}_training.checkpoint_every": steps,
+            f"{stage}_training.evaluate_every": steps, f"{stage}_training.checkpoint_every": 200,
         }  # fmt: skip
     return [f"{key}={value}" for key, value in values.items()]
 

@@ -326,3 +326,17 @@ def test_dying_bits_are_said_at_the_next_evaluation(tmp_path, capsys):
     assert any("bits are dead" in line or "repeat another" in line for line in said)
     assert record["validation/dead_bits"] + record["validation/repeated_bits"] >= 1
     assert record["validation/warnings"] >= 1
+
+
+def test_bf16_networks_keep_float32_losses_and_gradients():
+    exact = stage_of(adversarial=Adversarial(max_adaptive_weight=1e4))
+    rough = dataclasses.replace(
+        exact,
+        net=dataclasses.replace(NET, dtype=jnp.bfloat16),
+        critic=dataclasses.replace(exact.critic, net=PatchGAN(channels=8, layers=1, dtype=jnp.bfloat16)),
+    )
+    state = state_of(exact)
+    a, b = (jit(lambda state, s=s: s.gradients(state, batch_of(), keys_of()))(state) for s in (exact, rough))
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(b))
+    for name, value in a["values"].items():
+        np.testing.assert_allclose(b["values"][name], value, rtol=0.1, atol=0.01, err_msg=name)
