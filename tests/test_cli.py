@@ -117,8 +117,7 @@ def test_another_config_is_refused(tmp_path, trained, capsys):
 def test_halves_that_do_not_belong_together_are_refused(tmp_path, trained, capsys):
     """The autoencoder is trained on after the codes were made: its prior and its codes mean nothing to it any more."""
     workdir = shutil.copytree(trained, tmp_path / "copy")
-    longer = [f"--config={workdir / 'config.json'}", "--config.autoencoder_training.num_steps=8"]
-    main(["train", "--stage", "autoencoder", "--workdir", str(workdir), *longer])
+    main(["train", "--stage", "autoencoder", "--workdir", str(workdir), "--config.autoencoder_training.num_steps=8"])
     assert "trained on codes of autoencoder" in fails(capsys, "sample", "--workdir", workdir)
-    longer = [f"--config={workdir / 'config.json'}", "--config.prior_training.num_steps=8"]
-    assert "run `binlatent encode` again" in fails(capsys, "train", "--stage", "prior", "--workdir", workdir, *longer)
+    longer = "--config.prior_training.num_steps=8"
+    assert "run `binlatent encode` again" in fails(capsys, "train", "--stage", "prior", "--workdir", workdir, longer)
