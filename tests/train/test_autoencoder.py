@@ -268,6 +268,19 @@ def test_terms_without_what_they_need_are_refused(terms, critic, message):
         AutoencoderStage(net=NET, terms=terms, optimizer=Optimizer(learning_rate=1e-3), num_steps=1, critic=critic)
 
 
+@pytest.mark.parametrize(("field", "value"), [("image_channels", 4), ("resolution", 8)])
+def test_images_that_no_perceptual_network_takes_are_refused(field, value):
+    net = dataclasses.replace(NET, **{field: value})
+    with pytest.raises(ValueError, match=str(value)):
+        AutoencoderStage(
+            net=net,
+            terms=(Term(name="lpips"),),
+            optimizer=Optimizer(learning_rate=1e-3),
+            num_steps=1,
+            frozen={"lpips": {}},
+        )
+
+
 def test_perceptual_terms_read_frozen_weights_and_grey_images():
     from binlatent.nets.vgg import LPIPS
 
