@@ -189,7 +189,7 @@ def main(argv: list[str] | None = None) -> None:
         _leave_others(args, error, 2)
         commands.fail(f"{error}; checkpoints are kept, run the same command again to resume")
     except Exception as error:
-        from binlatent.train.loop import Preempted
+        from binlatent.train.preemption import Preempted
 
         if not isinstance(error, Preempted):
             _leave_others(args, error, 1)

@@ -183,6 +183,18 @@ def from_json(values: dict[str, Any]) -> ConfigDict:
     return ConfigDict(plain(values)).lock()
 
 
+def complete(values: dict[str, Any]) -> dict[str, Any]:
+    """A JSON config with the keys that came after it was written, at their defaults: they leave a run as it was."""
+
+    def merge(default, value):
+        sections = isinstance(default, dict) and isinstance(value, dict)
+        if not sections or default.get("architecture") != value.get("architecture"):  # another network has other keys
+            return value
+        return {k: merge(default.get(k), value[k]) if k in value else default[k] for k in default | value}
+
+    return merge(to_json(defaults()), values)
+
+
 def compare(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
     """Keys whose values differ between two JSON configs, with both values."""
     different = {}
@@ -197,7 +209,7 @@ def compare(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[
 
 def read(path: epath.PathLike) -> ConfigDict:
     """The config of a work directory's `config.json`."""
-    return from_json(json.loads(epath.Path(path).read_text()))
+    return from_json(complete(json.loads(epath.Path(path).read_text())))
 
 
 def _build(section: str, make, config: Mapping[str, Any] | ConfigDict, **derived):

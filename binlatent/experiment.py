@@ -29,7 +29,7 @@ STAGES = ("autoencoder", "prior")
 # Keys that may change between two runs in one work directory: they do not change what has been learned so far.
 MUTABLE = re.compile(
     r"sampling\.|mesh\.|data\.(workers|path)$"
-    r"|.*_training\.(num_steps|micro_batches|log_every|evaluate_\w+|checkpoint_every|keep_\w+|on_nonfinite)$"
+    r"|.*_training\.(num_steps|steps_per_call|micro_batches|log_every|evaluate_\w+|checkpoint_every|keep_\w+|on_nonfinite)$"
 )
 # The split of the data into training and validation is the same for every seed, so that runs can be compared.
 SPLIT_SEED = 0
@@ -70,7 +70,7 @@ class Experiment:
         config_lib.check(config)
         new = config_lib.to_json(config)
         if path.exists():
-            different = config_lib.compare(json.loads(path.read_text()), new)
+            different = config_lib.compare(config_lib.to_json(config_lib.read(path)), new)
             fixed = {key: values for key, values in different.items() if not MUTABLE.match(key)}
             if fixed:
                 lines = [f"  {key}: {old!r} there, {given!r} asked for" for key, (old, given) in fixed.items()]

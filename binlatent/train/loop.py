@@ -7,7 +7,6 @@ The order of a step is fixed: evaluate, save, take a batch, step. Evaluation and
 import collections
 import dataclasses
 import itertools
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, runtime_checkable
@@ -22,6 +21,8 @@ from binlatent.errors import UserError
 from binlatent.train import metrics as metrics_lib
 from binlatent.train import sharding, throughput
 from binlatent.train.checkpoint import Checkpoints
+from binlatent.train.preemption import Preempted, StopRequest
+from binlatent.train.progress import Progress
 from binlatent.train.state import TrainState
 from binlatent.train.watchdog import Watchdog
 from binlatent.typing import Array, PRNGKey, PyTree
@@ -36,6 +37,8 @@ class Training:
     Attributes:
       num_steps: optimizer steps.
       batch_size: examples of a step, over all devices and processes.
+      steps_per_call: steps of one call of the compiled program, which saves the host's time where steps are short; it
+        must divide the number of steps and of those between evaluations and checkpoints.
       micro_batches: the batch is taken in so many parts, to save memory; the result is the same.
       log_every, evaluate_every, checkpoint_every: in steps; all of them happen at the last step too.
       evaluate_batches: batches of one evaluation; 0 for the whole validation set.
@@ -49,6 +52,7 @@ class Training:
 
     num_steps: int
     batch_size: int
+    steps_per_call: int = 1
     micro_batches: int = 1
     log_every: int = 50
     evaluate_every: int = 1000
@@ -59,9 +63,15 @@ class Training:
     on_nonfinite: str = "stop"
 
     def __post_init__(self):
-        for name in ("num_steps", "batch_size", "micro_batches", "log_every", "evaluate_every", "checkpoint_every"):
+        several = ("num_steps", "evaluate_every", "checkpoint_every")
+        for name in (*several, "batch_size", "steps_per_call", "micro_batches", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: at least 1 is expected")
+        for name in several:
+            if getattr(self, name) % self.steps_per_call:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}: a multiple of steps_per_call {self.steps_per_call} is expected"
+                )
         if self.on_nonfinite not in ON_NONFINITE:
             raise ValueError(f"on_nonfinite is {self.on_nonfinite!r}: one of {', '.join(ON_NONFINITE)} is expected")
 
@@ -99,10 +109,6 @@ class Hooks:
     warnings: Callable[[dict[str, Any]], list[str]] | None = None
     initial: Callable[[TrainState], TrainState] | None = None
     profile: tuple[int, int] | None = None
-
-
-class Preempted(Exception):
-    """The run was asked to end; its state is saved."""
 
 
 def train(
@@ -159,7 +165,12 @@ def train(
                     f"{name}: the checkpoint in {folder} was made with {what} {saved[what]}, this run asks for "
                     f"{about[what]}: data order and noise would not continue. Use the same {what} or another work directory."
                 )
-    start = int(state.step)
+    start, per_call = int(state.step), training.steps_per_call
+    if start % per_call:
+        raise UserError(
+            f"{name}: the checkpoint in {folder} is of step {start}, which is no multiple of steps_per_call {per_call}; "
+            "go on with a number that divides it"
+        )
     if start >= training.num_steps:
         checkpoints.close()
         return state
@@ -171,9 +182,17 @@ def train(
     def with_weights(frozen) -> Stage:
         return dataclasses.replace(stage, frozen=frozen) if frozen else stage
 
-    train_step = jax.jit(
-        lambda state, batch, frozen: with_weights(frozen).train_step(state, batch, prng.stream(key, "train", state.step)),
-        in_shardings=(shardings, batch_sharding, same),
+    def train_steps(state, batches, frozen):
+        """The steps of one call; batches and metrics have a leading axis of steps."""
+
+        def step(state, batch):
+            return with_weights(frozen).train_step(state, batch, prng.stream(key, "train", state.step))
+
+        return jax.lax.scan(step, state, batches, unroll=training.steps_per_call == 1)  # one step makes no loop
+
+    train_steps = jax.jit(
+        train_steps,
+        in_shardings=(shardings, sharding.batch_sharding(mesh, steps=True), same),
         out_shardings=(shardings, same),
         donate_argnums=0,
     )
@@ -185,21 +204,26 @@ def train(
         out_shardings=same,
     )
     writer = metrics_lib.MetricWriter(folder, start)
-    progress = _Progress(name, start, training)
-    stop = _StopRequest(checkpoints)
-    batches = _prefetch((sharding.to_mesh(b, mesh) for b in train_batches(start)), 2)
+    progress = Progress(name, start, training.num_steps)
+    stop = StopRequest(checkpoints)
+    batches = _prefetch((sharding.to_mesh(b, mesh, steps=True) for b in _stacked(train_batches(start), per_call)), 2)
     window = throughput.Window(training.batch_size, _flops(stage, abstract, batch_spec))
     watchdog = Watchdog(name)
     pending, tracing = None, False
 
-    def finish(step, values):
-        """Reads the metrics of a finished step: one step late, so that the device never waits for the host."""
-        values = {k: float(v) for k, v in jax.device_get(values).items()}
+    def finish(step, stacked):
+        """Reads the metrics of a finished call: one call late, so that the device never waits for the host."""
+        stacked = jax.device_get(stacked)
+        for i in range(per_call):
+            finish_step(step - per_call + 1 + i, {k: float(v[i]) for k, v in stacked.items()})
+
+    def finish_step(step, values):
         if not values["finite"] and training.on_nonfinite == "stop":
-            checkpoints.save(step, state, about)
+            at = int(state.step)
+            checkpoints.save(at, state, about)
             checkpoints.wait()
             raise UserError(
-                f"{name}: the loss or its gradient is not finite at step {step} (loss {values['loss']}). The state before "
+                f"{name}: the loss or its gradient is not finite at step {step} (loss {values['loss']}). The state without "
                 f"that step is saved in {checkpoints.folder}. Lower the learning rate, or set on_nonfinite to 'skip'."
             )
         window.add(values)
@@ -209,7 +233,7 @@ def train(
             progress.show(step, record)
 
     try:
-        for step in range(start, training.num_steps + 1):
+        for step in range(start, training.num_steps + 1, per_call):
             last = step == training.num_steps
             if pending is not None and (last or step % training.evaluate_every == 0 or step % training.checkpoint_every == 0):
                 finish(*pending)
@@ -237,22 +261,22 @@ def train(
                 checkpoints.wait()
                 raise Preempted(f"{name}: stopped at step {step} as asked; its state is saved, run again to resume")
 
-            if hooks.profile and step == hooks.profile[0]:
+            if hooks.profile and step <= hooks.profile[0] < step + per_call:
                 jax.profiler.start_trace(str(folder / "profile"))
                 tracing = True
             watchdog.beat(step)
             waited = time.perf_counter()
             batch = next(batches)
             window.waited += time.perf_counter() - waited
-            state, values = train_step(state, batch, frozen)
-            if tracing and step >= hooks.profile[1]:
+            state, values = train_steps(state, batch, frozen)
+            if tracing and step + per_call > hooks.profile[1]:
                 jax.block_until_ready(state)
                 jax.profiler.stop_trace()
                 tracing = False
             if pending is not None:
                 finish(*pending)
-            pending = (step + 1, values)
-            progress.move(step + 1)
+            pending = (step + per_call, values)
+            progress.move(step + per_call)
         checkpoints.wait()
         return state
     finally:
@@ -283,65 +307,15 @@ def _flops(stage: Stage, abstract: TrainState, batch_spec: PyTree) -> int | None
     return throughput.step_flops(stage, abstract, batch_spec)
 
 
+def _stacked(batches: Iterator[PyTree], num: int) -> Iterator[PyTree]:
+    """Batches in groups of `num`, along a new leading axis."""
+    while group := list(itertools.islice(batches, num)):
+        yield jax.tree.map(lambda *x: x[0][None] if num == 1 else np.stack(x), *group)
+
+
 def _prefetch(items: Iterator, size: int) -> Iterator:
     """Keeps `size` batches on their way to the devices while the current one is used."""
     queue = collections.deque(itertools.islice(items, size))
     while queue:
         yield queue.popleft()
         queue.extend(itertools.islice(items, 1))
-
-
-class _Progress:
-    """A progress bar with rate and time left, on process 0."""
-
-    def __init__(self, name: str, start: int, training: Training):
-        import tqdm
-
-        self._bar = tqdm.tqdm(
-            total=training.num_steps, initial=start, desc=name, unit="step", dynamic_ncols=True, mininterval=1.0,
-            disable=jax.process_index() != 0,
-        )  # fmt: skip
-
-    def move(self, step: int) -> None:
-        self._bar.update(step - self._bar.n)
-
-    def show(self, step: int, values: dict[str, float]) -> None:
-        self._bar.set_postfix_str(f"loss {values['loss']:.4f}", refresh=False)
-
-    def say(self, step: int, values: dict[str, Any], warnings: list[str]) -> None:
-        scalars = (f"{name} {value:.4g}" for name, value in values.items() if not isinstance(value, list))
-        if not self._bar.disable:
-            self._bar.write(f"step {step}: " + ", ".join(scalars))
-            for warning in warnings:
-                self._bar.write(f"warning: {warning}")
-
-    def close(self) -> None:
-        self._bar.close()
-
-
-class _StopRequest:
-    """Whether the run has been asked to end: SIGTERM on one process, the cluster's notice on many.
-
-    Under `jax.distributed` the runtime catches SIGTERM itself and tells every process the same step.
-    """
-
-    def __init__(self, checkpoints: Checkpoints):
-        self._checkpoints = checkpoints
-        self._distributed = jax.distributed.is_initialized()
-        self._asked = False
-        self._previous = None
-        if not self._distributed:
-            try:
-                self._previous = signal.signal(signal.SIGTERM, self._ask)
-            except ValueError:  # not the main thread (a notebook's worker): there is nothing to catch
-                self._previous = None
-
-    def _ask(self, *_):
-        self._asked = True
-
-    def asked(self, step: int) -> bool:
-        return self._checkpoints.reached_preemption(step) if self._distributed else self._asked
-
-    def close(self) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)

@@ -87,9 +87,9 @@ def state_shardings(abstract: PyTree, mesh: Mesh, rules=TENSOR_RULES) -> PyTree:
     )
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Of an array with a leading axis of examples."""
-    return NamedSharding(mesh, BATCH)
+def batch_sharding(mesh: Mesh, *, steps: bool = False) -> NamedSharding:
+    """Of an array with a leading axis of examples, or with one of steps before it."""
+    return NamedSharding(mesh, PartitionSpec(None, *BATCH) if steps else BATCH)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -106,9 +106,9 @@ def check_batch_size(batch_size: int, mesh: Mesh, micro_batches: int = 1) -> Non
         )
 
 
-def to_mesh(batch: PyTree, mesh: Mesh) -> PyTree:
-    """Puts this process's rows of a batch on the mesh; the transfer runs behind the program."""
-    sharding = batch_sharding(mesh)
+def to_mesh(batch: PyTree, mesh: Mesh, *, steps: bool = False) -> PyTree:
+    """Puts this process's rows of a batch (of `steps` batches) on the mesh; the transfer runs behind the program."""
+    sharding = batch_sharding(mesh, steps=steps)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
 
 

@@ -107,6 +107,41 @@ def test_more_steps_go_on_from_the_last_checkpoint(tmp_path):
     assert_equal(state_of(tmp_path / "a", "autoencoder"), state_of(tmp_path / "b", "autoencoder"))
 
 
+def test_several_steps_a_call_equal_one(tmp_path):
+    path = tiny.npz(tmp_path)
+    one = tiny.config(path)
+    several = tiny.config(path, autoencoder_training__steps_per_call=2, autoencoder_training__evaluate_every=2)
+    for name, config in (("one", one), ("several", several)):
+        Experiment.open(tmp_path / name, config).train("autoencoder")
+    records = [{r["step"]: r["train/loss"] for r in read_records(tmp_path / n / "autoencoder") if "train/loss" in r}
+               for n in ("one", "several")]  # fmt: skip
+    assert records[0].keys() == records[1].keys() == {2, 4, 6}
+    np.testing.assert_allclose(list(records[0].values()), list(records[1].values()), atol=1e-6)
+    for (name, x), (_, y) in zip(*(state_of(tmp_path / n, "autoencoder")[1] for n in ("one", "several")), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-4, err_msg=str(name))
+    other = tiny.config(path, autoencoder_training__num_steps=8, autoencoder_training__steps_per_call=4,
+                        autoencoder_training__evaluate_every=4, autoencoder_training__checkpoint_every=4)  # fmt: skip
+    with pytest.raises(UserError, match="is of step 6, which is no multiple of steps_per_call 4"):
+        Experiment.open(tmp_path / "several", other).train("autoencoder")
+    with pytest.raises(UserError, match="evaluate_every is 3: a multiple of steps_per_call 2 is expected"):
+        Experiment.open(tmp_path / "c", tiny.config(path, autoencoder_training__steps_per_call=2))
+
+
+def test_a_work_directory_of_before_a_key_was_there_opens(tmp_path):
+    config = tiny.config(tiny.npz(tmp_path))
+    Experiment.open(tmp_path / "run", config)
+    path = tmp_path / "run" / "config.json"
+    values = json.loads(path.read_text())
+    del values["prior"]["remat"], values["codes"]
+    path.write_text(json.dumps(values))
+    assert config_lib.to_json(Experiment.open(tmp_path / "run").config) == config_lib.to_json(config)
+    Experiment.open(tmp_path / "run", config)
+    path.write_text(json.dumps(values))
+    config.prior.remat = "full"
+    with pytest.raises(UserError, match="remat: 'none' there, 'full' asked for"):
+        Experiment.open(tmp_path / "run", config)
+
+
 def test_a_nonfinite_loss_stops_with_the_state_kept(tmp_path):
     config = tiny.config(tiny.npz(tmp_path), autoencoder_optimizer__learning_rate=1e30, autoencoder_optimizer__clip_norm=0.0)
     with pytest.raises(UserError, match="not finite at step"):

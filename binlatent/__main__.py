@@ -1,0 +1,5 @@
+"""`python -m binlatent` is `binlatent`."""
+
+from binlatent.cli import main
+
+main()
