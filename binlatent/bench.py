@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from binlatent import config as config_lib
 from binlatent import plan
 from binlatent.errors import UserError
+from binlatent.nets.layout import on_mesh
 from binlatent.train import sharding
 from binlatent.train.throughput import count_flops, peak_flops, step_flops
 from binlatent.typing import PyTree
@@ -90,7 +91,7 @@ def _sampling(config: ConfigDict, steps: int, mesh: Mesh, batch_size: int, secon
 
     def prepare(size):
         function, shapes, shardings = plan.sampling(config, mesh, batch_size=size, **data)
-        return function, shapes, shardings, jax.jit(function, in_shardings=shardings).lower(*shapes).compile()
+        return function, shapes, shardings, jax.jit(on_mesh(function, mesh), in_shardings=shardings).lower(*shapes).compile()
 
     size, (function, shapes, shardings, sample) = _fitting(prepare, lambda prepared: prepared[3], mesh, batch_size)
     params, _, condition = shapes

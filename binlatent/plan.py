@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from binlatent import config as config_lib
+from binlatent.nets.layout import on_mesh
 from binlatent.nets.resnet import ResNet50
 from binlatent.nets.vgg import LPIPS
 from binlatent.sampling.guidance import bind, guide
@@ -133,7 +134,7 @@ def compile_step(stage, state: PyTree, batch: PyTree, mesh: Mesh):
         return made.train_step(state, batch, jax.random.fold_in(jax.random.key(0), state.step))
 
     jitted = jax.jit(
-        step,
+        on_mesh(step, mesh),
         in_shardings=(shardings, sharding.batch_sharding(mesh), same),
         out_shardings=(shardings, same),
         donate_argnums=0,

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from binlatent.bits import signs
+from binlatent.nets.layout import by_example
 from binlatent.typing import Array, Bool, Float
 
 DType = jax.typing.DTypeLike
@@ -71,23 +72,26 @@ class Block(nn.Module):
         def gated(x, gate):
             return (x.reshape(b, -1, d) * gate).reshape(-1, d)
 
-        def heads(x):
-            return x.reshape(b, -1, self.heads, d // self.heads)
+        def heads(x, parts):
+            """(b·l, d · parts) → so many (b, l, heads, d / heads). A head's parts lie side by side, so that dividing the
+            columns over the mesh's tensor axis keeps every head in one place."""
+            x = x.reshape(b, -1, self.heads, parts, d // self.heads)
+            return [x[:, :, :, i] for i in range(parts)]
 
-        query, key, value = jnp.split(dense(3 * d, name="qkv")(modulate(tokens, shift_1, scale_1)), 3, axis=-1)
-        mixed = attend(heads(query), heads(key), heads(value)).reshape(-1, d)
-        tokens = tokens + gated(dense(d, name="attention_out")(mixed), gate_1)
+        projected = by_example(dense(3 * d, name="query_key_value")(modulate(tokens, shift_1, scale_1)))
+        mixed = by_example(attend(*heads(projected, 3)).reshape(-1, d))
+        tokens = by_example(tokens + gated(dense(d, name="attention_out")(mixed), gate_1))
 
         if self.cross_attention:
             query = dense(d, name="cross_query")(norm(name="cross_norm")(tokens))
-            key, value = jnp.split(dense(2 * d, name="cross_key_value")(text.reshape(-1, text.shape[-1])), 2, axis=-1)
-            mixed = attend(heads(query), heads(key), heads(value)).reshape(-1, d)
+            read = dense(2 * d, name="cross_key_value")(text.reshape(-1, text.shape[-1]))
+            mixed = by_example(attend(*heads(query, 1), *heads(read, 2)).reshape(-1, d))
             # zero at first, as the gates are: a block starts as the identity
             tokens = tokens + nn.Dense(d, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="cross_out")(mixed)
 
-        hidden = dense(int(self.mlp_ratio * d), name="mlp_in")(modulate(tokens, shift_2, scale_2))
+        hidden = by_example(dense(int(self.mlp_ratio * d), name="mlp_in")(modulate(tokens, shift_2, scale_2)))
         tokens = tokens + gated(dense(d, name="mlp_out")(nn.gelu(hidden)), gate_2)
-        return tokens, None
+        return by_example(tokens), None
 
 
 class Denoiser(nn.Module):
@@ -160,9 +164,9 @@ class Denoiser(nn.Module):
         vector, text = self._condition(condition, keep, b)
         if vector is not None:
             context = context + vector
-        context = nn.silu(context)
+        context = by_example(nn.silu(context))
         zeros = nn.initializers.zeros
-        modulation = nn.Dense(6 * d, kernel_init=zeros, name="modulation")(context).reshape(b, 6, d)
+        modulation = by_example(nn.Dense(6 * d, kernel_init=zeros, name="modulation")(context)).reshape(b, 6, d)
 
         block = Block
         if self.remat != "none":

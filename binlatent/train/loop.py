@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 from binlatent import prng
 from binlatent.errors import UserError
+from binlatent.nets.layout import on_mesh
 from binlatent.train import metrics as metrics_lib
 from binlatent.train import sharding, throughput
 from binlatent.train.checkpoint import Checkpoints
@@ -191,15 +192,17 @@ def train(
         return jax.lax.scan(step, state, batches, unroll=training.steps_per_call == 1)  # one step makes no loop
 
     train_steps = jax.jit(
-        train_steps,
+        on_mesh(train_steps, mesh),
         in_shardings=(shardings, sharding.batch_sharding(mesh, steps=True), same),
         out_shardings=(shardings, same),
         donate_argnums=0,
     )
+
+    def eval_step(state, batch, index, frozen):
+        return with_weights(frozen).eval_step(state, batch, prng.stream(key, "evaluate", index))
+
     eval_step = jax.jit(
-        lambda state, batch, index, frozen: with_weights(frozen).eval_step(
-            state, batch, prng.stream(key, "evaluate", index)
-        ),
+        on_mesh(eval_step, mesh),
         in_shardings=(shardings, batch_sharding, None, same),
         out_shardings=same,
     )

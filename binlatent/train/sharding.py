@@ -13,16 +13,15 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from binlatent.nets.layout import AXES, BATCH
 from binlatent.typing import PyTree
 
-AXES = ("data", "fsdp", "tensor")
-BATCH = PartitionSpec(("data", "fsdp"))
 MIN_SHARDED_SIZE = 2**10  # smaller arrays are copied to every device: gathering them costs more than it saves
 
 # Tensor parallelism of the denoiser: columns of the first matrix of each pair, rows of the second. The offsets of its
 # blocks are small and added to what lies on every device.
 TENSOR_RULES = (
-    (r"blocks/(qkv|mlp_in|cross_query|cross_key_value)/kernel$", (None, "fsdp", "tensor")),
+    (r"blocks/(query_key_value|mlp_in|cross_query|cross_key_value)/kernel$", (None, "fsdp", "tensor")),
     (r"blocks/(attention_out|mlp_out|cross_out)/kernel$", (None, "tensor", "fsdp")),
     (r"blocks/offsets$", (None, None, None)),
 )

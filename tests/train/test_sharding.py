@@ -1,13 +1,17 @@
 """FSDP, tensor parallelism and meshes over eight virtual devices."""
 
+import dataclasses
 import functools
+import math
+import re
 
 import jax
 import numpy as np
 import pytest
 
 from binlatent import config as config_lib
-from binlatent import prng
+from binlatent import plan, prng
+from binlatent.nets.layout import on_mesh
 from binlatent.train import sharding
 from binlatent.train.sharding import MeshShape
 from tests import tiny
@@ -33,7 +37,7 @@ def run(stage, batch, mesh, steps=3):
     shardings = sharding.state_shardings(abstract, mesh)
     state = jax.jit(lambda k: stage.init(k, batch), out_shardings=shardings)(key)
     step = jax.jit(
-        lambda state, batch: stage.train_step(state, batch, prng.stream(key, "train", state.step)),
+        on_mesh(lambda state, batch: stage.train_step(state, batch, prng.stream(key, "train", state.step)), mesh),
         in_shardings=(shardings, sharding.batch_sharding(mesh)),
         out_shardings=(shardings, sharding.replicated(mesh)),
     )
@@ -75,6 +79,33 @@ def test_tensor_and_data_axes_keep_the_loss():
     assert kernel.sharding.spec == jax.P(None, "fsdp", "tensor")
     assert kernel.addressable_shards[0].data.shape == (2, 64 // 2, 256 // 2)
     np.testing.assert_allclose(losses, alone("prior"), rtol=1e-5)
+
+
+MOVES = "all-gather|all-to-all|collective-permute"
+
+
+def largest_collective(stage, batch, mesh, kinds=f"{MOVES}|all-reduce") -> int:
+    """Numbers in the largest array that the compiled training step sends between devices."""
+    state = jax.eval_shape(lambda: stage.init(jax.random.key(0), batch))
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((256, *x.shape[1:]), x.dtype), batch)
+    text = plan.compile_step(stage, state, shapes, mesh).as_text()
+    lines = re.findall(rf"= (.*) (?:{kinds})(?:-start)?\(", text)
+    assert lines
+    return max(math.prod(map(int, dims.split(","))) for line in lines for dims in re.findall(r"\w\[([\d,]+)\]", line))
+
+
+def test_fsdp_sends_parameters_and_never_a_batch():
+    """The largest is a matrix (64, 3·64) or all offsets; activations are (256·16 tokens, 64) and more."""
+    stage, batch = stages()["prior"]
+    assert largest_collective(stage, batch, MeshShape(data=1, fsdp=8).build()) <= 2 * 256 * 64
+
+
+def test_tensor_parallel_attention_keeps_heads_in_their_place():
+    """Tokens are summed over the axis, but no queries, keys and values are moved: nothing is larger than a matrix."""
+    stage, batch = stages()["prior"]
+    mesh = MeshShape(data=1, fsdp=2, tensor=4).build()
+    stage = dataclasses.replace(stage, net=stage.net.clone(heads=4))
+    assert largest_collective(stage, batch, mesh, MOVES) <= 2 * 256 * 64
 
 
 def test_partition_spec_takes_the_largest_axis_that_divides():
