@@ -8,10 +8,10 @@ import jax.numpy as jnp
 
 from binlatent import prng
 from binlatent.diffusion import elbo
+from binlatent.evaluate.images import to_float
 from binlatent.nets import binarize
 from binlatent.sampling import editing
 from binlatent.sampling.guidance import bind, guide
-from binlatent.train.autoencoder import to_float
 
 
 @partial(jax.jit, static_argnames=("net",))

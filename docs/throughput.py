@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from binlatent import prng
+from binlatent.evaluate.images import to_float
 from binlatent.nets.autoencoder import BinaryAutoencoder
 from binlatent.nets.patchgan import PatchGAN
 from binlatent.train.adversarial import Adversarial
 from binlatent.train.augment import Augmentation
-from binlatent.train.autoencoder import AutoencoderStage, to_float
+from binlatent.train.autoencoder import AutoencoderStage
 from binlatent.train.critic import Critic
 from binlatent.train.optimizer import Optimizer
 from binlatent.train.terms import Term

@@ -1,5 +1,6 @@
 """Every shipped config, without its data: what it costs, and that it compiles for eight devices."""
 
+import math
 from pathlib import Path
 
 import jax
@@ -7,6 +8,7 @@ import pytest
 
 from binlatent import config as config_lib
 from binlatent import plan
+from binlatent.nets.layout import on_mesh
 
 DOCS = Path(__file__).parents[1] / "docs/configs.md"
 BITS = {
@@ -45,6 +47,18 @@ def test_a_prior_is_what_its_config_says(name):
     )
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_an_autoencoder_is_what_the_table_says(name):
+    config = config_lib.load(name)
+    stage, batch = plan.build_stage(config, "autoencoder", **data(name))
+    params = jax.eval_shape(lambda: stage.init(jax.random.key(0), batch)).params
+    millions = sum(x.size for x in jax.tree.leaves(params)) / 1e6
+    bits, size = math.prod(config_lib.build_autoencoder(config).code_shape), config.autoencoder_training.batch_size
+    assert f"| `{name}` | autoencoder | {bits:,} | {millions:.1f} M | {size} |" in DOCS.read_text(), (
+        "docs/configs.md is not of these configs: run `binlatent plan --compile --out docs/configs.md`"
+    )
+
+
 def test_lengths_of_runs_are_whole_epochs_apart():
     """A warm-up ends, and the discriminator starts, well before the run does."""
     for name in CONFIGS:
@@ -63,4 +77,4 @@ def test_training_and_sampling_compile_for_eight_devices(name):
         row = plan.plan(config, stage, mesh, compiled=True, **data(name))
         assert row.temporary_bytes > 0
     sample, shapes, shardings = plan.sampling(config, mesh, batch_size=8, **data(name))
-    jax.jit(sample, in_shardings=shardings).lower(*shapes).compile()
+    jax.jit(on_mesh(sample, mesh), in_shardings=shardings).lower(*shapes).compile()

@@ -4,10 +4,10 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from binlatent import prng
 from binlatent.bits import BitStatistics
+from binlatent.evaluate.images import psnr, to_float
 from binlatent.nets import binarize
 from binlatent.nets.autoencoder import BinaryAutoencoder
 from binlatent.train import metrics, perceptual, regularizers
@@ -21,17 +21,6 @@ from binlatent.typing import Array, PRNGKey, PyTree
 IMAGE_TERMS = ("l1", "l2", *perceptual.LOSSES)
 CODE_TERMS = ("sample_entropy", "unused_entropy", "commitment", "released")
 TERMS = (*IMAGE_TERMS, *CODE_TERMS, "adversarial")
-
-
-def to_float(images: Array | np.ndarray) -> Array | np.ndarray:
-    """uint8 images as float32 in [0, 1]; float images are left as they are."""
-    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
-
-
-def psnr(images: Array | np.ndarray, reconstruction: Array | np.ndarray) -> Array:
-    """Peak signal-to-noise ratio of each image, in dB, of images in [0, 1] (the reconstruction is clipped)."""
-    error = jnp.square(images - jnp.clip(reconstruction, 0, 1)).mean(tuple(range(1, images.ndim)))
-    return -10 * jnp.log10(jnp.maximum(error, 1e-10))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -230,7 +219,7 @@ class AutoencoderStage:
             values |= self.critic.evaluate(state.params["discriminator"], state.extra, images, reconstruction)
         per_example = {name: jnp.broadcast_to(value, mask.shape) for name, value in values.items()}
         per_example |= {
-            "psnr": psnr(images, reconstruction),
+            "psnr": jnp.minimum(psnr(images, jnp.clip(reconstruction, 0, 1)), 100),  # a mean must stay finite
             "bit_uncertainty": regularizers.sample_entropy(logits),
         }
         return {name: metrics.mean(value, mask) for name, value in per_example.items()} | {

@@ -6,6 +6,7 @@ Orbax restores a file with a flipped bit without a word. A checkpoint that does 
 """
 
 import contextlib
+import logging as stdlib_logging
 import os
 from typing import Any
 
@@ -108,6 +109,7 @@ class Checkpoints:
             yield
         except (OSError, ValueError, RuntimeError) as error:
             self._failed = True
+            stdlib_logging.getLogger("asyncio").setLevel("CRITICAL")  # the other arrays' failures, a traceback each
             raise UserError(
                 f"a checkpoint could not be written to {self.folder}: {_first_line(error)}. Checkpoints on disk: "
                 f"{self.steps() or 'none'}. Make room or mend the path, then run the same command again to resume."
