@@ -172,7 +172,8 @@ def info(args) -> None:
 
 
 def _evaluation(args):
-    from binlatent.evaluation import Evaluation, EvaluationOptions
+    from binlatent.evaluate.options import EvaluationOptions
+    from binlatent.evaluation import Evaluation
 
     features = args.features.split(",") if args.features else ()
     evaluation = Evaluation.open(

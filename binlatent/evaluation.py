@@ -19,6 +19,7 @@ from binlatent.evaluate.code import code
 from binlatent.evaluate.features import FeatureNetwork, classifier_network, inception_network, user_network
 from binlatent.evaluate.generation import generation
 from binlatent.evaluate.likelihood import CHUNK, likelihood
+from binlatent.evaluate.options import EvaluationOptions
 from binlatent.evaluate.reconstruction import reconstruction
 from binlatent.evaluate.reference import Reference, make_reference
 from binlatent.evaluate.result import Part, append_record, plain, read_parts, write_parts
@@ -32,36 +33,6 @@ from binlatent.train.checkpoint import checkpoint_steps, fingerprint, load_ema
 PARTS = ("reconstruction", "code", "likelihood", "generation")
 NEEDS = {"reconstruction": "autoencoder", "code": "autoencoder", "likelihood": "prior", "generation": "prior"}
 CONDITIONS = 4096  # conditions of validation images that samples are given in turn, where a model has embeddings
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluationOptions:
-    """What is evaluated. Sampling options are those of the work directory unless `sampling` replaces them.
-
-    Attributes:
-      num: samples.
-      seed: of samples and of the likelihood's noise.
-      reference_split: `train` or `validation`: what samples are held against.
-      reference_num: its first so many images; None for all.
-      likelihood_num: validation images whose codes are scored.
-      likelihood_steps: T of the bound.
-      sampling: changes of `SamplingOptions`.
-    """
-
-    num: int = 10_000
-    seed: int = 0
-    reference_split: str = "train"
-    reference_num: int | None = None
-    likelihood_num: int = 1024
-    likelihood_steps: int = 256
-    sampling: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-    def __post_init__(self):
-        for name in ("num", "likelihood_num", "likelihood_steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}: at least 1 is expected")
-        if self.reference_split not in ("train", "validation"):
-            raise UserError(f"the reference split is {self.reference_split!r}: train or validation is expected")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -18,11 +18,12 @@ from binlatent.data.loader import eval_batches, train_batches
 from binlatent.data.manifest import CodeSpec, Manifest, write_whole
 from binlatent.data.sources import Source, Splits, open_splits
 from binlatent.errors import UserError
-from binlatent.pipeline import Pipeline, Trained
+from binlatent.pipeline import Pipeline
 from binlatent.train import sharding
 from binlatent.train.checkpoint import checkpoint_steps, fingerprint, load_ema
 from binlatent.train.loop import Hooks, train
 from binlatent.train.state import TrainState
+from binlatent.trained import Trained
 
 STAGES = ("autoencoder", "prior")
 

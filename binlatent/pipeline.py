@@ -2,9 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,24 +19,8 @@ from binlatent.sampling.options import SamplingOptions
 from binlatent.sampling.sampler import Sampler
 from binlatent.train import sharding
 from binlatent.train.checkpoint import checkpoint_steps, fingerprint, load_ema
-from binlatent.typing import Array, PyTree
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Trained:
-    """One trained network.
-
-    Attributes:
-      net: the module.
-      params: its averaged parameters, on every device of the mesh.
-      step: the training step they are of.
-      about: what the checkpoint says of itself.
-    """
-
-    net: nn.Module
-    params: PyTree
-    step: int
-    about: dict[str, Any]
+from binlatent.trained import Trained
+from binlatent.typing import Array
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,9 @@ from typing import Any
 from binlatent.diffusion.process import POSTERIORS
 from binlatent.errors import UserError
 from binlatent.evaluate import figures
+from binlatent.evaluate.options import EvaluationOptions
 from binlatent.evaluate.result import plain, write_json
-from binlatent.evaluation import Evaluation, EvaluationOptions
+from binlatent.evaluation import Evaluation
 
 AXES = ("steps", "guidance", "temperature", "posterior")
 FORMAT = "binlatent sweep 1"

@@ -26,15 +26,17 @@ BASE = {
 }  # fmt: skip
 
 ADVERSARIAL = {"autoencoder_loss.adversarial.weight": 0.1, "discriminator_loss.max_adaptive_weight": 10.0}
-ENTROPY = {"autoencoder_loss.sample_entropy.weight": 0.02, "autoencoder_loss.unused_entropy.weight": 0.02}
+SAMPLE_ENTROPY = {"autoencoder_loss.sample_entropy.weight": 0.02}
+ENTROPY = SAMPLE_ENTROPY | {"autoencoder_loss.unused_entropy.weight": 0.02}
 SIGN = {"autoencoder.deterministic": True}
 
 ARMS = {
     "plain": {},
     "+ adversarial": ADVERSARIAL,
-    "+ entropy": ENTROPY,
+    "+ sample entropy": SAMPLE_ENTROPY,
+    "+ both entropies": ENTROPY,
     "sign": SIGN,
-    "sign + entropy": SIGN | ENTROPY,
+    "sign + both entropies": SIGN | ENTROPY,
 }
 
 # (part, key) of a score → heading and format
@@ -82,7 +84,8 @@ def config_of(arm: str, bits: int, args) -> list[str]:
 def run(arm: str, bits: int, args) -> dict[tuple[str, str], float]:
     """Trains both stages of an arm and scores them; returns the scores of `COLUMNS`."""
     from binlatent import config as config_lib
-    from binlatent.evaluation import Evaluation, EvaluationOptions
+    from binlatent.evaluate.options import EvaluationOptions
+    from binlatent.evaluation import Evaluation
     from binlatent.experiment import Experiment
 
     workdir = args.out / f"{bits} bits, {arm}".replace(" ", "_").replace(",", "")

@@ -12,15 +12,17 @@ from binlatent import cli
 from binlatent import config as config_lib
 from binlatent.errors import UserError
 from binlatent.evaluate.features import classifier_network
+from binlatent.evaluate.options import EvaluationOptions
 from binlatent.evaluate.result import read_parts
-from binlatent.evaluation import Evaluation, EvaluationOptions
+from binlatent.evaluation import Evaluation
 from binlatent.experiment import Experiment
 from binlatent.nets.classifier import FeatureClassifier
-from binlatent.pipeline import Pipeline, Trained
+from binlatent.pipeline import Pipeline
 from binlatent.report import write_report
 from binlatent.sweep import Grid, series, sweep
 from binlatent.train import sharding
 from binlatent.train.metrics import read_records
+from binlatent.trained import Trained
 from tests import tiny
 
 OPTIONS = EvaluationOptions(num=24, likelihood_num=4, likelihood_steps=3)
