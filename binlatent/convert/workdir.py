@@ -115,6 +115,8 @@ def _config(
         if ae:
             config.data.resolution, config.data.channels = ae.net.resolution, ae.net.image_channels
             config.autoencoder = _section(ae.net, "resolution", "image_channels")
+            for name in ("sample_entropy", "unused_entropy"):  # the release has no such terms
+                config.autoencoder_loss[name].weight = 0.0
             config.discriminator_optimizer.learning_rate = 1e-4
             if ae.discriminator:  # for fine-tuning with the adversarial term
                 config.discriminator.architecture = "released"

@@ -95,11 +95,13 @@ class AutoencoderStage:
         } | {name: lambda name=name: perceived(name) for name in perceptual.LOSSES}
         return {term.name: values[term.name]() for term in self._enabled(IMAGE_TERMS)}
 
-    def _code_values(self, logits: Array, drawn: Array, mask: Array | None = None) -> dict[str, Array]:
+    def _code_values(
+        self, logits: Array, drawn: Array, mask: Array | None = None, usage: Array | None = None
+    ) -> dict[str, Array]:
         """Terms that regularise the code, unweighted; see `train.regularizers`."""
         values = {
             "sample_entropy": lambda: regularizers.sample_entropy(logits),
-            "unused_entropy": lambda: regularizers.unused_entropy(logits, mask),
+            "unused_entropy": lambda: regularizers.unused_entropy(logits, mask, usage),
             "commitment": lambda: regularizers.commitment(logits, drawn > 0.5),
             "released": lambda: regularizers.released(logits, use_tanh=self.net.signed),
         }
@@ -110,7 +112,14 @@ class AutoencoderStage:
     ) -> tuple[Array, dict[str, Array]]:
         return weighted_sum(self._enabled(names), values, step), {name: v.mean() for name, v in values.items()}
 
-    def gradients(self, state: TrainState, batch: PyTree, keys: Array, *, kernels=None, only_kernels=False) -> PyTree:
+    def usage(self, state: TrainState, batch: PyTree) -> Array:
+        """How often each bit is used in a batch; see `regularizers.usage`."""
+        params = {"params": state.params["autoencoder"]}
+        return regularizers.usage(self.net.apply(params, to_float(batch["image"]), method="encode"))
+
+    def gradients(
+        self, state: TrainState, batch: PyTree, keys: Array, *, usage=None, kernels=None, only_kernels=False
+    ) -> PyTree:
         """Losses and gradients of one (micro-)batch, in one pass back through the autoencoder.
 
         The reconstruction's gradient is found first, then pulled back through the autoencoder once. The adaptive
@@ -119,6 +128,7 @@ class AutoencoderStage:
 
         Args:
           keys: one an example: all randomness there is.
+          usage: of the whole batch, where this is a micro-batch of it.
           kernels: those two gradients for the whole batch, where this is a micro-batch of it.
           only_kernels: return just them.
 
@@ -136,7 +146,7 @@ class AutoencoderStage:
             return self._weighted(IMAGE_TERMS, step, self._image_values(images, reconstruction))
 
         def code_loss(logits):
-            return self._weighted(CODE_TERMS, step, self._code_values(logits, drawn))
+            return self._weighted(CODE_TERMS, step, self._code_values(logits, drawn, usage=usage))
 
         (reconstruction, logits), pull, drawn = jax.vjp(autoencode, state.params["autoencoder"], has_aux=True)
         (loss, values), image_gradient = jax.value_and_grad(image_loss, has_aux=True)(reconstruction)
@@ -170,20 +180,31 @@ class AutoencoderStage:
         (gradients["autoencoder"],) = pull((image_gradient, code_gradient))
         return {"loss": loss, "values": values, "gradients": gradients, "statistics": statistics}
 
+    def batch_gradients(self, state: TrainState, batch: PyTree, keys: Array) -> PyTree:
+        """`gradients` of a whole batch, a micro-batch at a time.
+
+        What is no mean over examples (the use of bits, the adaptive weight) must be known for the whole batch before
+        the first micro-batch is pulled back, and costs a pass of its own.
+        """
+
+        def over_batch(function, keys):
+            return accumulate(function, batch, keys, micro_batches=self.micro_batches)
+
+        usage = kernels = None
+        if self.micro_batches > 1:
+            if any(term.name == "unused_entropy" for term in self._enabled(CODE_TERMS)):
+                usage = over_batch(lambda part, _: self.usage(state, part), jnp.arange(keys.shape[0]))
+            if self.critic is not None and self.critic.adversarial.adaptive:
+                kernels = over_batch(
+                    lambda *part: self.gradients(state, *part, usage=usage, only_kernels=True),
+                    jax.random.clone(keys),  # the same noise twice, on purpose
+                )
+        return over_batch(lambda *part: self.gradients(state, *part, usage=usage, kernels=kernels), keys)
+
     def train_step(self, state: TrainState, batch: PyTree, key: PRNGKey) -> tuple[TrainState, dict[str, Array]]:
         """One step of the autoencoder's optimizer and of the discriminator's; metrics are scalars."""
-        keys, kernels = prng.per_example(key, batch["image"].shape[0]), None
-
-        def over_batch(keys, **kwargs):
-            return accumulate(
-                lambda *part: self.gradients(state, *part, **kwargs), batch, keys, micro_batches=self.micro_batches
-            )
-
-        if self.critic is not None and self.critic.adversarial.adaptive and self.micro_batches > 1:
-            # The adaptive weight is one of the whole batch, so it must be known before the first micro-batch is pulled
-            # back.
-            kernels = over_batch(jax.random.clone(keys), only_kernels=True)  # the same noise twice, on purpose
-        result = over_batch(keys, kernels=kernels)
+        keys = prng.per_example(key, batch["image"].shape[0])
+        result = self.batch_gradients(state, batch, keys)
         finite = all_finite(result["loss"], result["gradients"])
         moved = {
             name: self._optimizer(name).update(gradient, state.opt_state[name], state.params[name], self.num_steps)

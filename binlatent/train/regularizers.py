@@ -52,17 +52,8 @@ def sample_entropy(logits: Logits) -> PerExample:
     return _per_example(nats) / jnp.log(2.0)
 
 
-def unused_entropy(logits: Logits, mask: Bool[Array, "b"] | None = None) -> Float[Array, ""]:
-    """1 − the mean entropy of each bit's average over images and positions, in bits: minimised, it makes every bit
-    used half the time.
-
-    The factorised form of LFQ's and BSQ's −H(E[z]), an upper bound on the joint entropy that costs k numbers in place
-    of 2^k.
-
-    This is the one term that is no mean of per-example values: the average is over the batch it is given. Under `jit`
-    with a sharded batch that is the global batch, on any number of devices; under gradient accumulation it is the
-    micro-batch, so the accumulated gradient is that of the mean over micro-batches, not that of the large batch.
-    Micro-batches of a few images times y·x positions estimate it well.
+def usage(logits: Logits, mask: Bool[Array, "b"] | None = None) -> Float[Array, "2 k"]:
+    """How often each bit is one, and how often zero, over images and positions.
 
     Args:
       mask: false for examples that do not count.
@@ -71,7 +62,32 @@ def unused_entropy(logits: Logits, mask: Bool[Array, "b"] | None = None) -> Floa
     axes = tuple(range(logits.ndim - 1))
     where = None if mask is None else mask[:, None, None, None]
     # Both sides are averaged, not one subtracted from 1: a bit that is almost always set keeps its gradient.
-    ones, zeros = (jnp.mean(jax.nn.sigmoid(sign * logits), axis=axes, where=where) for sign in (1, -1))
-    tiny = jnp.finfo(jnp.float32).tiny
-    nats = -(ones * jnp.log(ones + tiny) + zeros * jnp.log(zeros + tiny))
-    return 1 - jnp.mean(nats) / jnp.log(2.0)
+    return jnp.stack([jnp.mean(jax.nn.sigmoid(sign * logits), axis=axes, where=where) for sign in (1, -1)])
+
+
+def unused_entropy(
+    logits: Logits, mask: Bool[Array, "b"] | None = None, whole: Float[Array, "2 k"] | None = None
+) -> Float[Array, ""]:
+    """1 − the mean entropy of each bit's average over images and positions, in bits: minimised, it makes every bit
+    used half the time.
+
+    The factorised form of LFQ's and BSQ's −H(E[z]), an upper bound on the joint entropy that costs k numbers in place
+    of 2^k.
+
+    This is the one term that is no mean of per-example values: the average is over the batch it is given. Under `jit`
+    with a sharded batch that is the global batch, on any number of devices.
+
+    Args:
+      mask: false for examples that do not count.
+      whole: the `usage` of the large batch that these are a micro-batch of. The term is then its tangent there, whose
+        mean over the micro-batches has the large batch's value and gradient.
+    """
+
+    def of(usage):
+        return 1 + jnp.sum(usage * jnp.log(usage + jnp.finfo(jnp.float32).tiny), axis=0).mean() / jnp.log(2.0)
+
+    here = usage(logits, mask)
+    if whole is None:
+        return of(here)
+    value, change = jax.jvp(of, (jax.lax.stop_gradient(whole),), (here - jax.lax.stop_gradient(whole),))
+    return value + change

@@ -1,5 +1,6 @@
 """Micro-batches equal the whole batch; schedules, decay and clipping do what they say."""
 
+import dataclasses
 import functools
 
 import jax
@@ -47,18 +48,23 @@ def test_prior_micro_batches_equal_one_batch():
 
 
 def test_autoencoder_micro_batches_equal_one_batch():
-    stage = config_lib.build_autoencoder_stage(tiny.config(autoencoder_loss__sample_entropy__weight=0.1))
+    config = tiny.config(autoencoder_loss__sample_entropy__weight=0.1, autoencoder_loss__unused_entropy__weight=1.0)
+    stage = config_lib.build_autoencoder_stage(config)
     batch = {"image": tiny.images(BATCH)}
     state = stage.init(prng.root(0), batch)
+    logits = state.params["autoencoder"]["code_logits"]
+    logits["kernel"], logits["bias"] = 5 * logits["kernel"], logits["bias"] + 1  # images differ in their bits
 
     @functools.partial(jax.jit, static_argnames="micro_batches")
     def split(state, batch, micro_batches):
         keys = prng.per_example(prng.root(1), BATCH)
-        return accumulate(lambda *part: stage.gradients(state, *part), batch, keys, micro_batches=micro_batches)
+        return dataclasses.replace(stage, micro_batches=micro_batches).batch_gradients(state, batch, keys)
 
     parts, whole = split(state, batch, micro_batches=4), split(state, batch, micro_batches=1)
     assert float(optax.tree.norm(whole["gradients"])) > 1e-3
+    assert float(whole["values"]["unused_entropy"]) > 1e-3
     np.testing.assert_allclose(parts["loss"], whole["loss"], rtol=1e-6)
+    close(parts["values"], whole["values"])
     close(parts["gradients"], whole["gradients"])
 
 
