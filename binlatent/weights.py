@@ -57,8 +57,10 @@ def load(name: str) -> PyTree:
     """
     path = path_of(name)
     if not path.exists():
+        home = pathlib.Path.home()  # reports repeat this message, and need not name their reader
+        shown = f"~/{path.relative_to(home)}" if path.is_relative_to(home) else path
         raise UserError(
-            f"no weights of the feature network {name!r} at {path}; run `binlatent convert-features {name}` once "
+            f"no weights of the feature network {name!r} at {shown}; run `binlatent convert-features {name}` once "
             "(it downloads them, or takes local files), or leave out what needs them"
         )
     tree: PyTree = {}
