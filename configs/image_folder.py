@@ -6,7 +6,7 @@
 The number after the colon is the side in pixels that images are cut and resized to (32 unless given). Classes are used
 where there are sub-folders; `--config.data.labels=False` ignores them. Meant for one GPU or more; for a CPU give a second
 word, `image_folder:32,small`: narrow networks and a short run. That one, cut to 2,500 and 1,800 steps, took 70 minutes on 2
-of a busy machine's 4 cores and gave 23.9 dB PSNR on CIFAR-10's held-out images, no dead bits and 0.48 bits per bit; the wide one
+of a busy machine's 4 cores and gave 23.3 dB PSNR on CIFAR-10's held-out images, no dead bits and 0.48 bits per bit; the wide one
 has not been run.
 """
 
