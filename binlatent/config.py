@@ -196,18 +196,6 @@ def complete(values: dict[str, Any]) -> dict[str, Any]:
     return merge(to_json(defaults()), values)
 
 
-def compare(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Keys whose values differ between two JSON configs, with both values."""
-    different = {}
-    for key in sorted(old.keys() | new.keys()):
-        a, b = old.get(key, "(absent)"), new.get(key, "(absent)")
-        if isinstance(a, dict) and isinstance(b, dict):
-            different |= compare(a, b, f"{prefix}{key}.")
-        elif a != b:
-            different[prefix + key] = (a, b)
-    return different
-
-
 def read(path: epath.PathLike) -> ConfigDict:
     """The config of a work directory's `config.json`."""
     return from_json(complete(json.loads(epath.Path(path).read_text())))

@@ -71,7 +71,7 @@ class Experiment:
         config_lib.check(config)
         new = config_lib.to_json(config)
         if path.exists():
-            different = config_lib.compare(config_lib.to_json(config_lib.read(path)), new)
+            different = _differences(config_lib.to_json(config_lib.read(path)), new)
             fixed = {key: values for key, values in different.items() if not MUTABLE.match(key)}
             if fixed:
                 lines = [f"  {key}: {old!r} there, {given!r} asked for" for key, (old, given) in fixed.items()]
@@ -287,6 +287,18 @@ class Experiment:
             labels = np.arange(columns)
         num = columns * (PREVIEWS // columns)
         return pictures.grid(pipeline.sample(seed=self.config.seed, num=num, labels=labels), columns)
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Keys whose values differ between two JSON configs, with both values."""
+    different = {}
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key, "(absent)"), new.get(key, "(absent)")
+        if isinstance(a, dict) and isinstance(b, dict):
+            different |= _differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            different[prefix + key] = (a, b)
+    return different
 
 
 def _trained(net, params, step: int = 0, about: dict[str, Any] | None = None) -> Trained:
