@@ -51,5 +51,5 @@ setup(
         # what the tests compare with, where it is installed
         "parity": ["torch", "torchvision", "lpips", "pytorch-fid", "torch-fidelity", "prdc", "scikit-image"],
     },
-    entry_points={"console_scripts": ["binlatent = binlatent.cli:main"]},
+    entry_points={"console_scripts": ["binlatent = binlatent.cli.main:main"]},
 )

@@ -1,6 +1,6 @@
 """Binary Latent Diffusion (Wang et al., CVPR 2023) in JAX and Flax."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def load(workdir, **options):

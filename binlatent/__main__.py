@@ -1,5 +1,5 @@
 """`python -m binlatent` is `binlatent`."""
 
-from binlatent.cli import main
+from binlatent.cli.main import main
 
 main()

@@ -19,25 +19,25 @@ import jax.numpy as jnp
 from etils import epath
 from ml_collections import ConfigDict, config_dict
 
-from binlatent import weights
-from binlatent.data.sources import DataOptions
+from binlatent.data.options import DataOptions
 from binlatent.diffusion.objective import Objective
 from binlatent.diffusion.schedule import schedule
 from binlatent.errors import UserError
+from binlatent.mesh import MeshShape
+from binlatent.nets import weights
 from binlatent.nets.autoencoder import BinaryAutoencoder
 from binlatent.nets.denoiser import Denoiser
-from binlatent.nets.discriminator import PatchDiscriminator
+from binlatent.nets.official_discriminator import PatchDiscriminator
 from binlatent.nets.patchgan import PatchGAN
 from binlatent.sampling.options import SamplingOptions
 from binlatent.train.adversarial import Adversarial
 from binlatent.train.augment import Augmentation
 from binlatent.train.autoencoder import TERMS, AutoencoderStage
-from binlatent.train.critic import Critic
+from binlatent.train.discriminator import Critic
 from binlatent.train.loop import Training
 from binlatent.train.optimizer import Optimizer
 from binlatent.train.perceptual import LOSSES
 from binlatent.train.prior import PriorStage
-from binlatent.train.sharding import MeshShape
 from binlatent.train.terms import Term
 
 # Terms of the autoencoder's loss that a config may weigh, and the weights they have unless it does. The entropies make
@@ -268,7 +268,7 @@ def build_denoiser(
         derived = {"num_classes": num_classes, "condition_width": width, "condition_tokens": tokens}
         return _build("prior", Denoiser, section, code_shape=tuple(code_shape), **derived)
     if architecture == "released":
-        from binlatent.nets.released import ReleasedDenoiser
+        from binlatent.nets.official_denoiser import ReleasedDenoiser
 
         return _build("prior", ReleasedDenoiser, section, code_shape=tuple(code_shape))
     raise UserError(f"config.prior.architecture is {architecture!r}: 'transformer' or 'released' is expected")
@@ -314,7 +314,8 @@ def build_autoencoder_stage(config: ConfigDict, frozen: Mapping[str, Any] | None
     """
     training = build_training(config, "autoencoder")
     terms = tuple(
-        _build(f"autoencoder_loss.{name}", Term, section, name=name) for name, section in config.autoencoder_loss.items()
+        _build(f"autoencoder_loss.{name}", Term, section, name=name)
+        for name, section in config.autoencoder_loss.items()
     )
     enabled = {term.name for term in terms if term.enabled}
     try:

@@ -12,18 +12,19 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from binlatent import config as config_lib
-from binlatent import pictures
+from binlatent import mesh as mesh_lib
+from binlatent.checkpoint import checkpoint_steps, fingerprint, load_ema
 from binlatent.data.codes import CodeSource, CodeWriter
 from binlatent.data.loader import eval_batches, train_batches
-from binlatent.data.manifest import CodeSpec, Manifest, write_whole
-from binlatent.data.sources import Source, Splits, open_splits
+from binlatent.data.manifest import CodeSpec, Manifest
+from binlatent.data.sources.base import Source
+from binlatent.data.splits import Splits, open_splits
 from binlatent.errors import UserError
+from binlatent.files import write_atomic
+from binlatent.images import image_grid, save_image, to_uint8
 from binlatent.pipeline import Pipeline
-from binlatent.train import sharding
-from binlatent.train.checkpoint import checkpoint_steps, fingerprint, load_ema
 from binlatent.train.loop import Hooks, train
-from binlatent.train.state import TrainState
-from binlatent.trained import Trained
+from binlatent.train.state import Trained, TrainState
 
 STAGES = ("autoencoder", "prior")
 
@@ -83,7 +84,7 @@ class Experiment:
         if jax.process_index() == 0:
             try:
                 workdir.mkdir(parents=True, exist_ok=True)
-                write_whole(path, json.dumps(new, indent=1))  # other processes may be reading it
+                write_atomic(path, json.dumps(new, indent=1))  # other processes may be reading it
             except OSError as error:
                 raise UserError(f"the work directory {workdir} cannot be written: {error}") from error
         return cls(workdir=workdir, config=config_lib.from_json(new))
@@ -115,7 +116,9 @@ class Experiment:
         self.train("prior")
         self.show()
 
-    def train(self, stage: str, *, init_from: epath.PathLike | None = None, profile: tuple[int, int] | None = None) -> None:
+    def train(
+        self, stage: str, *, init_from: epath.PathLike | None = None, profile: tuple[int, int] | None = None
+    ) -> None:
         """Trains one stage to its last step.
 
         Args:
@@ -176,7 +179,10 @@ class Experiment:
         splits = self.splits()
         sources = tuple(
             CodeSource(
-                self.codes, split, expected_fingerprint=fingerprint(autoencoder.params), expected_data=splits.fingerprint
+                self.codes,
+                split,
+                expected_fingerprint=fingerprint(autoencoder.params),
+                expected_data=splits.fingerprint,
             )
             for split in ("train", "validation")
         )
@@ -247,18 +253,20 @@ class Experiment:
         restored = self._compare(pipeline, self._images(self.splits().validation, PREVIEWS // 2))
         if jax.process_index() != 0:
             return
-        pictures.save(folder / "samples.png", samples)
-        pictures.save(folder / "reconstructions.png", restored)
-        print(f"samples: {folder / 'samples.png'}\nreconstructions (each under its original): {folder / 'reconstructions.png'}")
+        save_image(folder / "samples.png", samples)
+        save_image(folder / "reconstructions.png", restored)
+        print(
+            f"samples: {folder / 'samples.png'}\nreconstructions (each under its original): {folder / 'reconstructions.png'}"
+        )
 
     # --- pictures ---
 
     def _pipeline(self, *, autoencoder: Trained | None = None, prior: Trained | None = None) -> Pipeline:
         """A pipeline on this process's own devices; every process must make it, since parameters are gathered."""
-        mesh = sharding.MeshShape().build(jax.local_devices())
+        mesh = mesh_lib.MeshShape().build(jax.local_devices())
 
         def here(half: Trained | None) -> Trained | None:
-            return half and dataclasses.replace(half, params=sharding.whole(half.params, mesh))
+            return half and dataclasses.replace(half, params=mesh_lib.gather(half.params, mesh))
 
         return Pipeline(config=self.config, autoencoder=here(autoencoder), prior=here(prior), mesh=mesh)
 
@@ -272,9 +280,9 @@ class Experiment:
         """A picture of images, each with its reconstruction below."""
         columns = min(8, len(images))
         images = images[: len(images) // columns * columns]
-        both = np.stack([images, pictures.to_uint8(pipeline.reconstruct(images))])
+        both = np.stack([images, to_uint8(pipeline.reconstruct(images))])
         both = both.reshape(2, -1, columns, *images.shape[1:]).swapaxes(0, 1)
-        return pictures.grid(both.reshape(-1, *images.shape[1:]), columns)
+        return image_grid(both.reshape(-1, *images.shape[1:]), columns)
 
     def _sample_grid(self, pipeline: Pipeline, source: CodeSource) -> np.ndarray:
         """A picture of samples; a column a class where there are classes, conditions of the source where there are some."""
@@ -286,7 +294,7 @@ class Experiment:
             columns = min(about["num_classes"], 10)
             labels = np.arange(columns)
         num = columns * (PREVIEWS // columns)
-        return pictures.grid(pipeline.sample(seed=self.config.seed, num=num, labels=labels), columns)
+        return image_grid(pipeline.sample(seed=self.config.seed, num=num, labels=labels), columns)
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
@@ -328,9 +336,13 @@ def _start_from(state: TrainState, workdir: epath.PathLike, stage: str) -> Train
     fresh = {name: x for name, x in state.params.items() if name not in params}
     taken = {name: params[name] for name in state.params if name in params}
     for name, tree in taken.items():
-        old = {sharding.path_name(p): x.shape for p, x in jax.tree_util.tree_leaves_with_path(tree)}
-        new = {sharding.path_name(p): x.shape for p, x in jax.tree_util.tree_leaves_with_path(state.params[name])}
-        wrong = [f"{k}: {old.get(k, 'absent')} there, {new.get(k, 'absent')} here" for k in old | new if old.get(k) != new.get(k)]
+        old = {mesh_lib.path_name(p): x.shape for p, x in jax.tree_util.tree_leaves_with_path(tree)}
+        new = {mesh_lib.path_name(p): x.shape for p, x in jax.tree_util.tree_leaves_with_path(state.params[name])}
+        wrong = [
+            f"{k}: {old.get(k, 'absent')} there, {new.get(k, 'absent')} here"
+            for k in old | new
+            if old.get(k) != new.get(k)
+        ]
         if wrong and name == "discriminator":  # of use for training alone, so another one may take its place
             fresh[name] = state.params[name]
         elif wrong:
@@ -344,6 +356,6 @@ def _start_from(state: TrainState, workdir: epath.PathLike, stage: str) -> Train
 def _bar(name: str, total: int, unit: str):
     import tqdm
 
-    return tqdm.tqdm(total=total, desc=name, unit=unit, dynamic_ncols=True, disable=jax.process_index() != 0 or not total)
-
-
+    return tqdm.tqdm(
+        total=total, desc=name, unit=unit, dynamic_ncols=True, disable=jax.process_index() != 0 or not total
+    )

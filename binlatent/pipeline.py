@@ -11,15 +11,15 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from binlatent import config as config_lib
-from binlatent import prng, programs
+from binlatent import mesh as mesh_lib
+from binlatent import prng
+from binlatent.checkpoint import checkpoint_steps, fingerprint, load_ema
 from binlatent.errors import UserError
-from binlatent.sampling import editing
+from binlatent.sampling import editing, programs
 from binlatent.sampling.guidance import Guidance
 from binlatent.sampling.options import SamplingOptions
 from binlatent.sampling.sampler import Sampler
-from binlatent.train import sharding
-from binlatent.train.checkpoint import checkpoint_steps, fingerprint, load_ema
-from binlatent.trained import Trained
+from binlatent.train.state import Trained
 from binlatent.typing import Array
 
 
@@ -58,8 +58,8 @@ class Pipeline:
         if not (workdir / "config.json").exists():
             raise UserError(f"{workdir} is no work directory: it has no config.json. `binlatent run` makes one.")
         config = config_lib.read(workdir / "config.json")
-        mesh = sharding.MeshShape().build(jax.local_devices())
-        same = sharding.replicated(mesh)
+        mesh = mesh_lib.MeshShape().build(jax.local_devices())
+        same = mesh_lib.replicated(mesh)
 
         def half(stage: str):
             folder = workdir / stage / "checkpoints"
@@ -121,7 +121,7 @@ class Pipeline:
         devices = self.mesh.size
         size = min(self.batch_size, num)
         size = -(-size // devices) * devices
-        where = sharding.batch_sharding(self.mesh)
+        where = mesh_lib.batch_sharding(self.mesh)
         for start in range(0, num, size):
             rows = jnp.minimum(jnp.arange(start, start + size), num - 1)
             yield min(size, num - start), [None if a is None else jax.device_put(a[rows], where) for a in arrays]
@@ -146,7 +146,9 @@ class Pipeline:
         images, net = np.asarray(images), self._autoencoder().net
         expected = (net.resolution, net.resolution, net.image_channels)
         if images.ndim != 4 or images.shape[1:] != expected:
-            raise UserError(f"images of shape {images.shape} given; this model takes (b, {', '.join(map(str, expected))})")
+            raise UserError(
+                f"images of shape {images.shape} given; this model takes (b, {', '.join(map(str, expected))})"
+            )
         if images.dtype != np.uint8 and not (
             np.issubdtype(images.dtype, np.floating) and np.all((images >= 0) & (images <= 1))
         ):
@@ -197,7 +199,9 @@ class Pipeline:
         if not about["num_classes"]:
             raise UserError("labels are given, but this model was trained without classes")
         if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= about["num_classes"]:
-            raise UserError(f"labels {labels.tolist()[:10]}: whole numbers from 0 to {about['num_classes'] - 1} are expected")
+            raise UserError(
+                f"labels {labels.tolist()[:10]}: whole numbers from 0 to {about['num_classes'] - 1} are expected"
+            )
         return labels[np.arange(num) % len(labels)].astype(np.int32)
 
     def options(self, **changes) -> SamplingOptions:

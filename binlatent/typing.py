@@ -1,10 +1,10 @@
 """Array types of the public signatures, and the one dictionary of dimension names.
 
-    b  examples                      l  tokens of a code, l = y·x
-    h  image height, pixels          k  bits of a token
-    w  image width, pixels           d  features (width of a network)
-    c  image channels                n  tokens of a condition (words of a text)
-    y  code height, tokens           x  code width, tokens
+b  examples                      l  tokens of a code, l = y·x
+h  image height, pixels          k  bits of a token
+w  image width, pixels           d  features (width of a network)
+c  image channels                n  tokens of a condition (words of a text)
+y  code height, tokens           x  code width, tokens
 """
 
 from collections.abc import Callable
@@ -24,6 +24,18 @@ PyTree = Any
 Denoise = Callable[[Array, Array], Array]
 
 __all__ = [
-    "Array", "Bool", "Code", "Denoise", "Float", "Images", "Int", "Key", "Logits", "PRNGKey", "Probabilities", "PyTree",
-    "Times", "UInt8",
+    "Array",
+    "Bool",
+    "Code",
+    "Denoise",
+    "Float",
+    "Images",
+    "Int",
+    "Key",
+    "Logits",
+    "PRNGKey",
+    "Probabilities",
+    "PyTree",
+    "Times",
+    "UInt8",
 ]

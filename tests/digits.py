@@ -14,7 +14,7 @@ import numpy as np
 
 from binlatent.data.loader import eval_batches
 from binlatent.experiment import Experiment
-from binlatent.pictures import to_uint8
+from binlatent.images import to_uint8
 from binlatent.pipeline import Pipeline
 
 

@@ -7,8 +7,8 @@ import jax
 import pytest
 
 from binlatent import config as config_lib
-from binlatent import plan
-from binlatent.nets.layout import on_mesh
+from binlatent.machines import plan
+from binlatent.mesh import on_mesh
 
 DOCS = Path(__file__).parents[1] / "docs/configs.md"
 BITS = {

@@ -12,7 +12,7 @@ from binlatent.convert.hyperparameters import Hyperparameters
 from binlatent.convert.mapping import Sources, State
 from binlatent.errors import UserError
 from binlatent.nets.autoencoder import BinaryAutoencoder, Layer, decoder_layers, encoder_layers
-from binlatent.nets.discriminator import PatchDiscriminator
+from binlatent.nets.official_discriminator import PatchDiscriminator
 from binlatent.typing import PyTree
 
 ENCODER, DECODER = "ae.encoder.blocks", "ae.generator.blocks"
@@ -94,7 +94,9 @@ def _letters(state: State, prefix: str) -> str:
     for i in range(max(found, default=-1) + 1):
         kinds = found.get(i, set())
         if len(kinds) != 1 or (kinds == {"c"} and f"{prefix}.{i}.weight" not in state):
-            raise UserError(f"the tensors of {prefix}.{i} make none of the release's layers: the file is damaged, or another's")
+            raise UserError(
+                f"the tensors of {prefix}.{i} make none of the release's layers: the file is damaged, or another's"
+            )
         letters += "n" if kinds == {"c"} and state[f"{prefix}.{i}.weight"].ndim == 1 else kinds.pop()
     return letters
 
@@ -128,7 +130,9 @@ def _autoencoder(state: State, hparams: Hyperparameters) -> BinaryAutoencoder:
     multipliers = hparams.settle("ch_mult", tuple(width // nf for width in widths), "encoder")
 
     if len({blocks for blocks, _ in down}) > 1 or len(up) != len(down):
-        raise UserError(f"the encoder's levels have {down} (blocks, attention) and the decoder's {up}: not the release's")
+        raise UserError(
+            f"the encoder's levels have {down} (blocks, attention) and the decoder's {up}: not the release's"
+        )
     res_blocks = hparams.settle("res_blocks", down[0][0], "encoder")
     counts = [blocks for blocks, _ in up]
     multiplier = hparams.get("gen_mul", float, None)
@@ -185,11 +189,7 @@ def _sources(net: BinaryAutoencoder) -> Sources:
     return (
         _stack("encoder", encoder_layers(net), ENCODER, net.image_channels)
         | mapping.conv(("code_logits",), "ae.quantize.proj.0", "codebook_size, emb_dim")
-        | {
-            ("embed", "kernel"): mapping.Source(
-                keys=("ae.quantize.embed.weight",), decided_by="codebook_size, emb_dim"
-            )
-        }
+        | {("embed", "kernel"): mapping.Source(keys=("ae.quantize.embed.weight",), decided_by="codebook_size, emb_dim")}
         | _stack("decoder", decoder_layers(net), DECODER, net.embedding_width)
     )
 

@@ -13,7 +13,7 @@ from binlatent.convert.hyperparameters import Hyperparameters
 from binlatent.convert.mapping import Source, Sources, State
 from binlatent.diffusion.schedule import schedule
 from binlatent.errors import UserError
-from binlatent.nets.released import ReleasedDenoiser
+from binlatent.nets.official_denoiser import ReleasedDenoiser
 from binlatent.typing import PyTree
 
 NET = "_denoise_fn"
@@ -103,7 +103,9 @@ def _denoiser(state: State, hparams: Hyperparameters, steps: int) -> ReleasedDen
     if shape is None:
         side = math.isqrt(length)
         if side**2 != length:
-            raise UserError(f"the hyper-parameters lack latent_shape, and the file's {length} tokens make no square code")
+            raise UserError(
+                f"the hyper-parameters lack latent_shape, and the file's {length} tokens make no square code"
+            )
         shape = (side, side)
     elif shape[0] * shape[1] != length:
         hparams.settle("latent_shape", f"[1, …] with {length} tokens", f"{NET}.pos_emb")
@@ -130,7 +132,9 @@ def _denoiser(state: State, hparams: Hyperparameters, steps: int) -> ReleasedDen
         num_classes=num_classes,
         condition_width=condition_width,
         cross_attention=cross,
-        predict="flip" if hparams.need("p_flip", bool, "whether the head predicts flips, as the release's do") else "z0",
+        predict="flip"
+        if hparams.need("p_flip", bool, "whether the head predicts flips, as the release's do")
+        else "z0",
     )
 
 

@@ -15,10 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from binlatent import weights
 from binlatent.convert.torch_file import read_torch_file
 from binlatent.errors import UserError
-from binlatent.nets import inception, resnet, vgg
+from binlatent.nets import inception, resnet, vgg, weights
 from binlatent.typing import PyTree
 
 State = Mapping[str, np.ndarray]

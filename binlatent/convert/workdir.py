@@ -17,13 +17,13 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from binlatent import config as config_lib
-from binlatent import weights
+from binlatent.checkpoint import Checkpoints, fingerprint
 from binlatent.convert.autoencoder import ImportedAutoencoder, import_autoencoder
 from binlatent.convert.denoiser import ImportedDenoiser, import_denoiser
 from binlatent.convert.hyperparameters import Hyperparameters
 from binlatent.convert.torch_file import read_state
 from binlatent.errors import UserError
-from binlatent.train.checkpoint import Checkpoints, fingerprint
+from binlatent.nets import weights
 from binlatent.train.state import TrainState
 from binlatent.typing import PyTree
 
@@ -120,7 +120,10 @@ def _config(
             config.discriminator_optimizer.learning_rate = 1e-4
             if ae.discriminator:  # for fine-tuning with the adversarial term
                 config.discriminator.architecture = "released"
-                config.discriminator.channels, config.discriminator.layers = ae.discriminator.channels, ae.discriminator.layers
+                config.discriminator.channels, config.discriminator.layers = (
+                    ae.discriminator.channels,
+                    ae.discriminator.layers,
+                )
         else:
             y, x, k = den.net.code_shape
             config.data.resolution = max(y, x) * 2 ** (RELEASED_LEVELS - 1)
@@ -144,7 +147,9 @@ def _weighting(given: Hyperparameters, lines: list[str]) -> str:
     """Our name of the loss that the denoiser was trained with: it decides how its output is read."""
     focal = given.get("focal", float, None)
     if focal is None:
-        lines.append("note: the hyper-parameters do not give focal; 0, the release's default, is assumed (balanced loss)")
+        lines.append(
+            "note: the hyper-parameters do not give focal; 0, the release's default, is assumed (balanced loss)"
+        )
         return "balanced"
     if focal > 0:
         lines.append(f"note: trained with focal {focal:g}; its output is read as that of focal 0, which is not exact")

@@ -22,11 +22,12 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from etils import epath
 
-from binlatent.data.cache import cache_directory
-from binlatent.data.manifest import FORMAT, CodeSpec, Manifest, Shard, write_whole
-from binlatent.data.sources import DataOptions, Example, Source, digest
+from binlatent.data.manifest import FORMAT, CodeSpec, Manifest, Shard
+from binlatent.data.options import DataOptions
+from binlatent.data.sources.base import Example, Source
 from binlatent.data.transforms import ChooseFlip, drop_flipped
 from binlatent.errors import UserError
+from binlatent.files import cache_directory, digest, write_atomic
 
 SHARD_SIZE = 16_384  # examples; 1 KiB codes make shards of 16 MiB
 HASH_ON_OPEN = 256 * 2**20  # bytes; larger caches rely on the checksums inside ArrayRecord files, tested on every read
@@ -35,13 +36,13 @@ HASH_ON_OPEN = 256 * 2**20  # bytes; larger caches rely on the checksums inside 
 class CodeWriter:
     """Writes the codes of a data set, shard by shard, from any number of processes.
 
-        writer = CodeWriter(directory, spec, examples={"train": 50_000, "validation": 5_000})
-        for split, index in writer.missing(process_index, process_count):
-            with writer.shard(split, index) as write:
-                for batch in …:                   # examples writer.span(split, index), in order
-                    write(code=…, label=…)
-        # when all processes are done, one of them:
-        writer.finish()
+    writer = CodeWriter(directory, spec, examples={"train": 50_000, "validation": 5_000})
+    for split, index in writer.missing(process_index, process_count):
+        with writer.shard(split, index) as write:
+            for batch in …:                   # examples writer.span(split, index), in order
+                write(code=…, label=…)
+    # when all processes are done, one of them:
+    writer.finish()
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class CodeWriter:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         note = {"identity": self._identity, **dataclasses.asdict(shard)}
-        write_whole(path.with_suffix(".json"), json.dumps(note))
+        write_atomic(path.with_suffix(".json"), json.dumps(note))
 
     def finish(self) -> Manifest:
         """Writes the manifest; removes shards of other codes that lie in the directory.
@@ -257,7 +258,9 @@ def _checked(path: epath.Path, shard: Shard, hashed: bool) -> str:
         raise UserError(f"{path}: this shard of codes is missing; run `binlatent encode` again.")
     size = path.stat().length
     if size != shard.bytes:
-        raise UserError(f"{path}: {size} bytes, but {shard.bytes} were written, so it was cut short or changed; {again}")
+        raise UserError(
+            f"{path}: {size} bytes, but {shard.bytes} were written, so it was cut short or changed; {again}"
+        )
     local = _local(path, shard)
     if hashed and _sha256(local) != shard.sha256:
         raise UserError(f"{path}: its checksum is not the one it was written with, so it is damaged; {again}")

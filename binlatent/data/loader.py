@@ -13,7 +13,8 @@ import grain
 import numpy as np
 from absl import flags
 
-from binlatent.data.sources import DataOptions, Source
+from binlatent.data.options import DataOptions
+from binlatent.data.sources.base import Source
 from binlatent.errors import UserError
 
 Batch = dict[str, np.ndarray]

@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 
 from binlatent.errors import UserError
+from binlatent.files import write_atomic
 
 FORMAT = "binlatent codes 1"
 MANIFEST = "manifest.json"
@@ -75,7 +76,7 @@ class Manifest:
         """Writes `manifest.json`, whole or not at all."""
         content = {"format": FORMAT, **dataclasses.asdict(self)}
         content["counts"] = {split: self.count(split) for split in self.shards}  # for people
-        write_whole(epath.Path(directory) / MANIFEST, json.dumps(content, indent=1))
+        write_atomic(epath.Path(directory) / MANIFEST, json.dumps(content, indent=1))
 
     @classmethod
     def load(cls, directory: str | os.PathLike) -> "Manifest":
@@ -96,13 +97,3 @@ class Manifest:
             return cls(spec=CodeSpec(**spec), shards=shards)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} cannot be read ({error}); run `binlatent encode` again.") from error
-
-
-def write_whole(path: epath.Path, text: str):
-    """Writes a small file so that it is there whole or not at all (an object store does so anyway)."""
-    if "://" in os.fspath(path):
-        path.write_text(text)
-        return
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)

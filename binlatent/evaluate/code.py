@@ -49,7 +49,9 @@ def code(
     if not images:
         raise CannotScore("there are no images to encode")
     statistics = BitStatistics(
-        tokens=jnp.float32(1), ones=jnp.asarray(ones / tokens, jnp.float32), pairs=jnp.asarray(pairs / tokens, jnp.float32)
+        tokens=jnp.float32(1),
+        ones=jnp.asarray(ones / tokens, jnp.float32),
+        pairs=jnp.asarray(pairs / tokens, jnp.float32),
     )
     values = {name: np.asarray(value) for name, value in statistics.compute().items()}
     k = len(values["bit_mean"])
@@ -65,7 +67,12 @@ def code(
     if complete:
         most = min(2.0**k, tokens)
         scores.append(
-            Score(key="token_usage", name="distinct tokens, of as many as could occur", value=len(seen) / most, better="higher")
+            Score(
+                key="token_usage",
+                name="distinct tokens, of as many as could occur",
+                value=len(seen) / most,
+                better="higher",
+            )
         )
     else:
         refused["distinct tokens"] = f"more than {DISTINCT_LIMIT} were seen"
@@ -73,7 +80,8 @@ def code(
     if k <= MATRIX_LIMIT:
         curves["bit correlation"] = np.asarray(statistics.correlation()).round(4).tolist()
     return Part(
-        settings=settings | {"images": images, "tokens": int(tokens), "bits of a token": k, "distinct tokens": len(seen)},
+        settings=settings
+        | {"images": images, "tokens": int(tokens), "bits of a token": k, "distinct tokens": len(seen)},
         scores=scores,
         refused=refused,
         curves=curves,

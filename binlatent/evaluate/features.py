@@ -10,8 +10,8 @@ import flax.struct
 import jax
 import numpy as np
 
-from binlatent import weights
 from binlatent.errors import UserError
+from binlatent.nets import weights
 from binlatent.nets.classifier import FeatureClassifier
 from binlatent.nets.inception import Resize, inception_features
 from binlatent.typing import Array, Float, Images, PyTree
@@ -144,7 +144,9 @@ def user_network(path: str) -> FeatureNetwork:
     """
     file = pathlib.Path(path)
     if not file.is_file():
-        raise UserError(f"no feature network at {path}: give 'inception', 'classifier' or a .py file with features(images)")
+        raise UserError(
+            f"no feature network at {path}: give 'inception', 'classifier' or a .py file with features(images)"
+        )
     spec = importlib.util.spec_from_file_location(f"binlatent_features_{file.stem}", file)
     module = importlib.util.module_from_spec(spec)
     try:

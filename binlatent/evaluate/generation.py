@@ -92,7 +92,11 @@ def feature_scores(
         scores.append(Score(**names, value=value, error=error, error_kind=error_kind, better=better))
 
     fake, real = stream.sample.features, sample_of(reference.stream)
-    add("frechet_distance", "lower", lambda: (frechet_distance(stream.moments("pool"), reference.stream.moments("pool")), None))
+    add(
+        "frechet_distance",
+        "lower",
+        lambda: (frechet_distance(stream.moments("pool"), reference.stream.moments("pool")), None),
+    )
     if stream.moments("spatial") is not None:
         add(
             "spatial_frechet_distance", "lower",

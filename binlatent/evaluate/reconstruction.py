@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from binlatent.evaluate import images as measures
+from binlatent import images as measures
 from binlatent.evaluate.features import FeatureNetwork
 from binlatent.evaluate.result import Part, Score
 from binlatent.evaluate.scores import frechet_distance

@@ -10,7 +10,8 @@ from etils import epath
 from jax.sharding import Mesh
 
 from binlatent.data.loader import eval_batches
-from binlatent.data.sources import DataOptions, Splits
+from binlatent.data.options import DataOptions
+from binlatent.data.splits import Splits
 from binlatent.errors import UserError
 from binlatent.evaluate.features import FeatureNetwork
 from binlatent.evaluate.stream import FeatureStream, featurise, resumable

@@ -95,9 +95,7 @@ def kernel_distance(
         x = fake[rng.choice(len(fake), size, replace=False)]
         y = real[rng.choice(len(real), size, replace=False)]
         values.append(off_diagonal(kernel(x, x)) + off_diagonal(kernel(y, y)) - 2 * kernel(x, y).mean())
-    return KernelDistance(
-        mean=float(np.mean(values)), std=float(np.std(values)), subsets=subsets, subset_size=size
-    )
+    return KernelDistance(mean=float(np.mean(values)), std=float(np.std(values)), subsets=subsets, subset_size=size)
 
 
 def _squared_distances(a, b):

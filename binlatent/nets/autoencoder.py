@@ -181,9 +181,7 @@ def decoder_layers(net: BinaryAutoencoder) -> tuple[Layer, ...]:
     layers += [Layer(name="conv_in", kind="conv", channels=width), *_middle(width)]
     for level in reversed(range(levels)):
         width = net.channels * net.channel_multipliers[level]
-        layers += _level(
-            f"level{level}", net._decoder_blocks[level], width, resolution in net.attention_resolutions
-        )
+        layers += _level(f"level{level}", net._decoder_blocks[level], width, resolution in net.attention_resolutions)
         if level > 0:
             layers.append(Layer(name=f"level{level}_up", kind="up", channels=width))
             resolution *= 2

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from binlatent.bits import signs
-from binlatent.nets.layout import by_example
+from binlatent.mesh import constrain_batch
 from binlatent.typing import Array, Bool, Float
 
 DType = jax.typing.DTypeLike
@@ -62,7 +62,9 @@ class Block(nn.Module):
         dense = partial(nn.Dense, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
         norm = partial(nn.LayerNorm, dtype=self.dtype, use_bias=False, use_scale=False, epsilon=1e-6)
         offsets = self.param("offsets", nn.initializers.zeros, (6, d))
-        modulation = (modulation + offsets[None]).astype(self.dtype)[:, :, None]  # (b, 6, 1, d): per example, all tokens
+        modulation = (modulation + offsets[None]).astype(self.dtype)[
+            :, :, None
+        ]  # (b, 6, 1, d): per example, all tokens
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = jnp.moveaxis(modulation, 1, 0)
 
         def modulate(x, shift, scale):
@@ -78,20 +80,20 @@ class Block(nn.Module):
             x = x.reshape(b, -1, self.heads, parts, d // self.heads)
             return [x[:, :, :, i] for i in range(parts)]
 
-        projected = by_example(dense(3 * d, name="query_key_value")(modulate(tokens, shift_1, scale_1)))
-        mixed = by_example(attend(*heads(projected, 3)).reshape(-1, d))
-        tokens = by_example(tokens + gated(dense(d, name="attention_out")(mixed), gate_1))
+        projected = constrain_batch(dense(3 * d, name="query_key_value")(modulate(tokens, shift_1, scale_1)))
+        mixed = constrain_batch(attend(*heads(projected, 3)).reshape(-1, d))
+        tokens = constrain_batch(tokens + gated(dense(d, name="attention_out")(mixed), gate_1))
 
         if self.cross_attention:
             query = dense(d, name="cross_query")(norm(name="cross_norm")(tokens))
             read = dense(2 * d, name="cross_key_value")(text.reshape(-1, text.shape[-1]))
-            mixed = by_example(attend(*heads(query, 1), *heads(read, 2)).reshape(-1, d))
+            mixed = constrain_batch(attend(*heads(query, 1), *heads(read, 2)).reshape(-1, d))
             # zero at first, as the gates are: a block starts as the identity
             tokens = tokens + nn.Dense(d, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="cross_out")(mixed)
 
-        hidden = by_example(dense(int(self.mlp_ratio * d), name="mlp_in")(modulate(tokens, shift_2, scale_2)))
+        hidden = constrain_batch(dense(int(self.mlp_ratio * d), name="mlp_in")(modulate(tokens, shift_2, scale_2)))
         tokens = tokens + gated(dense(d, name="mlp_out")(nn.gelu(hidden)), gate_2)
-        return by_example(tokens), None
+        return constrain_batch(tokens), None
 
 
 class Denoiser(nn.Module):
@@ -164,9 +166,9 @@ class Denoiser(nn.Module):
         vector, text = self._condition(condition, keep, b)
         if vector is not None:
             context = context + vector
-        context = by_example(nn.silu(context))
+        context = constrain_batch(nn.silu(context))
         zeros = nn.initializers.zeros
-        modulation = by_example(nn.Dense(6 * d, kernel_init=zeros, name="modulation")(context)).reshape(b, 6, d)
+        modulation = constrain_batch(nn.Dense(6 * d, kernel_init=zeros, name="modulation")(context)).reshape(b, 6, d)
 
         block = Block
         if self.remat != "none":
@@ -183,7 +185,9 @@ class Denoiser(nn.Module):
             self.width, self.heads, self.mlp_ratio, bool(self.condition_tokens), self.dtype, name="blocks"
         )(tokens, modulation, text)
 
-        shift, scale = jnp.split(nn.Dense(2 * d, kernel_init=zeros, name="modulation_out")(context)[:, None], 2, axis=-1)
+        shift, scale = jnp.split(
+            nn.Dense(2 * d, kernel_init=zeros, name="modulation_out")(context)[:, None], 2, axis=-1
+        )
         tokens = nn.LayerNorm(use_bias=False, use_scale=False, epsilon=1e-6)(tokens).reshape(b, y * x, d)
         tokens = (tokens * (1 + scale) + shift).reshape(-1, d).astype(self.dtype)
         flips = dense(k, kernel_init=zeros, name="flips")(tokens)
@@ -203,7 +207,9 @@ class Denoiser(nn.Module):
             keep = jnp.ones(b, bool)
 
         if self.num_classes:
-            embedded = nn.Embed(self.num_classes, d, embedding_init=nn.initializers.normal(0.02), name="classes")(condition)
+            embedded = nn.Embed(self.num_classes, d, embedding_init=nn.initializers.normal(0.02), name="classes")(
+                condition
+            )
             return jnp.where(keep[:, None], embedded, null), None
         expected = self._absent(b).shape
         if condition.shape != expected:

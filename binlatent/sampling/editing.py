@@ -61,5 +61,7 @@ def box(text: str, code_shape: tuple[int, int, int]) -> Bool[Array, "y x k"]:
         raise ValueError(f"{text!r}: 0 <= top < bottom <= 1 and 0 <= left < right <= 1 is expected")
     y, x, _ = code_shape
     rows, columns = jnp.arange(y), jnp.arange(x)
-    inside = ((rows + 1 > top * y) & (rows < bottom * y))[:, None] & ((columns + 1 > left * x) & (columns < right * x))[None]
+    inside = ((rows + 1 > top * y) & (rows < bottom * y))[:, None] & ((columns + 1 > left * x) & (columns < right * x))[
+        None
+    ]
     return jnp.broadcast_to(inside[..., None], code_shape)

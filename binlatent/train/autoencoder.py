@@ -7,11 +7,11 @@ import jax.numpy as jnp
 
 from binlatent import prng
 from binlatent.bits import BitStatistics
-from binlatent.evaluate.images import psnr, to_float
+from binlatent.images import psnr, to_float
 from binlatent.nets import binarize
 from binlatent.nets.autoencoder import BinaryAutoencoder
 from binlatent.train import metrics, perceptual, regularizers
-from binlatent.train.critic import Critic
+from binlatent.train.discriminator import Critic
 from binlatent.train.optimizer import Optimizer, accumulate, all_finite
 from binlatent.train.state import TrainState
 from binlatent.train.terms import Term, weighted_sum

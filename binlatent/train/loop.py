@@ -16,12 +16,13 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
+from binlatent import mesh as mesh_lib
 from binlatent import prng
+from binlatent.checkpoint import Checkpoints
 from binlatent.errors import UserError
-from binlatent.nets.layout import on_mesh
+from binlatent.mesh import on_mesh
 from binlatent.train import metrics as metrics_lib
-from binlatent.train import sharding, throughput
-from binlatent.train.checkpoint import Checkpoints
+from binlatent.train import throughput
 from binlatent.train.preemption import Preempted, StopRequest
 from binlatent.train.progress import Progress
 from binlatent.train.state import TrainState
@@ -139,18 +140,16 @@ def train(
       Preempted: the process got SIGTERM, or the cluster takes its machines; the state is saved.
     """
     hooks = hooks or Hooks()
-    sharding.check_batch_size(training.batch_size, mesh, training.micro_batches)
+    mesh_lib.check_batch_size(training.batch_size, mesh, training.micro_batches)
     folder = epath.Path(folder)
-    checkpoints = Checkpoints(
-        folder / "checkpoints", keep=training.keep_checkpoints, keep_every=training.keep_every
-    )
+    checkpoints = Checkpoints(folder / "checkpoints", keep=training.keep_checkpoints, keep_every=training.keep_every)
     key = prng.root(seed)
     batch_spec = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((training.batch_size, *x.shape[1:]), x.dtype), next(iter(train_batches(0)))
     )
     init = lambda k: stage.init(k, batch_spec)  # noqa: E731
     abstract = jax.eval_shape(init, key)
-    shardings = sharding.state_shardings(abstract, mesh)
+    shardings = mesh_lib.state_shardings(abstract, mesh)
     restored = checkpoints.restore(
         jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
     )
@@ -176,7 +175,7 @@ def train(
         checkpoints.close()
         return state
 
-    batch_sharding, same = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+    batch_sharding, same = mesh_lib.batch_sharding(mesh), mesh_lib.replicated(mesh)
     # Frozen weights are an argument: as constants they would be copied into the text of every program.
     frozen = jax.device_put(getattr(stage, "frozen", {}), same)
 
@@ -197,7 +196,7 @@ def train(
 
     train_steps = jax.jit(
         on_mesh(train_steps, mesh),
-        in_shardings=(shardings, sharding.batch_sharding(mesh, steps=True), same),
+        in_shardings=(shardings, mesh_lib.batch_sharding(mesh, steps=True), same),
         out_shardings=(shardings, same),
         donate_argnums=0,
     )
@@ -213,7 +212,7 @@ def train(
     writer = metrics_lib.MetricWriter(folder, start)
     progress = Progress(name, start, training.num_steps)
     stop = StopRequest(checkpoints)
-    batches = _prefetch((sharding.to_mesh(b, mesh, steps=True) for b in _stacked(train_batches(start), per_call)), 2)
+    batches = _prefetch((mesh_lib.to_mesh(b, mesh, steps=True) for b in _stacked(train_batches(start), per_call)), 2)
     window = throughput.Window(training.batch_size, _flops(stage, abstract, batch_spec))
     watchdog = Watchdog(name)
     pending, tracing = None, False
@@ -242,7 +241,9 @@ def train(
     try:
         for step in range(start, training.num_steps + 1, per_call):
             last = step == training.num_steps
-            if pending is not None and (last or step % training.evaluate_every == 0 or step % training.checkpoint_every == 0):
+            if pending is not None and (
+                last or step % training.evaluate_every == 0 or step % training.checkpoint_every == 0
+            ):
                 finish(*pending)
                 pending = None
             if step > start and (last or step % training.evaluate_every == 0):
@@ -298,7 +299,7 @@ def train(
 
 def _evaluate(eval_step, batches: Iterable[PyTree], mesh: Mesh, limit: int) -> dict[str, Any]:
     parts = (
-        eval_step(sharding.to_mesh(batch, mesh), index)
+        eval_step(mesh_lib.to_mesh(batch, mesh), index)
         for index, batch in enumerate(itertools.islice(batches, limit or None))
     )
     return metrics_lib.compute(metrics_lib.merge(parts))

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 from etils import epath
 
-from binlatent.data.manifest import write_whole
 from binlatent.errors import UserError
+from binlatent.files import write_atomic
 from binlatent.typing import Array
 
 
@@ -58,7 +58,7 @@ class MetricWriter:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lines = [json.dumps(r) for r in read_records(self._folder) if r["step"] <= start_step]
         self._path = self._folder / "metrics.jsonl"
-        write_whole(self._path, "".join(line + "\n" for line in self._lines))
+        write_atomic(self._path, "".join(line + "\n" for line in self._lines))
         self._local = "://" not in os.fspath(self._folder)
         if self._local:
             import tensorboardX

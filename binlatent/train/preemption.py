@@ -4,7 +4,7 @@ import signal
 
 import jax
 
-from binlatent.train.checkpoint import Checkpoints
+from binlatent.checkpoint import Checkpoints
 
 
 class Preempted(Exception):

@@ -76,14 +76,10 @@ class PriorStage:
     def train_step(self, state: TrainState, batch: PyTree, key: PRNGKey) -> tuple[TrainState, dict[str, Array]]:
         """One optimizer step; metrics are scalars."""
         noise = self.noise(key, batch["code"].shape[0])
-        loss, values, grads = value_and_grad(
-            self.loss, state.params, batch, noise, micro_batches=self.micro_batches
-        )
+        loss, values, grads = value_and_grad(self.loss, state.params, batch, noise, micro_batches=self.micro_batches)
         finite = all_finite(loss, grads)
         params, opt_state = self.optimizer.update(grads, state.opt_state, state.params, self.num_steps)
-        following = state.advance(
-            params=params, opt_state=opt_state, finite=finite, ema_decay=self.optimizer.ema_decay
-        )
+        following = state.advance(params=params, opt_state=opt_state, finite=finite, ema_decay=self.optimizer.ema_decay)
         return following, {"loss": loss, **values, "finite": finite, "skipped": following.skipped}
 
     def eval_step(self, state: TrainState, batch: PyTree, key: PRNGKey) -> dict:

@@ -1,13 +1,15 @@
 """The train state of either stage, and the one rule by which it moves."""
 
+import dataclasses
 from typing import Any
 
+import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
-from binlatent.typing import Array
+from binlatent.typing import Array, PyTree
 
 
 @flax.struct.dataclass
@@ -43,7 +45,12 @@ class TrainState:
         The average warms up: its decay is min(ema_decay, (1 + step) / (10 + step)).
         """
         decay = jnp.minimum(ema_decay, (1 + self.step) / (10 + self.step))
-        moved = (params, optax.incremental_update(params, self.ema, 1 - decay), opt_state, extra if extra else self.extra)
+        moved = (
+            params,
+            optax.incremental_update(params, self.ema, 1 - decay),
+            opt_state,
+            extra if extra else self.extra,
+        )
         kept = (self.params, self.ema, self.opt_state, self.extra)
         params, ema, opt_state, extra = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, kept)
         return TrainState(
@@ -54,3 +61,20 @@ class TrainState:
             extra=extra,
             skipped=self.skipped + jnp.where(finite, 0, 1),
         )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trained:
+    """One trained network.
+
+    Attributes:
+      net: the module.
+      params: its averaged parameters, on every device of the mesh.
+      step: the training step they are of.
+      about: what the checkpoint says of itself.
+    """
+
+    net: nn.Module
+    params: PyTree
+    step: int
+    about: dict[str, Any]

@@ -8,10 +8,10 @@ import threading
 import numpy as np
 import pytest
 
-from binlatent import weights
 from binlatent.convert import features
 from binlatent.convert.features import Feature, SourceFile, convert_features, lpips_params, resnet50_params
 from binlatent.errors import UserError
+from binlatent.nets import weights
 from tests.torch_nets import torch_and
 
 
@@ -124,7 +124,7 @@ def test_the_heads_that_lpips_ships_pass_the_checksum_and_fit():
 
 
 def test_the_command_line_offers_every_network(capsys):
-    from binlatent import cli
+    from binlatent.cli import main as cli
 
     with pytest.raises(SystemExit) as left:
         cli.main(["convert-features", "--help"])
@@ -136,7 +136,7 @@ def test_the_command_line_offers_every_network(capsys):
 
 
 def test_the_command_line_converts_a_local_file(published, monkeypatch, capsys):
-    from binlatent import cli
+    from binlatent.cli import main as cli
 
     monkeypatch.setattr(features, "FEATURES", {"lpips": features.FEATURES["tiny"]})
     cli.main(["convert-features", "lpips", str(published[0])])

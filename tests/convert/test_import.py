@@ -38,7 +38,8 @@ def _denoiser(state=None, **changes):
 
 
 @pytest.mark.parametrize(
-    "case", ["autoencoder", "autoencoder_tanh", "denoiser", "denoiser_class", "denoiser_text_token", "denoiser_text_cross"]
+    "case",
+    ["autoencoder", "autoencoder_tanh", "denoiser", "denoiser_class", "denoiser_text_token", "denoiser_text_cross"],
 )
 def test_the_layout_of_these_tests_is_the_release_s(reference, case):
     folder = os.path.join(reference, case)
@@ -133,7 +134,13 @@ def test_denoiser_hyperparameters_that_contradict(changes, message):
 
 
 @pytest.mark.parametrize(
-    "key", ["ae.encoder.blocks.1.conv1.weight", "ae.generator.blocks.2.q.bias", "ae.quantize.embed.weight", "disc.main.3.bias"]
+    "key",
+    [
+        "ae.encoder.blocks.1.conv1.weight",
+        "ae.generator.blocks.2.q.bias",
+        "ae.quantize.embed.weight",
+        "disc.main.3.bias",
+    ],
 )
 def test_missing_tensors_are_named(key):
     state = random_state(autoencoder_layout(SMALL))

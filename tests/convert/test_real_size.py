@@ -12,7 +12,7 @@ from tests.convert.release import C64, CHURCHES, autoencoder_layout, denoiser_la
 MEASURE = """
 import resource, sys, time
 begin = time.perf_counter()
-from binlatent.cli import main
+from binlatent.cli.main import main
 main(sys.argv[1:])
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 print(f"measured {time.perf_counter() - begin:.1f} s {peak:.2f} GiB")

@@ -10,13 +10,13 @@ import pytest
 from binlatent.convert.autoencoder import import_autoencoder
 from binlatent.convert.denoiser import import_denoiser
 from binlatent.convert.hyperparameters import Hyperparameters
-from binlatent.convert.released_loss import ReleasedLoss
 from binlatent.convert.torch_file import read_state
 from binlatent.diffusion import process
 from binlatent.diffusion.objective import Objective
 from binlatent.diffusion.schedule import schedule
 from binlatent.sampling.guidance import Guidance, bind, guide
 from binlatent.train import regularizers
+from tests.convert.official_loss import ReleasedLoss
 
 AUTOENCODERS = ("autoencoder", "autoencoder_tanh")
 DENOISERS = ("denoiser", "denoiser_class", "denoiser_text_token", "denoiser_text_cross")
@@ -60,9 +60,7 @@ def test_plugin_posterior(reference, name, t, s):
     case = {k: np.load(f"{reference}/posterior.npz")[f"{name}/{t}-{s}/{k}"] for k in ("p0", "x_t", "posterior")}
     alpha_t, alpha_s = schedule(SCHEDULES[name])(jnp.array([t, s]) / 64)
     code_t, p0 = jnp.asarray(case["x_t"] > 0.5), jnp.asarray(case["p0"])
-    np.testing.assert_allclose(
-        process.posterior(code_t, p0, alpha_t, alpha_s).one, case["posterior"], atol=1e-6
-    )
+    np.testing.assert_allclose(process.posterior(code_t, p0, alpha_t, alpha_s).one, case["posterior"], atol=1e-6)
     flips = jnp.where(code_t, -1, 1) * (jnp.log(p0) - jnp.log1p(-p0))
     reverse = process.reverse(code_t, flips, alpha_t, alpha_s, "plugin")
     np.testing.assert_allclose(reverse.one, case["posterior"], atol=2e-6)

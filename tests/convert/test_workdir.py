@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 import binlatent
-from binlatent import weights
-from binlatent.cli import main
+from binlatent.checkpoint import load_ema
+from binlatent.cli.info import describe
+from binlatent.cli.main import main
 from binlatent.convert.torch_file import read_state
 from binlatent.convert.workdir import to_workdir
 from binlatent.errors import UserError
-from binlatent.info import describe
-from binlatent.train.checkpoint import load_ema
+from binlatent.nets import weights
 from tests.convert.release import autoencoder_layout, random_state, save
 
 AE, DEN = "saved_models/binaryae_ema_1000.th", "saved_models/bld_ema_1000.th"
@@ -135,9 +135,7 @@ def test_fine_tuning_starts_from_an_imported_autoencoder(tiny, photos, tmp_path,
 
 @pytest.mark.parametrize("case", ["denoiser", "denoiser_text_token", "denoiser_text_cross"])
 def test_a_denoiser_alone(reference, tmp_path, case):
-    to_workdir(
-        workdir=tmp_path / "w", denoiser=f"{reference}/{case}/{DEN}", hparams=f"{reference}/{case}/hparams.json"
-    )
+    to_workdir(workdir=tmp_path / "w", denoiser=f"{reference}/{case}/{DEN}", hparams=f"{reference}/{case}/hparams.json")
     model, io = binlatent.load(tmp_path / "w"), np.load(f"{reference}/{case}/io.npz")
     condition = io.get("label")
     part = next(model.sample_batches(num=3, steps=2, labels=condition, guidance=1.0))
@@ -159,8 +157,6 @@ def test_halves_that_do_not_belong_together_are_told(reference, tmp_path):
     files["autoencoder"] = f"{reference}/autoencoder/{AE}"
     lines = to_workdir(workdir=tmp_path / "w", **files, hparams=hparams)
     assert any("trained on the codes of another one" in line for line in lines)
-
-
 
 
 @pytest.mark.parametrize("what", ["truncated", "text", "code", "missing", "more", "hparams", "config", "other"])
@@ -205,7 +201,9 @@ def test_a_failure_while_writing_leaves_nothing(reference, tmp_path, monkeypatch
     monkeypatch.setattr("binlatent.convert.workdir.config_lib.to_json", lambda config: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         to_workdir(
-            workdir=tmp_path / "w", autoencoder=f"{reference}/autoencoder/{AE}", hparams=_hparams(reference, "autoencoder")
+            workdir=tmp_path / "w",
+            autoencoder=f"{reference}/autoencoder/{AE}",
+            hparams=_hparams(reference, "autoencoder"),
         )
     assert not (tmp_path / "w").exists()
 

@@ -11,7 +11,7 @@ from binlatent.data import codes as codes_module
 from binlatent.data.codes import CodeSource, CodeWriter
 from binlatent.data.loader import eval_batches, train_batches
 from binlatent.data.manifest import CodeSpec, Manifest
-from binlatent.data.sources import DataOptions
+from binlatent.data.options import DataOptions
 from binlatent.errors import UserError
 
 SHAPE = (2, 3, 5)  # 30 bits: the last byte is not full
@@ -66,7 +66,9 @@ def test_codes_come_back_bit_by_bit_with_all_that_belongs_to_them(tmp_path):
         for i in range(count):
             example = source[i]
             for name, flipped in (("code", False), ("flipped", True)):
-                np.testing.assert_array_equal(bits.unpack(jnp.array(example[name])[None], SHAPE)[0], code(split, i, flipped))
+                np.testing.assert_array_equal(
+                    bits.unpack(jnp.array(example[name])[None], SHAPE)[0], code(split, i, flipped)
+                )
             assert example["label"] == i % 4 and example["label"].dtype == np.int32
             assert example["condition"].shape == (2, 3) and example["condition"][0, 0] == i
 

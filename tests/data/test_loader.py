@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from binlatent.data import loader
-from binlatent.data.arrays import ArraySource
 from binlatent.data.loader import eval_batches, train_batches
-from binlatent.data.sources import DataOptions, open_splits
+from binlatent.data.options import DataOptions
+from binlatent.data.sources.arrays import ArraySource
+from binlatent.data.splits import open_splits
 from binlatent.errors import UserError
-from tests.data.test_sources import Damaged
+from tests.data.test_splits import Damaged
 
 OPTIONS = DataOptions(resolution=8, channels=3, flip=True, crop="random")
 
@@ -55,14 +56,14 @@ def test_processes_together_read_the_global_batch_in_order(source, count, step):
     whole = take(train_batches(source, OPTIONS, seed=1, batch_size=8), 6)[step:]
     parts = [
         take(
-            train_batches(
-                source, OPTIONS, seed=1, batch_size=8, start_step=step, process_index=p, process_count=count
-            ),
+            train_batches(source, OPTIONS, seed=1, batch_size=8, start_step=step, process_index=p, process_count=count),
             6 - step,
         )
         for p in range(count)
     ]
-    together = [{name: np.concatenate([b[name] for b in rows]) for name in rows[0]} for rows in zip(*parts, strict=True)]
+    together = [
+        {name: np.concatenate([b[name] for b in rows]) for name in rows[0]} for rows in zip(*parts, strict=True)
+    ]
     same(whole, together)
 
 

@@ -11,10 +11,11 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from binlatent.data.codes import CodeSource
 from binlatent.data.loader import eval_batches
-from binlatent.data.sources import DataOptions, open_splits
+from binlatent.data.options import DataOptions
+from binlatent.data.splits import open_splits
 from binlatent.errors import UserError
+from tests.data.sources.test_shards import png, write_tar
 from tests.data.test_codes import code, encoded, write, writer
-from tests.data.test_shards import png, write_tar
 
 
 class Bucket(MemoryFileSystem):

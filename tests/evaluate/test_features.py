@@ -20,7 +20,7 @@ def test_inception_without_weights_is_refused_with_the_command(tmp_path, monkeyp
 
 
 def test_inception_reads_the_cache_and_is_called_fid(tmp_path, monkeypatch):
-    from binlatent import weights
+    from binlatent.nets import weights
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     shapes = jax.eval_shape(init_inception, jax.random.key(0))

@@ -20,6 +20,7 @@ def fid(a, b):
 
 def test_frechet_of_known_gaussians():
     """Commuting covariances: ‖Δμ‖² + Σ (σ_a − σ_b)²."""
+
     def gaussian(mean, sigma):
         return GaussianStatistics(count=1001, mean=np.asarray(mean), scatter=1000 * np.diag(np.square(sigma)))
 

@@ -29,7 +29,9 @@ NETWORK = FeatureNetwork(
 
 
 def mesh(devices):
-    return jax.make_mesh((devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:devices])
+    return jax.make_mesh(
+        (devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:devices]
+    )
 
 
 def passed(batch, devices=1, limit=20):

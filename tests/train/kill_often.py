@@ -16,8 +16,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from binlatent.checkpoint import checkpoint_steps
 from binlatent.data.manifest import Manifest
-from binlatent.train.checkpoint import checkpoint_steps
 from tests import tiny
 
 STEPS = 30
@@ -40,7 +40,16 @@ def start(folder: Path, workdir: Path) -> subprocess.Popen:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
-    command = [sys.executable, "-m", "binlatent.cli", "run", "--config", folder / "config.py", "--workdir", workdir]
+    command = [
+        sys.executable,
+        "-m",
+        "binlatent.cli.main",
+        "run",
+        "--config",
+        folder / "config.py",
+        "--workdir",
+        workdir,
+    ]
     log = (folder / f"{workdir.name}.log").open("a")
     return subprocess.Popen([*map(str, command)], env=env, stdout=log, stderr=log)
 

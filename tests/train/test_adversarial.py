@@ -5,7 +5,7 @@ import pytest
 from binlatent.nets.patchgan import PatchGAN
 from binlatent.train.adversarial import Adversarial
 from binlatent.train.augment import Augmentation
-from binlatent.train.critic import Critic
+from binlatent.train.discriminator import Critic
 from binlatent.train.optimizer import Optimizer
 
 REAL = jnp.asarray([[2.0, 0.5], [-1.0, 0.0]]).reshape(2, 2, 1, 1)

@@ -9,15 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from binlatent import mesh as mesh_lib
 from binlatent import prng
 from binlatent.nets.autoencoder import BinaryAutoencoder
-from binlatent.nets.discriminator import PatchDiscriminator
+from binlatent.nets.official_discriminator import PatchDiscriminator
 from binlatent.nets.patchgan import PatchGAN
-from binlatent.train import regularizers, sharding
+from binlatent.train import regularizers
 from binlatent.train.adversarial import Adversarial
 from binlatent.train.augment import Augmentation
 from binlatent.train.autoencoder import AutoencoderStage
-from binlatent.train.critic import Critic
+from binlatent.train.discriminator import Critic
 from binlatent.train.optimizer import Optimizer
 from binlatent.train.terms import Term
 from tests import tiny
@@ -64,7 +65,7 @@ def state_of(stage):
     random = np.random.default_rng(0)
 
     def fill(path, x):
-        name = sharding.path_name(path)
+        name = mesh_lib.path_name(path)
         if name.startswith(("params", "ema")) or name.endswith("/u"):
             size = max(np.prod(x.shape[:-1]), 1) ** -0.5
             return jnp.asarray(random.standard_normal(x.shape) * size + name.endswith("scale"), x.dtype)
@@ -116,7 +117,7 @@ def assert_trees_close(got, expected, tolerance=1e-4):
     largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(expected), strict=True):
         size = max(float(jnp.abs(b).max()), largest / 100, 1e-12)
-        np.testing.assert_allclose(a / size, b / size, atol=tolerance, err_msg=sharding.path_name(path))
+        np.testing.assert_allclose(a / size, b / size, atol=tolerance, err_msg=mesh_lib.path_name(path))
 
 
 @pytest.mark.parametrize("kind", ["hinge", "non_saturating"])
@@ -221,9 +222,9 @@ def test_micro_batches_and_devices_change_nothing(norm):
             adversarial=Adversarial(max_adaptive_weight=1e4, lecam_weight=0.1), micro_batches=micro_batches,
             disc=PatchGAN(channels=8, layers=1, norm=norm),
         )  # fmt: skip
-        mesh = sharding.MeshShape(data=-1).build(jax.devices()[:devices])
-        state = jax.device_put(state_of(stage), sharding.replicated(mesh))
-        batch = sharding.to_mesh(batch_of(16), mesh)
+        mesh = mesh_lib.MeshShape(data=-1).build(jax.devices()[:devices])
+        state = jax.device_put(state_of(stage), mesh_lib.replicated(mesh))
+        batch = mesh_lib.to_mesh(batch_of(16), mesh)
         return jit(lambda state, batch: stage.train_step(state, batch, jax.random.key(1)))(state, batch)
 
     (whole, values), *others = run(1, 1), run(2, 1), run(1, 8)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from binlatent.train.checkpoint import checkpoint_steps
+from binlatent.checkpoint import checkpoint_steps
 from binlatent.train.metrics import read_records
 from tests import tiny
 
@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[2]
 FULL = """
 import resource
 import sys
-from binlatent import cli
-from binlatent.train.checkpoint import Checkpoints
+from binlatent.cli import main as cli
+from binlatent.checkpoint import Checkpoints
 
 save = Checkpoints.save
 
@@ -55,7 +55,7 @@ def command(folder, program, more=(), **numbers):
 @pytest.mark.slow
 def test_sigterm_saves_within_a_step_and_exits_0(tmp_path):
     far = dict.fromkeys(("num_steps", "evaluate_every", "checkpoint_every"), 1_000_000)
-    process = command(tmp_path, ["-m", "binlatent.cli"], log_every=1, **far)
+    process = command(tmp_path, ["-m", "binlatent.cli.main"], log_every=1, **far)
     folder, end = tmp_path / "run/autoencoder", time.monotonic() + 300
     while len(read_records(folder)) < 5 and time.monotonic() < end:
         time.sleep(0.02)
@@ -76,7 +76,7 @@ def test_a_full_disk_is_said_and_the_last_good_checkpoint_stays(tmp_path):
     _, error = process.communicate(timeout=300)
     assert process.returncode == 2, error[-2000:]
     assert "a checkpoint could not be written" in error and "Checkpoints on disk: [2]" in error, error[-2000:]
-    process = command(tmp_path, ["-m", "binlatent.cli"], num_steps=6, checkpoint_every=2, evaluate_every=6)
+    process = command(tmp_path, ["-m", "binlatent.cli.main"], num_steps=6, checkpoint_every=2, evaluate_every=6)
     _, error = process.communicate(timeout=300)
     assert process.returncode == 0, error[-2000:]
     assert [r["step"] for r in read_records(tmp_path / "run/autoencoder") if "train/loss" in r] == [2, 4, 6]
@@ -88,7 +88,7 @@ def test_a_full_disk_is_said_and_the_last_good_checkpoint_stays(tmp_path):
 def test_chosen_steps_are_traced(tmp_path, steps):
     """The second trace is cut short by the end of the run, and is written all the same."""
     numbers = {"num_steps": 4, "checkpoint_every": 4, "evaluate_every": 4}
-    process = command(tmp_path, ["-m", "binlatent.cli"], ["--profile", steps], **numbers)
+    process = command(tmp_path, ["-m", "binlatent.cli.main"], ["--profile", steps], **numbers)
     _, error = process.communicate(timeout=300)
     assert process.returncode == 0, error[-2000:]
     (trace,) = (tmp_path / "run/autoencoder/profile").rglob("*.xplane.pb")

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from binlatent import config as config_lib
+from binlatent.checkpoint import checkpoint_steps, load_ema
 from binlatent.errors import UserError
 from binlatent.experiment import Experiment
-from binlatent.train.checkpoint import checkpoint_steps, load_ema
 from binlatent.train.metrics import read_records
 from tests import tiny
 
@@ -70,7 +70,9 @@ def test_killed_and_resumed_ends_bit_equal(tmp_path, trained, stage):
         time.sleep(0.005)
     process.wait(timeout=240)
     if process.returncode != -signal.SIGKILL:
-        pytest.skip(f"the run ended (status {process.returncode}) before it could be killed: {process.stdout.read()[-500:]}")
+        pytest.skip(
+            f"the run ended (status {process.returncode}) before it could be killed: {process.stdout.read()[-500:]}"
+        )
     again = start(workdir, config_path)
     output, _ = again.communicate(timeout=240)
     assert again.returncode == 0, output[-2000:]
@@ -111,7 +113,10 @@ def test_several_steps_a_call_equal_one(tmp_path):
     path = tiny.npz(tmp_path)
     one = tiny.config(path, autoencoder_training__log_every=1)
     several = tiny.config(
-        path, autoencoder_training__log_every=1, autoencoder_training__steps_per_call=2, autoencoder_training__evaluate_every=2
+        path,
+        autoencoder_training__log_every=1,
+        autoencoder_training__steps_per_call=2,
+        autoencoder_training__evaluate_every=2,
     )
     losses = []
     for name, config in (("one", one), ("several", several)):
@@ -144,7 +149,9 @@ def test_a_work_directory_of_before_a_key_was_there_opens(tmp_path):
 
 
 def test_a_nonfinite_loss_stops_with_the_state_kept(tmp_path):
-    config = tiny.config(tiny.npz(tmp_path), autoencoder_optimizer__learning_rate=1e30, autoencoder_optimizer__clip_norm=0.0)
+    config = tiny.config(
+        tiny.npz(tmp_path), autoencoder_optimizer__learning_rate=1e30, autoencoder_optimizer__clip_norm=0.0
+    )
     with pytest.raises(UserError, match="not finite at step"):
         Experiment.open(tmp_path / "run", config).train("autoencoder")
     _, params, _ = load_ema(tmp_path / "run" / "autoencoder" / "checkpoints")

@@ -29,7 +29,10 @@ def test_prior_micro_batches_equal_one_batch():
     config = tiny.config()
     stage = config_lib.build_prior_stage(config, (4, 4, 4), 3, ())
     rng = np.random.default_rng(0)
-    batch = {"code": rng.integers(0, 256, (BATCH, 8), dtype=np.uint8), "label": rng.integers(0, 3, BATCH, dtype=np.int32)}
+    batch = {
+        "code": rng.integers(0, 256, (BATCH, 8), dtype=np.uint8),
+        "label": rng.integers(0, 3, BATCH, dtype=np.int32),
+    }
     state = stage.init(prng.root(0), batch)
     # at its start the network gives zeros whatever goes in, which would hide a difference
     params = jax.tree.map(lambda x: x + 0.05 * jnp.cos(jnp.arange(x.size).reshape(x.shape)), state.params)
@@ -100,5 +103,7 @@ def test_weight_decay_leaves_biases_alone_and_clipping_bounds_the_norm():
     clipping = Optimizer(learning_rate=0.1, clip_norm=1.0)
     huge = jax.tree.map(lambda x: 1e3 * jnp.ones_like(x), params)
     _, opt_state = clipping.update(huge, clipping.build(1).init(params), params, 1)
-    first_moment = next(s.mu for s in jax.tree.leaves(opt_state, is_leaf=lambda s: hasattr(s, "mu")) if hasattr(s, "mu"))
+    first_moment = next(
+        s.mu for s in jax.tree.leaves(opt_state, is_leaf=lambda s: hasattr(s, "mu")) if hasattr(s, "mu")
+    )
     np.testing.assert_allclose(optax.tree.norm(first_moment), 0.1, rtol=1e-5)  # (1 − b1) × the clipped gradient

@@ -14,7 +14,9 @@ def test_products_are_counted_in_loops_and_branches():
     one = 2 * 4 * 8 * 16
     assert count_flops(lambda a, b: a @ b, a, b) == one
     assert count_flops(jax.jit(lambda a, b: jax.nn.relu(a @ b)), a, b) == one
-    assert count_flops(lambda a, b: jax.lax.scan(lambda c, _: (c + (a @ b).sum(), None), 0.0, length=7), a, b) == 7 * one
+    assert (
+        count_flops(lambda a, b: jax.lax.scan(lambda c, _: (c + (a @ b).sum(), None), 0.0, length=7), a, b) == 7 * one
+    )
     branches = lambda a, b: jax.lax.cond(a[0, 0] > 0, lambda: (a @ b).sum(), lambda: 0.0)  # noqa: E731
     assert count_flops(branches, a, b) == one
 

@@ -1,0 +1,219 @@
+"""Checkpoints: a train state and a JSON item, written in the background by Orbax.
+
+The JSON item says what the state belongs to (seed, batch size, config, versions) and holds a checksum of every array:
+Orbax restores a file with a flipped bit without a word. A checkpoint that does not restore is said aloud, set aside as
+`<step>.broken`, and the one before it is used.
+"""
+
+import contextlib
+import logging as stdlib_logging
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from etils import epath
+
+from binlatent.errors import UserError
+from binlatent.mesh import path_name
+from binlatent.typing import PyTree
+
+
+@jax.jit
+def _sums(leaves: list) -> list:
+    def total(x):
+        if x.dtype == bool:
+            return x.sum(dtype=jnp.uint32)
+        words = jax.lax.bitcast_convert_type(x, {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize])
+        return words.sum(dtype=jnp.uint32)
+
+    return [total(x) for x in leaves]
+
+
+def checksums(tree: PyTree) -> dict[str, int]:
+    """The sum of every array's words modulo 2³², by path. Any single flipped bit changes it; so does not the sharding."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    sums = jax.device_get(_sums([x for _, x in leaves]))
+    return {path_name(path): int(s) for (path, _), s in zip(leaves, sums, strict=True)}
+
+
+def _check(tree: PyTree, expected: dict[str, int]) -> None:
+    for name, value in checksums(tree).items():
+        if expected.get(name) != value:
+            raise ValueError(f"array {name} has changed on disk: checksum {value}, written {expected.get(name)}")
+
+
+class Checkpoints:
+    """The checkpoints of one stage, in one folder (local or remote).
+
+    Args:
+      folder: where they are; made if it is missing.
+      keep: how many of the latest are kept.
+      keep_every: checkpoints at multiples of this step are kept for good; 0 for none.
+    """
+
+    def __init__(self, folder: epath.PathLike, *, keep: int = 2, keep_every: int = 0):
+        import orbax.checkpoint as ocp
+        from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
+
+        logging.get_absl_logger().setLevel("CRITICAL")  # Orbax describes every save in a dozen lines, and failures anew
+        policy = [policies.LatestN(keep)] + ([policies.EveryNSteps(keep_every)] if keep_every else [])
+        self.folder = epath.Path(os.path.abspath(folder) if "://" not in os.fspath(folder) else folder)
+        self._ocp = ocp
+        self._options = ocp.CheckpointManagerOptions(preservation_policy=policies.AnyPreservationPolicy(policy))
+        self._open = ocp.CheckpointManager(self.folder, options=self._options)
+        self._failed = False
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, oldest first."""
+        return sorted(self._open.all_steps())
+
+    def save(self, step: int, state: PyTree, about: dict[str, Any]) -> None:
+        """Starts saving; returns as soon as the arrays are copied off the devices.
+
+        Raises:
+          UserError: this save, or the one before, could not be written.
+        """
+        ocp = self._ocp
+        item = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about | {"checksums": checksums(state)})
+        )
+        with self._explained():
+            if not self._open.save(step, args=item, force=True):
+                raise UserError(f"the checkpoint of step {step} was not taken: {self.folder} has {self.steps()}")
+
+    def wait(self) -> None:
+        """Waits until everything is on disk.
+
+        Raises:
+          UserError: it could not be written.
+        """
+        with self._explained():
+            self._open.wait_until_finished()
+
+    def reached_preemption(self, step: int) -> bool:
+        """Whether the cluster has announced that it will take the machines; to be asked at every step."""
+        return self._open.reached_preemption(step)
+
+    def close(self) -> None:
+        # after a failure closing fails once more, and must not hide it
+        with contextlib.suppress(Exception) if self._failed else contextlib.nullcontext():
+            self._open.close()
+
+    @contextlib.contextmanager
+    def _explained(self):
+        """Turns a failure to write into an error that says what is lost (nothing before it) and what to do."""
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            self._failed = True
+            stdlib_logging.getLogger("asyncio").setLevel("CRITICAL")  # the other arrays' failures, a traceback each
+            raise UserError(
+                f"a checkpoint could not be written to {self.folder}: {_first_line(error)}. Checkpoints on disk: "
+                f"{self.steps() or 'none'}. Make room or mend the path, then run the same command again to resume."
+            ) from error
+
+    def restore(self, abstract: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
+        """The latest checkpoint that restores and checks, laid out as `abstract` says; None where there is none at all.
+
+        Raises:
+          UserError: there are checkpoints and none restores.
+        """
+        ocp = self._ocp
+        steps = self.steps()
+        failures = []
+        for step in reversed(steps):
+            try:
+                item = self._open.restore(
+                    step,
+                    args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), about=ocp.args.JsonRestore()),
+                )
+                _check(item.state, item.about["checksums"])
+            except Exception as error:  # Orbax raises many kinds, the bare one among them
+                failures.append(f"step {step}: {_first_line(error)}")
+                print(f"warning: the checkpoint of step {step} in {self.folder} does not restore: {_first_line(error)}")
+                continue
+            self._set_aside([s for s in steps if s > step])
+            return item.state, dict(item.about)
+        if failures:
+            raise UserError(
+                f"no checkpoint in {self.folder} restores:\n  " + "\n  ".join(failures) + "\nIf the configuration has "
+                "changed, use another work directory; otherwise move the folder away to start this stage again."
+            )
+        return None
+
+    def _set_aside(self, broken: list[int]) -> None:
+        """Renames broken checkpoints, so that their steps can be saved again and nothing is lost."""
+        if not broken:
+            return
+        self._open.close()
+        if jax.process_index() == 0:
+            for step in broken:
+                (self.folder / str(step)).rename(self.folder / f"{step}.broken")
+                print(f"  set aside as {self.folder / f'{step}.broken'}")
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
+
+            multihost_utils.sync_global_devices("set aside")
+        self._open = self._ocp.CheckpointManager(self.folder, options=self._options)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def checkpoint_steps(folder: epath.PathLike) -> list[int]:
+    """Steps that have a checkpoint in a folder, oldest first, without opening it."""
+    folder = epath.Path(folder)
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.exists() else []
+
+
+def load_ema(folder: epath.PathLike, sharding=None) -> tuple[int, PyTree, dict[str, Any]]:
+    """The averaged parameters of the latest checkpoint that restores: (step, parameters, about). Needs no model code.
+
+    Args:
+      folder: a stage's `checkpoints`.
+      sharding: where to put them; the default device where None.
+
+    Raises:
+      UserError: there is no checkpoint, or none restores.
+    """
+    import orbax.checkpoint as ocp
+
+    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    logging.get_absl_logger().setLevel("ERROR")
+    failures = []
+    for step in reversed(checkpoint_steps(folder)):
+        path = epath.Path(os.path.abspath(folder) if "://" not in os.fspath(folder) else folder) / str(step)
+        try:
+            with ocp.PyTreeCheckpointer() as reader, ocp.Checkpointer(ocp.JsonCheckpointHandler()) as json_reader:
+                leaves = reader.metadata(path / "state").item_metadata["ema"]
+                target = {
+                    "ema": jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=sharding), leaves)
+                }
+                options = ocp.checkpoint_utils.construct_restore_args(target)
+                args = ocp.args.PyTreeRestore(target, restore_args=options, partial_restore=True)
+                ema = reader.restore(path / "state", args=args)
+                about = json_reader.restore(path / "about")
+            _check(ema, about["checksums"])
+            return step, ema["ema"], about
+        except Exception as error:  # Orbax raises many kinds, the bare one among them
+            failures.append(f"step {step}: {_first_line(error)}")
+            print(f"warning: the checkpoint of step {step} in {folder} does not restore: {_first_line(error)}")
+    if failures:
+        raise UserError(f"no checkpoint in {folder} restores:\n  " + "\n  ".join(failures))
+    raise UserError(f"no checkpoint in {folder}: train this stage first (`binlatent run` or `binlatent train`)")
+
+
+def fingerprint(params: PyTree) -> str:
+    """A short hash of parameters (names, shapes, types and values): what says that codes belong to an autoencoder."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for path, x in sorted(jax.tree_util.tree_leaves_with_path(params), key=lambda leaf: path_name(leaf[0])):
+        array = np.asarray(x)
+        digest.update(f"{path_name(path)} {array.shape} {array.dtype}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,62 @@
+"""What a work directory holds, for people."""
+
+import json
+import math
+
+import jax
+from etils import epath
+
+from binlatent import config as config_lib
+from binlatent.checkpoint import load_ema
+from binlatent.data.manifest import MANIFEST, Manifest
+from binlatent.errors import UserError
+from binlatent.experiment import STAGES, Experiment
+from binlatent.train.metrics import read_records
+
+
+def describe(workdir: epath.PathLike) -> str:
+    """A few lines on the stages, their parameters and last scores, the codes, and what comes next."""
+    experiment = Experiment.open(workdir)
+    net = config_lib.build_autoencoder(experiment.config)
+    y, x, k = net.code_shape
+    pixels = net.resolution**2 * net.image_channels
+    lines = [
+        f"{workdir}",
+        f"  images       {net.resolution}×{net.resolution}×{net.image_channels}, source {experiment.config.data.source}",
+        f"  code         {y}×{x}×{k} = {y * x * k} bits an image ({pixels * 8 / (y * x * k):.1f} times fewer than its pixels)",
+    ]
+    waiting = []
+    for stage in STAGES:
+        lines += [f"  {stage:12s} {_stage(experiment, stage)}"]
+        if stage == "prior":
+            lines.insert(-1, f"  {'codes':12s} {_codes(experiment.codes)}")
+        if not experiment.done(stage):
+            waiting.append(stage)
+    if waiting:
+        lines.append(f"  left to do: {', '.join(waiting)} (binlatent run --workdir {workdir})")
+    return "\n".join(lines)
+
+
+def _stage(experiment: Experiment, stage: str) -> str:
+    total = config_lib.build_training(experiment.config, stage).num_steps
+    if not experiment.step(stage):
+        return f"not trained (0 of {total} steps)"
+    step, params, _ = load_ema(experiment.workdir / stage / "checkpoints")
+    parts = (f"{name} {sum(math.prod(a.shape) for a in jax.tree.leaves(tree)):,}" for name, tree in params.items())
+    line = f"{step} of {total} steps; parameters: {', '.join(parts)}"
+    scores = [r for r in read_records(experiment.workdir / stage) if any(key.startswith("validation/") for key in r)]
+    for name in ("psnr", "dead_bits", "bits_per_bit") if scores else ():
+        if f"validation/{name}" in scores[-1]:
+            line += f"; {name} {scores[-1][f'validation/{name}']:.4g}"
+    return line
+
+
+def _codes(folder: epath.Path) -> str:
+    if not (folder / MANIFEST).exists():
+        return "not encoded"
+    try:
+        manifest = Manifest.load(folder)
+    except UserError as error:
+        return f"not readable: {json.dumps(str(error))}"
+    counts = ", ".join(f"{manifest.count(split)} {split}" for split in manifest.shards)
+    return f"{counts}; of autoencoder {manifest.spec.autoencoder}"

@@ -1,0 +1,66 @@
+"""The `data` section of a config."""
+
+import dataclasses
+from typing import Any
+
+from binlatent.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """The `data` section of a config.
+
+    Attributes:
+      source: `digits` (scikit-learn's handwritten digits), `folder` (image files), `npz` (arrays), `tfds`
+        (TensorFlow Datasets prepared as array_record), `shards` (tar files of images).
+      path: the folder, the npz file, the folder of tar files, or the TFDS data_dir; may be remote (gs://, s3://)
+        where etils.epath can read it.
+      name: name of the TFDS set.
+      split: what to train on: a TFDS split, or the sub-folder of an image folder that is divided into splits.
+      validation_split: the same for validation; empty: a part of `split`, by rule (see `held_out`).
+      validation_fraction: the part that the rule holds out.
+      resolution: side of the square images, pixels.
+      channels: 1 (grey) or 3 (RGB); images are converted.
+      crop: where the square is cut in training from an image that is not square; evaluation cuts at the centre.
+      flip: mirror half of the training images, each time anew.
+      labels: False ignores the classes even where there are some.
+      embeddings: `npy` gives each image the array stored beside it as `condition`: `name.npy` beside `name.jpg`,
+        in a folder or a tar file, or the array `condition` of an npz file. Empty: none.
+      workers: processes that read and decode; 0 reads in threads of this one.
+    """
+
+    source: str = "digits"
+    path: str = ""
+    name: str = ""
+    split: str = "train"
+    validation_split: str = ""
+    validation_fraction: float = 0.1
+    resolution: int
+    channels: int = 3
+    crop: str = "random"
+    flip: bool = False
+    labels: bool = True
+    embeddings: str = ""
+    workers: int = 0
+
+    def __post_init__(self):
+        _choice("source", self.source, ("digits", "folder", "npz", "tfds", "shards"))
+        _choice("crop", self.crop, ("random", "center"))
+        _choice("channels", self.channels, (1, 3))
+        _choice("embeddings", self.embeddings, ("", "npy"))
+        if self.resolution < 1:
+            raise UserError(f"data.resolution={self.resolution}: give the side of the images in pixels, at least 1.")
+        if self.workers < 0:
+            raise UserError(f"data.workers={self.workers}: give a number of processes, 0 for none.")
+        if not self.validation_split and not 0 < self.validation_fraction < 1:
+            raise UserError(
+                f"data.validation_fraction={self.validation_fraction}: give a part between 0 and 1 (0.1 holds out a "
+                "tenth), or name data.validation_split."
+            )
+        if self.embeddings and self.source in ("digits", "tfds"):
+            raise UserError(f"data.embeddings='{self.embeddings}': source '{self.source}' has no embeddings; use ''.")
+
+
+def _choice(name: str, value: Any, known: tuple):
+    if value not in known:
+        raise UserError(f"data.{name}={value!r}: expected one of {', '.join(map(repr, known))}.")

@@ -1,0 +1,121 @@
+"""Data sets that lie in memory: scikit-learn's handwritten digits and npz files."""
+
+import zipfile
+
+import numpy as np
+from etils import epath
+
+from binlatent.data.options import DataOptions
+from binlatent.data.sources.base import Example, ImageSource, Opened, held_out
+from binlatent.errors import UserError
+from binlatent.files import digest
+
+
+class ArraySource(ImageSource):
+    """Images (n, h, w, c) uint8, with labels (n,) int32 and conditions (n, ...) float32 where there are some."""
+
+    def __init__(
+        self, name: str, images: np.ndarray, labels: np.ndarray | None = None, conditions: np.ndarray | None = None
+    ):
+        super().__init__()
+        self._name, self._images, self._labels, self._conditions = name, images, labels, conditions
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __repr__(self) -> str:
+        return f"ArraySource({self._name!r}, {len(self)} images)"
+
+    def read(self, index: int) -> Example:
+        example: Example = {"image": self._images[index]}
+        if self._labels is not None:
+            example["label"] = self._labels[index]
+        if self._conditions is not None:
+            example["condition"] = self._conditions[index]
+        return example
+
+    def part(self, name: str, chosen: np.ndarray) -> "ArraySource":
+        """The examples where `chosen` (n,) is True."""
+        rest = (None if array is None else array[chosen] for array in (self._labels, self._conditions))
+        return ArraySource(f"{self._name} {name}", self._images[chosen], *rest)
+
+
+def _opened(
+    options: DataOptions, seed: int, source: ArraySource, class_names: tuple[str, ...], identity: str
+) -> Opened:
+    mask = held_out(len(source), options.validation_fraction, seed)
+    return Opened(
+        train=source.part("train", ~mask),
+        validation=source.part("validation", mask),
+        class_names=class_names,
+        identity=identity,
+    )
+
+
+def _no_validation_split(options: DataOptions):
+    if options.validation_split:
+        raise UserError(
+            f"data.validation_split='{options.validation_split}': source '{options.source}' has no named splits; leave "
+            "it empty and set data.validation_fraction."
+        )
+
+
+def open_digits(options: DataOptions, seed: int) -> Opened:
+    """scikit-learn's 1,797 handwritten digits, 8×8 grey, 10 classes."""
+    from sklearn.datasets import load_digits
+
+    _no_validation_split(options)
+    digits = load_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    labels = digits.target.astype(np.int32) if options.labels else None
+    source = ArraySource("digits", images, labels)
+    return _opened(options, seed, source, tuple("0123456789"), digest("digits", images))
+
+
+def open_npz(options: DataOptions, seed: int) -> Opened:
+    """An npz file with `images` uint8 (n, h, w, c) or (n, h, w), and if there are classes `labels` (n,)."""
+    _no_validation_split(options)
+    path = epath.Path(options.path).expanduser()
+    if not options.path or not path.exists():
+        raise UserError(f"data.path='{options.path}': no such file; give an npz file with an array `images`.")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files if name in ("images", "labels", "condition")}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+        raise UserError(
+            f"{path}: not a readable npz file ({error}). Write it with np.savez(path, images=…)."
+        ) from error
+    if "images" not in arrays:
+        raise UserError(f"{path}: no array `images`; write it with np.savez(path, images=…, labels=…).")
+    images = arrays["images"]
+    if images.dtype != np.uint8:
+        raise UserError(
+            f"{path}: images are {images.dtype}, expected uint8 of 0 to 255; floats in [0, 1] become that by "
+            "np.round(images * 255).astype(np.uint8)."
+        )
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or not images.size:
+        raise UserError(
+            f"{path}: images are of shape {arrays['images'].shape}, expected (n, h, w, 1 | 3 | 4) or (n, h, w)."
+        )
+    labels = _checked_labels(path, arrays.get("labels"), len(images)) if options.labels else None
+    conditions = None
+    if options.embeddings:
+        conditions = arrays.get("condition")
+        if conditions is None or len(conditions) != len(images):
+            raise UserError(f"{path}: data.embeddings='npy' needs an array `condition` with one row for each image.")
+        conditions = conditions.astype(np.float32)
+    names = () if labels is None else tuple(map(str, range(int(labels.max()) + 1)))
+    identity = digest("npz", images, *(array for array in (labels, conditions) if array is not None))
+    return _opened(options, seed, ArraySource(path.name, images, labels, conditions), names, identity)
+
+
+def _checked_labels(path: epath.Path, labels: np.ndarray | None, count: int) -> np.ndarray | None:
+    if labels is None:
+        return None
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise UserError(f"{path}: labels are {labels.dtype} {labels.shape}, expected integers of shape ({count},).")
+    if labels.min() < 0:
+        raise UserError(f"{path}: label {labels.min()} is below 0; classes count from 0.")
+    return labels.astype(np.int32)

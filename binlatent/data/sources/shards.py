@@ -1,0 +1,202 @@
+"""Images in tar files, laid out as WebDataset does: files that share a name up to the first dot are one example.
+
+`0001.jpg` with `0001.cls` (the class as a number) and `0001.npy` (an embedding) beside it, in any number of uncompressed
+tar files. Where every member lies is found out once, from the headers alone, and kept in the user's cache directory; then
+each image is one read at a known offset, so shuffling is over all examples and a position means the same in every run.
+"""
+
+import dataclasses
+import io
+import os
+import tarfile
+
+import numpy as np
+from etils import epath
+
+from binlatent.data.decode import SUFFIXES, decode_image
+from binlatent.data.options import DataOptions
+from binlatent.data.sources.base import BrokenExample, Example, ImageSource, Opened, held_out
+from binlatent.errors import UserError
+from binlatent.files import digest, load_cached, store_cached
+
+_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Members:
+    """Where the examples lie: arrays of (n,).
+
+    Attributes:
+      tar: number of the tar file.
+      key: name of the example, bytes.
+      offset: where the image begins in it.
+      size: bytes of the image.
+      label: class, −1 without.
+      array_offset: where the embedding begins.
+      array_size: its bytes; 0 without.
+    """
+
+    tar: np.ndarray
+    key: np.ndarray
+    offset: np.ndarray
+    size: np.ndarray
+    label: np.ndarray
+    array_offset: np.ndarray
+    array_size: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.tar)
+
+    def chosen(self, mask: np.ndarray) -> "Members":
+        """The examples where `mask` (n,) is True."""
+        return Members(*(getattr(self, field.name)[mask] for field in dataclasses.fields(self)))
+
+
+class TarSource(ImageSource):
+    """The examples at `members` in the tar files `paths`."""
+
+    threads = 4
+
+    def __init__(self, root: str, paths: list[str], members: Members, labels: bool, embeddings: bool):
+        super().__init__()
+        self._root, self._paths, self._members = root, paths, members
+        self._labels, self._embeddings = labels, embeddings
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __repr__(self) -> str:
+        return f"TarSource({self._root!r}, {len(self)} images)"
+
+    def read(self, index: int) -> Example:
+        members = self._members
+        path = self._paths[members.tar[index]]
+        try:
+            example: Example = {"image": decode_image(_bytes(path, members.offset[index], members.size[index]))}
+        except (OSError, ValueError) as error:
+            raise BrokenExample(f"{path}, {members.key[index].decode(errors='replace')}: {error}") from error
+        if self._labels:
+            example["label"] = members.label[index]
+        if self._embeddings:
+            data = _bytes(path, members.array_offset[index], members.array_size[index])
+            example["condition"] = np.load(io.BytesIO(data), allow_pickle=False).astype(np.float32)
+        return example
+
+
+def _bytes(path: str, offset: np.integer, size: np.integer) -> bytes:
+    with epath.Path(path).open("rb") if "://" in path else open(path, "rb") as file:
+        file.seek(int(offset))
+        return file.read(int(size))
+
+
+def open_shards(options: DataOptions, seed: int) -> Opened:
+    """The tar files in folder `options.path`.
+
+    With `validation_split`, files whose names begin with it are for validation and those that begin with `split` for
+    training (`train-0000.tar`, `val-0000.tar`). Without, examples of all files are divided by rule.
+    """
+    root = epath.Path(options.path).expanduser()
+    if not options.path or not root.is_dir():
+        raise UserError(f"data.path='{options.path}': no such folder; give a folder of tar files.")
+    paths = sorted(path for path in root.iterdir() if path.suffix == ".tar" and not path.name.startswith("."))
+    if not paths:
+        raise UserError(
+            f"{root}: no .tar files in it (compressed ones cannot be read at random: unpack .tar.gz to .tar)."
+        )
+    members = _members(root, paths)
+    _check(options, root, members)
+    if options.validation_split:
+        train, validation = (
+            np.array([path.name.startswith(prefix) for path in paths])[members.tar]
+            for prefix in (options.split, options.validation_split)
+        )
+        if (train & validation).any():
+            raise UserError(
+                f"data.split='{options.split}' and data.validation_split='{options.validation_split}' name the same tar files."
+            )
+    else:
+        names = [f"{paths[tar].name}/{key!r}" for tar, key in zip(members.tar, members.key, strict=True)]
+        validation = held_out(names, options.validation_fraction, seed)
+        train = ~validation
+    labelled = options.labels and bool((members.label >= 0).any())
+    sources = [
+        TarSource(
+            os.fspath(root), list(map(os.fspath, paths)), members.chosen(mask), labelled, bool(options.embeddings)
+        )
+        for mask in (train, validation)
+    ]
+    return Opened(
+        train=sources[0],
+        validation=sources[1],
+        class_names=tuple(map(str, range(int(members.label.max()) + 1))) if labelled else (),
+        identity=digest("shards", members.key, members.size, members.label),
+    )
+
+
+def _check(options: DataOptions, root: epath.Path, members: Members):
+    if not len(members):
+        raise UserError(f"{root}: no images in its tar files (jpg, png, webp, bmp, gif, tif, ppm).")
+    missing = members.label < 0
+    if options.labels and missing.any() and not missing.all():
+        raise UserError(
+            f"{root}: {missing.sum()} of {len(members)} images have no .cls beside them, the first is "
+            f"{members.key[missing][0].decode(errors='replace')}; add them, or set data.labels=False."
+        )
+    if options.embeddings and not members.array_size.all():
+        raise UserError(
+            f"{root}: {(members.array_size == 0).sum()} of {len(members)} images have no .npy beside them; add them, or set "
+            "data.embeddings=''."
+        )
+
+
+def _members(root: epath.Path, paths: list[epath.Path]) -> Members:
+    """Reads the headers of all tar files, or recalls what was in them while neither size nor time stamp has changed."""
+    states = [path.stat() for path in paths]
+    state = digest(repr([(path.name, stat.length, stat.mtime) for path, stat in zip(paths, states, strict=True)]))
+    key = os.fspath(root)
+    kept = load_cached("tar", key, _VERSION)
+    if kept is not None and kept.pop("state").item() == state:
+        return Members(**kept)
+    rows = [row for number, path in enumerate(paths) for row in _headers(number, path)]
+    columns = zip(*rows, strict=True) if rows else [()] * 7
+    kinds = (np.int32, np.bytes_, np.int64, np.int64, np.int32, np.int64, np.int64)
+    members = Members(*(np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)))
+    store_cached("tar", key, _VERSION, {"state": np.array(state), **vars(members)})
+    return members
+
+
+def _headers(number: int, path: epath.Path) -> list[tuple]:
+    """The examples of one tar file, in order, as rows of `Members`."""
+    examples: dict[str, dict[str, tuple[int, int]]] = {}
+    labels: dict[str, int] = {}
+    try:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            for member in archive:
+                folder, _, name = member.name.rpartition("/")
+                stem, _, suffix = name.partition(".")
+                if not member.isfile() or not stem:
+                    continue
+                key = f"{folder}/{stem}" if folder else stem
+                if suffix.lower() == "cls":
+                    labels[key] = int(archive.extractfile(member).read())
+                elif suffix.lower() == "npy" or f".{suffix.lower()}" in SUFFIXES:
+                    part = "array" if suffix.lower() == "npy" else "image"
+                    examples.setdefault(key, {})[part] = (member.offset_data, member.size)
+            file.seek(archive.offset)
+            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile itself says nothing
+                raise tarfile.ReadError("cut short: the mark of the end is missing")
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: not a whole, uncompressed tar file with numbers in its .cls members ({error})."
+        ) from error
+    return [
+        (
+            number,
+            key.encode("utf-8", "surrogateescape"),
+            *parts["image"],
+            labels.get(key, -1),
+            *parts.get("array", (0, 0)),
+        )
+        for key, parts in examples.items()
+        if "image" in parts
+    ]

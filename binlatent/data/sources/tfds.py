@@ -1,0 +1,124 @@
+"""TensorFlow Datasets, read by random access from array_record files; TensorFlow itself is not needed to read."""
+
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from binlatent.data.options import DataOptions
+from binlatent.data.sources.base import Example, ImageSource, Opened, held_out
+from binlatent.errors import UserError
+from binlatent.files import digest
+
+
+class TfdsSource(ImageSource):
+    """The examples `chosen` (n,) of a TFDS data source."""
+
+    threads = 4
+
+    def __init__(self, name: str, data: Any, chosen: np.ndarray, image_key: str, label_key: str | None):
+        super().__init__()
+        self._name, self._data, self._chosen = name, data, chosen
+        self._image_key, self._label_key = image_key, label_key
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __repr__(self) -> str:
+        return f"TfdsSource({self._name!r}, {len(self)} images)"
+
+    def read(self, index: int) -> Example:
+        features = self._data[int(self._chosen[index])]
+        example: Example = {"image": features[self._image_key]}
+        if self._label_key is not None:
+            example["label"] = np.int32(features[self._label_key])
+        return example
+
+
+def open_tfds(options: DataOptions, seed: int) -> Opened:
+    """The TFDS set `options.name` in data_dir `options.path` (empty: TFDS's own), prepared as array_record.
+
+    Without a name, `options.path` is the folder of one prepared version, such as `…/cifar10/3.0.2`.
+    """
+    builder = _builder(options)
+    image_key, label_key, class_names = _features(options, builder)
+    if options.validation_split == options.split:
+        raise UserError(f"data.split and data.validation_split are both '{options.split}'; they must not overlap.")
+    train = _read_split(options, builder, options.split)
+    if options.validation_split:
+        validation = _read_split(options, builder, options.validation_split)
+        parts = ((train, np.arange(len(train))), (validation, np.arange(len(validation))))
+    else:
+        mask = held_out(len(train), options.validation_fraction, seed)
+        parts = ((train, np.flatnonzero(~mask)), (train, np.flatnonzero(mask)))
+    name = builder.info.full_name
+    sources = [TfdsSource(name, data, chosen, image_key, label_key) for data, chosen in parts]
+    sizes = [(split, info.num_examples, info.shard_lengths) for split, info in sorted(builder.info.splits.items())]
+    return Opened(
+        train=sources[0], validation=sources[1], class_names=class_names, identity=digest("tfds", name, repr(sizes))
+    )
+
+
+def _builder(options: DataOptions) -> Any:
+    import tensorflow_datasets as tfds
+
+    if not options.name and not options.path:
+        raise UserError("data.name is empty: give the name of a TFDS set, such as cifar10.")
+    folder = epath.Path(options.path).expanduser() if options.path else None
+    if not options.name:
+        if not (folder / "dataset_info.json").exists():
+            raise UserError(
+                f"data.path='{options.path}' is not the folder of a prepared TFDS set (no dataset_info.json in it); give "
+                "such a folder, or a name in data.name."
+            )
+        return tfds.builder_from_directory(folder)
+    try:
+        builder = tfds.builder(options.name, data_dir=folder)
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+        message = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"data.name='{options.name}' cannot be opened: {message} Check data.name and data.path."
+        ) from error
+    if not builder.info.splits:
+        raise UserError(f"TFDS set '{options.name}' is not prepared in {builder.data_dir}. {_how(options)}")
+    return builder
+
+
+def _how(options: DataOptions) -> str:
+    where = f" --data_dir={options.path}" if options.path else ""
+    return (
+        "Prepare it once, on any machine (this step needs TensorFlow: pip install 'binlatent[tfds]'): "
+        f"tfds build {options.name or '<name>'} --file_format=array_record{where}"
+    )
+
+
+def _features(options: DataOptions, builder: Any) -> tuple[str, str | None, tuple[str, ...]]:
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+
+    def first(kind: type, preferred: str) -> str | None:
+        keys = [key for key, feature in features.items() if isinstance(feature, kind)]
+        return preferred if preferred in keys else next(iter(sorted(keys)), None)
+
+    image_key = first(tfds.features.Image, "image")
+    if image_key is None:
+        raise UserError(f"TFDS set '{builder.info.full_name}' has no images; its features are {', '.join(features)}.")
+    label_key = first(tfds.features.ClassLabel, "label") if options.labels else None
+    return image_key, label_key, tuple(features[label_key].names) if label_key else ()
+
+
+def _read_split(options: DataOptions, builder: Any, split: str) -> Any:
+    try:
+        return builder.as_data_source(split)
+    except NotImplementedError as error:
+        raise UserError(
+            f"TFDS set '{builder.info.full_name}' in {builder.data_dir} is not stored as array_record, the form that can be "
+            f"read at random. {_how(options)}"
+        ) from error
+    except (ValueError, KeyError) as error:
+        known = ", ".join(builder.info.splits)
+        raise UserError(
+            f"split '{split}' of TFDS set '{builder.info.full_name}' cannot be read ({error}); its splits are {known}, and "
+            "parts such as train[:90%]."
+        ) from error

@@ -1,0 +1,74 @@
+"""The two parts of a data set: what training sees, and what is held out."""
+
+import dataclasses
+import json
+
+from binlatent.data.options import DataOptions
+from binlatent.data.sources.base import Source
+from binlatent.errors import UserError
+from binlatent.files import digest
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Splits:
+    """The two parts of a data set.
+
+    Attributes:
+      train: what training sees.
+      validation: held out; never in `train`.
+      num_classes: 0 where there are no classes or `labels` is False.
+      class_names: names in the order of the labels; empty without classes.
+      condition_shape: shape of `condition` of one example; empty without embeddings.
+      fingerprint: changes with the examples, the split and what is read of an image; not with augmentation.
+    """
+
+    train: Source
+    validation: Source
+    num_classes: int
+    class_names: tuple[str, ...]
+    condition_shape: tuple[int, ...]
+    fingerprint: str
+
+
+def open_splits(options: DataOptions, *, seed: int) -> Splits:
+    """Opens the training and validation parts of the data set that `options` describe.
+
+    Raises:
+      UserError: it is missing, empty, too small to be split, or not what its kind should be.
+    """
+    if options.source == "folder":
+        from binlatent.data.sources.folder import open_folder as opener
+    elif options.source == "tfds":
+        from binlatent.data.sources.tfds import open_tfds as opener
+    elif options.source == "shards":
+        from binlatent.data.sources.shards import open_shards as opener
+    elif options.source == "npz":
+        from binlatent.data.sources.arrays import open_npz as opener
+    else:
+        from binlatent.data.sources.arrays import open_digits as opener
+    opened = opener(options, seed)
+    for name, part in (("training", opened.train), ("validation", opened.validation)):
+        if len(part) == 0:
+            raise UserError(f"{part!r}: the {name} part is empty; at least two examples are needed, one for each part.")
+    names = opened.class_names if options.labels else ()
+    condition = opened.train[0].get("condition") if options.embeddings else None
+    read = {
+        name: getattr(options, name)
+        for name in (
+            "split",
+            "validation_split",
+            "validation_fraction",
+            "resolution",
+            "channels",
+            "labels",
+            "embeddings",
+        )
+    }
+    return Splits(
+        train=opened.train,
+        validation=opened.validation,
+        num_classes=len(names),
+        class_names=names,
+        condition_shape=() if condition is None else condition.shape,
+        fingerprint=digest(json.dumps([opened.identity, seed, names, read])),
+    )

@@ -1,0 +1,51 @@
+"""Trains the classifier of a work directory, whose features score samples where Inception's weights are not at hand."""
+
+from etils import epath
+
+from binlatent import config as config_lib
+from binlatent.data.loader import eval_batches, train_batches
+from binlatent.errors import UserError
+from binlatent.experiment import SPLIT_SEED, Experiment, versions
+from binlatent.nets.classifier import FeatureClassifier
+from binlatent.train.classifier import FeatureStage
+from binlatent.train.loop import Training, train
+from binlatent.train.optimizer import Optimizer
+
+
+def train_features(workdir: epath.PathLike, *, num_steps: int = 2000, batch_size: int = 128, seed: int = 0) -> None:
+    """Trains the classifier whose features serve where Inception's weights are not at hand, on the work directory's data;
+    or resumes it. It ends in `features/`.
+
+    Raises:
+      UserError: the data has no labels.
+    """
+    experiment = Experiment.open(workdir)
+    splits, data = experiment.splits(), config_lib.build_data(experiment.config)
+    if splits.num_classes < 2:
+        raise UserError(
+            f"a classifier needs labels of at least 2 classes; {splits.train!r} has {splits.num_classes}. "
+            "Use Inception's weights, or a function of your own: --features yours.py"
+        )
+    batch_size = min(batch_size, len(splits.train))
+    optimizer = Optimizer(
+        learning_rate=1e-3, schedule="cosine", warmup_steps=min(100, num_steps // 10), weight_decay=0.05
+    )
+    train(
+        FeatureStage(net=FeatureClassifier(num_classes=splits.num_classes), optimizer=optimizer, num_steps=num_steps),
+        name="features",
+        training=Training(num_steps=num_steps, batch_size=batch_size, evaluate_every=500, checkpoint_every=500),
+        train_batches=lambda step: train_batches(splits.train, data, seed=seed, batch_size=batch_size, start_step=step),
+        eval_batches=lambda: eval_batches(splits.validation, data, batch_size=batch_size),
+        mesh=config_lib.build_mesh(experiment.config),
+        seed=seed,
+        folder=experiment.workdir / "features",
+        about={
+            "stage": "features",
+            "seed": seed,
+            "batch_size": batch_size,
+            "data": splits.fingerprint,
+            "num_classes": splits.num_classes,
+            "split_seed": SPLIT_SEED,
+            "versions": versions(),
+        },
+    )

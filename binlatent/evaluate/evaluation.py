@@ -1,0 +1,340 @@
+"""The evaluation of a work directory: which networks, which images, which parts, and where the numbers go."""
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from binlatent import config as config_lib
+from binlatent.checkpoint import checkpoint_steps, fingerprint, load_ema
+from binlatent.data.loader import eval_batches
+from binlatent.data.splits import Splits
+from binlatent.errors import UserError
+from binlatent.evaluate.code import code
+from binlatent.evaluate.features import FeatureNetwork, classifier_network, inception_network, user_network
+from binlatent.evaluate.generation import generation
+from binlatent.evaluate.likelihood import CHUNK, likelihood
+from binlatent.evaluate.options import EvaluationOptions
+from binlatent.evaluate.reconstruction import reconstruction
+from binlatent.evaluate.reference import Reference, make_reference
+from binlatent.evaluate.result import Part, append_record, plain, read_parts, write_parts
+from binlatent.evaluate.statistics import CannotScore
+from binlatent.experiment import Experiment, versions
+from binlatent.images import to_uint8
+from binlatent.nets import weights
+from binlatent.nets.classifier import FeatureClassifier
+from binlatent.pipeline import Pipeline
+
+PARTS = ("reconstruction", "code", "likelihood", "generation")
+NEEDS = {"reconstruction": "autoencoder", "code": "autoencoder", "likelihood": "prior", "generation": "prior"}
+CONDITIONS = 4096  # conditions of validation images that samples are given in turn, where a model has embeddings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A trained work directory, ready to be scored.
+
+    Attributes:
+      experiment: the work directory.
+      pipeline: its model.
+      networks: feature networks of the Fréchet distances and their kin.
+      refused: scores that will be missing, with the reason.
+      reference_file: a file of `binlatent reference` to use in place of one made here.
+    """
+
+    experiment: Experiment
+    pipeline: Pipeline
+    networks: tuple[FeatureNetwork, ...]
+    refused: dict[str, str]
+    reference_file: str | None = None
+
+    @classmethod
+    def open(
+        cls,
+        workdir: epath.PathLike,
+        *,
+        features: Sequence[str] = (),
+        batch_size: int = 64,
+        reference: str | None = None,
+    ) -> "Evaluation":
+        """Opens a work directory with the feature networks by name.
+
+        Args:
+          features: `inception`, `inception-pytorch-fid`, `classifier` or paths of .py files. Without any: Inception where
+            its weights are, and the classifier where one was trained; what is missing is then said and left out.
+
+        Raises:
+          UserError: no work directory, nothing trained, or a network that was asked for is not there.
+        """
+        if jax.process_count() > 1:
+            raise UserError(
+                "evaluation runs in one process, over all devices of its machine; start it without --distributed"
+            )
+        experiment = Experiment.open(workdir)
+        refused, networks = {}, []
+        for name in features:
+            networks.append(_network(experiment, name))
+        if not features:
+            try:
+                networks.append(inception_network())
+            except UserError as error:
+                refused["FID, sFID, KID, Inception Score, rFID"] = str(error)
+            if checkpoint_steps(experiment.workdir / "features" / "checkpoints"):
+                networks.append(_network(experiment, "classifier"))
+        names = [network.name for network in networks]
+        if len(set(names)) < len(names):
+            raise UserError(f"feature networks {', '.join(names)}: each can be named once")
+        pipeline = Pipeline.load(workdir, batch_size=batch_size)
+        return cls(
+            experiment=experiment,
+            pipeline=pipeline,
+            networks=tuple(networks),
+            refused=refused,
+            reference_file=reference,
+        )
+
+    @property
+    def folder(self) -> epath.Path:
+        """Where references and unfinished passes are kept."""
+        return self.experiment.workdir / "evaluation"
+
+    @property
+    def scores_file(self) -> epath.Path:
+        return self.experiment.workdir / "scores.json"
+
+    @cached_property
+    def splits(self) -> Splits:
+        return self.experiment.splits()
+
+    @cached_property
+    def data(self):
+        return config_lib.build_data(self.experiment.config)
+
+    @cached_property
+    def _fingerprints(self) -> dict[str, str]:
+        halves = {name: getattr(self.pipeline, name) for name in ("autoencoder", "prior")}
+        return {name: fingerprint(half.params) for name, half in halves.items() if half}
+
+    def _model_settings(self, part: str) -> dict[str, Any]:
+        """What was evaluated: the halves that a part needs, the data and the software."""
+        halves = ("autoencoder", "prior")[: 1 if NEEDS[part] == "autoencoder" else 2]
+        return {
+            "checkpoint steps": {name: getattr(self.pipeline, name).step for name in halves},
+            "weights": {name: self._fingerprints[name] for name in halves},
+            "data": self.splits.fingerprint,
+            "versions": versions(),
+        }
+
+    # --- the parts ---
+
+    def run(
+        self, only: Sequence[str] = (), options: EvaluationOptions | None = None, *, again: bool = False
+    ) -> dict[str, Part]:
+        """Scores the work directory and writes `scores.json` after every part.
+
+        A part that stands there already with the same settings is not computed again.
+
+        Args:
+          only: some of `PARTS`; none for all that the work directory's halves allow.
+          again: compute even so.
+
+        Returns:
+          All parts in `scores.json`.
+
+        Raises:
+          UserError: an unknown part, a half that is missing, or images and features that cannot be scored.
+        """
+        options = options or EvaluationOptions()
+        for name in only:
+            if name not in PARTS:
+                raise UserError(f"no part {name!r} of an evaluation; there are {', '.join(PARTS)}")
+        there = {name for name in PARTS if getattr(self.pipeline, NEEDS[name]) is not None}
+        if self.pipeline.autoencoder is None:
+            there -= {"likelihood", "generation"}
+        for name in only:
+            if name not in there:
+                raise UserError(
+                    f"{name} needs a trained autoencoder" + ("" if NEEDS[name] == "autoencoder" else " and prior")
+                )
+        parts = read_parts(self.scores_file)
+        for name in only or [name for name in PARTS if name in there]:
+            if name == "generation" and not self.networks:
+                if only:
+                    raise UserError("; ".join(self.refused.values()))
+                continue
+            asked = plain(self.asked(name, options))
+            known = parts.get(name)
+            if known and not again and all(known.settings.get(key) == value for key, value in asked.items()):
+                print(f"{name}: done with these settings")
+                continue
+            parts[name] = self.part(name, options)
+            write_parts(self.scores_file, parts)
+            half = getattr(self.pipeline, NEEDS[name])
+            append_record(self.experiment.workdir / NEEDS[name], half.step, parts[name])
+        return parts
+
+    def part(self, name: str, options: EvaluationOptions) -> Part:
+        """Computes one part; nothing is written but references and what an interrupted pass needs to go on.
+
+        Raises:
+          UserError: images or features cannot be scored.
+        """
+        began = time.perf_counter()
+        try:
+            part = getattr(self, f"_{name}")(options, plain(self.asked(name, options)))
+        except CannotScore as error:
+            raise UserError(f"{name}: {error}") from error
+        settings = part.settings | {"devices": f"{self.pipeline.mesh.size} × {jax.devices()[0].device_kind}"}
+        return dataclasses.replace(part, settings=settings, seconds=time.perf_counter() - began)
+
+    def asked(self, name: str, options: EvaluationOptions) -> dict[str, Any]:
+        """What a part's numbers depend on, as far as it is known before they are computed."""
+        networks = [network.description for network in self.networks]
+        if name == "reconstruction":
+            own = {"split": "validation", "feature networks": networks}
+        elif name == "code":
+            own = {"split": "validation", "code": "thresholded"}
+        elif name == "likelihood":
+            own = {
+                "split": "validation", "seed": options.seed, "first images": options.likelihood_num,
+                "likelihood steps": options.likelihood_steps, "posterior": "mixture", "condition": self._condition_kind,
+            }  # fmt: skip
+        else:
+            own = {
+                "samples": options.num, "seed": options.seed, "condition": self._condition_kind, "images": "rounded to uint8",
+                "sampling": dataclasses.asdict(self.pipeline.options(**options.sampling)), "feature networks": networks,
+                "reference split": options.reference_split, "reference images": options.reference_num or "all",
+                "reference file": self.reference_file,
+            }  # fmt: skip
+        return self._model_settings(name) | own
+
+    @property
+    def _condition_kind(self) -> str:
+        about = self.pipeline.prior.about
+        if about["condition_shape"]:
+            return "embeddings of validation images, in turn"
+        return "labels, in turn" if about["num_classes"] else "none"
+
+    def _reconstruction(self, options: EvaluationOptions, asked: dict[str, Any]) -> Part:
+        refused = dict(self.refused)
+        try:
+            lpips = weights.load("lpips")
+        except UserError as error:
+            lpips, refused["LPIPS"] = None, str(error)
+        with _bar("reconstruction", len(self.splits.validation)) as bar:
+            return reconstruction(
+                self.pipeline.reconstruct, self._validation(), networks=list(self.networks), lpips=lpips,
+                mesh=self.pipeline.mesh, batch_size=self.pipeline.batch_size, settings=asked, refused=refused,
+                progress=bar.update,
+            )  # fmt: skip
+
+    def _code(self, options: EvaluationOptions, asked: dict[str, Any]) -> Part:
+        with _bar("code", len(self.splits.validation)) as bar:
+            return code(self.pipeline.encode, self._validation(), settings=asked, progress=bar.update)
+
+    def _likelihood(self, options: EvaluationOptions, asked: dict[str, Any]) -> Part:
+        total = min(options.likelihood_num, len(self.splits.validation))
+
+        def terms(codes, seed, condition):
+            return self.pipeline.elbo_terms(codes, seed, labels=condition, steps=options.likelihood_steps)
+
+        with _bar("likelihood", total) as bar:
+            chunks = self._codes(total)
+            return likelihood(terms, chunks, seed=options.seed, settings=asked, progress=bar.update)
+
+    def _codes(self, num: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """Codes of the first validation images, `CHUNK` at a time, with their conditions."""
+        for batch in eval_batches(self.splits.validation, self.data, batch_size=CHUNK, limit=num):
+            mask = batch["mask"]
+            if mask.any():
+                condition = self._condition_of(batch)
+                yield self.pipeline.encode(batch["image"][mask]), None if condition is None else condition[mask]
+
+    def _condition_of(self, batch: dict[str, np.ndarray]) -> np.ndarray | None:
+        about = self.pipeline.prior.about
+        if about["condition_shape"]:
+            return batch["condition"]
+        return batch["label"] if about["num_classes"] else None
+
+    def _validation(self) -> Iterator[dict[str, np.ndarray]]:
+        return iter(eval_batches(self.splits.validation, self.data, batch_size=self.pipeline.batch_size))
+
+    def conditions(self) -> np.ndarray | None:
+        """Labels or embeddings that samples are given in turn; None for an unconditional model."""
+        about = self.pipeline.prior.about
+        if about["condition_shape"]:
+            batches = eval_batches(self.splits.validation, self.data, batch_size=256, limit=CONDITIONS)
+            return np.concatenate([batch["condition"][batch["mask"]] for batch in batches])
+        return np.arange(about["num_classes"], dtype=np.int32) if about["num_classes"] else None
+
+    def _generation(self, options: EvaluationOptions, asked: dict[str, Any]) -> Part:
+        references = {network.name: self.reference(network, options) for network in self.networks}
+        conditions = self.conditions()
+        labelled = bool(self.pipeline.prior.about["num_classes"]) and conditions is not None and conditions.ndim == 1
+
+        def sample(position: int):
+            batches = self.pipeline.sample_batches(
+                seed=options.seed, num=options.num - position, start=position, labels=conditions, **options.sampling
+            )
+            for part in batches if position < options.num else ():
+                if not np.isfinite(part.images).all():
+                    raise CannotScore("samples hold NaN or infinity; the model's parameters are broken")
+                following = position + len(part.images)
+                labels = conditions[np.arange(position, following) % len(conditions)] if labelled else None
+                yield to_uint8(part.images), labels, following
+                position = following
+
+        with _bar("generation", options.num) as bar:
+            return generation(
+                sample, num=options.num, networks=list(self.networks), references=references, mesh=self.pipeline.mesh,
+                batch_size=self.pipeline.batch_size, folder=self.folder / "generation", settings=asked,
+                class_names=self.splits.class_names if labelled else (), progress=bar.update,
+            )  # fmt: skip
+
+    def reference(self, network: FeatureNetwork, options: EvaluationOptions) -> Reference:
+        """The reference of a feature network: read where it was made before, or given as a file.
+
+        Raises:
+          UserError: the given file is of another network or of other images.
+        """
+        if self.reference_file:
+            reference = Reference.load(self.reference_file)
+            shape = [self.data.resolution, self.data.resolution, self.data.channels]
+            for what, theirs, ours in (
+                ("feature network", reference.description["network"], network.description),
+                ("image shape", reference.description["shape"], shape),
+            ):
+                if theirs != ours:
+                    raise UserError(f"{self.reference_file}: its {what} is {theirs}, this evaluation has {ours}")
+            return reference
+        source = getattr(self.splits, options.reference_split)
+        with _bar(f"reference ({network.name})", min(options.reference_num or len(source), len(source))) as bar:
+            return make_reference(
+                self.splits, self.data, network, split=options.reference_split, num=options.reference_num,
+                mesh=self.pipeline.mesh, folder=self.folder, batch_size=self.pipeline.batch_size, progress=bar.update,
+            )  # fmt: skip
+
+
+def _network(experiment: Experiment, name: str) -> FeatureNetwork:
+    if name == "inception":
+        return inception_network()
+    if name == "inception-pytorch-fid":
+        return inception_network("pytorch-fid")
+    if name == "classifier":
+        folder = experiment.workdir / "features" / "checkpoints"
+        if not checkpoint_steps(folder):
+            raise UserError(f"no classifier in {experiment.workdir}: `binlatent train-features` trains one")
+        _, params, about = load_ema(folder)
+        return classifier_network(FeatureClassifier(num_classes=about["num_classes"]), params["classifier"])
+    return user_network(name)
+
+
+def _bar(name: str, total: int):
+    import tqdm
+
+    return tqdm.tqdm(total=total, desc=name, unit="image", dynamic_ncols=True)

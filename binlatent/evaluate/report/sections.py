@@ -1,0 +1,139 @@
+"""Gathers what a work directory holds into its `report.html`."""
+
+import json
+
+import numpy as np
+from etils import epath
+
+from binlatent import config as config_lib
+from binlatent.data.loader import eval_batches
+from binlatent.evaluate.evaluation import Evaluation
+from binlatent.evaluate.report import figures
+from binlatent.evaluate.report.page import Picture, Report, render
+from binlatent.evaluate.result import read_parts
+from binlatent.evaluate.sweep import AXES, read_sweep, series
+from binlatent.experiment import versions
+from binlatent.images import image_grid, to_uint8
+from binlatent.train.metrics import read_records
+
+COLUMNS = 8  # images of a row, and states of the film strip
+CLASSES = 10  # classes that the grid of samples shows
+WIDTH = 64  # pixels of the page that one image is wide, about
+
+
+def write_report(evaluation: Evaluation, *, seed: int = 0) -> epath.Path:
+    """Writes `report.html` of a work directory, with what is there: losses, reconstructions, samples, a film strip of one
+    sampling run, scores, sweep, bit statistics, and every setting.
+
+    Args:
+      seed: of the samples it shows.
+
+    Returns:
+      Its path.
+    """
+    workdir, pipeline = evaluation.experiment.workdir, evaluation.pipeline
+    rows, sweep_settings = read_sweep(evaluation)
+    scores = [
+        key for key in (rows[0] if rows else ()) if key not in AXES and not key.startswith("±") and key != "seconds"
+    ]
+    both = pipeline.autoencoder is not None and pipeline.prior is not None
+    stages = [stage for stage in ("autoencoder", "prior", "features") if (workdir / stage / "metrics.jsonl").exists()]
+    report = Report(
+        title=workdir.name or str(workdir),
+        facts=_facts(evaluation),
+        config=config_lib.to_json(evaluation.experiment.config),
+        records={stage: read_records(workdir / stage) for stage in stages},
+        parts=read_parts(evaluation.scores_file),
+        sweep=rows,
+        sweep_settings=sweep_settings,
+        sweep_curves={score: series(rows, score) for score in scores},
+        reconstructions=_reconstructions(evaluation) if pipeline.autoencoder is not None else None,
+        samples=_samples(evaluation, seed) if both else None,
+        film=_film(evaluation, seed) if both else (),
+    )
+    path = workdir / "report.html"
+    path.write_text(render(report))
+    return path
+
+
+def _facts(evaluation: Evaluation) -> dict:
+    """What the model is, in a few lines."""
+    import jax
+
+    pipeline, data = evaluation.pipeline, evaluation.data
+    y, x, k = pipeline.code_shape
+    facts = {
+        "images": f"{data.resolution} × {data.resolution} × {data.channels}, from {evaluation.splits.train!r}",
+        "training images": len(evaluation.splits.train),
+        "validation images": len(evaluation.splits.validation),
+        "code": f"{y} × {x} tokens of {k} bits = {y * x * k} bits an image",
+    }
+    for name in ("autoencoder", "prior"):
+        if half := getattr(pipeline, name):
+            count = sum(leaf.size for leaf in jax.tree.leaves(half.params))
+            facts[name] = f"{count:,} parameters, averaged at step {half.step}"
+    return facts | {"versions": json.dumps(versions())}
+
+
+def _reconstructions(evaluation: Evaluation) -> Picture:
+    num = 4 * COLUMNS
+    batch = next(iter(eval_batches(evaluation.splits.validation, evaluation.data, batch_size=num, limit=num)))
+    images = batch["image"][batch["mask"]]
+    columns = min(COLUMNS, len(images))
+    images = images[: len(images) // columns * columns]
+    both = np.stack([images, to_uint8(evaluation.pipeline.reconstruct(images))])
+    both = both.reshape(2, -1, columns, *images.shape[1:]).swapaxes(0, 1).reshape(-1, *images.shape[1:])
+    return Picture(
+        image=image_grid(both, columns),
+        width=columns * WIDTH,
+        caption=f"The first {len(images)} validation images, each with its reconstruction below (thresholded code).",
+    )
+
+
+def _samples(evaluation: Evaluation, seed: int) -> Picture:
+    pipeline, conditions = evaluation.pipeline, evaluation.conditions()
+    options = pipeline.options()
+    names, columns, rows = evaluation.splits.class_names, COLUMNS, COLUMNS
+    said = "without a condition"
+    if conditions is not None and pipeline.num_classes:
+        columns = min(CLASSES, len(conditions))
+        conditions, rows = conditions[:columns], 6
+        said = "a class in each column: " + ", ".join(names[label] if names else str(label) for label in conditions)
+    elif conditions is not None:
+        said = "with the embeddings of validation images"
+    batches = pipeline.sample_batches(seed=seed, num=rows * columns, labels=conditions)
+    images = np.concatenate([part.images for part in batches])
+    return Picture(
+        image=image_grid(images, columns),
+        width=columns * WIDTH,
+        caption=f"Samples, seed {seed}, {said}. {_say(options)}",
+    )
+
+
+def _film(evaluation: Evaluation, seed: int) -> tuple[Picture, Picture]:
+    """One sampling run from noise to an image: what each state decodes to, and its bits."""
+    pipeline, conditions = evaluation.pipeline, evaluation.conditions()
+    options = pipeline.options()
+    run = next(iter(pipeline.sample_batches(seed=seed, num=1, labels=conditions, trajectory=True)))
+    states = run.states[:, 0]
+    shown = np.unique(np.linspace(0, len(states) - 1, COLUMNS).round().astype(int))
+    at = ", ".join(str(step) for step in shown)
+    return (
+        Picture(
+            image=image_grid(pipeline.decode(states[shown]), len(shown), shortest=64 * len(shown)),
+            width=len(shown) * WIDTH,
+            caption=f"What the code decodes to after {at} of {options.steps} steps; seed {seed}, sample 0. {_say(options)}",
+        ),
+        Picture(
+            image=image_grid(figures.bit_picture(states[shown]), len(shown), shortest=64 * len(shown)),
+            width=len(shown) * WIDTH,
+            caption="The bits of the same states: each token a block, set bits dark.",
+        ),
+    )
+
+
+def _say(options) -> str:
+    return (
+        f"{options.steps} steps, guidance {options.guidance:g}, temperature {options.temperature:g}, posterior "
+        f"{options.posterior}, last step {options.last_step}."
+    )

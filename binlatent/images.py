@@ -1,0 +1,168 @@
+"""Images as arrays: uint8 ↔ float, distances between them, grids, and the files that people name on the command line.
+
+Images are uint8, or float in [0, 1]; channels last. The distances (PSNR, SSIM, L1) can be jitted and give one number per
+image; higher is better for PSNR and SSIM, lower for L1.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from binlatent.errors import UserError
+from binlatent.typing import Array, Float, Images, UInt8
+
+# (b, h, w, c), left open here so that other shapes are refused with a reason
+AnyImages = Float[Array, "..."] | UInt8[Array, "..."] | Float[np.ndarray, "..."] | UInt8[np.ndarray, "..."]
+SSIM_DEFINITION = "scikit-image structural_similarity, gaussian_weights=True, sigma=1.5, use_sample_covariance=False"
+SSIM_WINDOW = 11
+_SIGMA = 1.5
+
+
+def to_uint8(images: np.ndarray) -> np.ndarray:
+    """Float images in [0, 1] as uint8; uint8 images are left as they are."""
+    return images if images.dtype == np.uint8 else np.round(np.clip(images, 0, 1) * 255).astype(np.uint8)
+
+
+def to_float(images: AnyImages) -> Images:
+    """uint8 0…255 → float32 0…1; floats stay in [0, 1] and become float32."""
+    scale = 255 if images.dtype == jnp.uint8 else 1
+    return jnp.asarray(images, jnp.float32) / scale
+
+
+def _pair(a, b):
+    if a.shape != b.shape:
+        raise ValueError(f"images of shape {a.shape} and {b.shape} cannot be compared")
+    return to_float(a), to_float(b)
+
+
+def l1(a: AnyImages, b: AnyImages) -> Float[Array, "b"]:
+    """Mean absolute difference, on the scale [0, 1]. Raises ValueError for other shapes."""
+    a, b = _pair(a, b)
+    return jnp.abs(a - b).mean((1, 2, 3))
+
+
+def psnr(a: AnyImages, b: AnyImages) -> Float[Array, "b"]:
+    """−10 log₁₀ of the mean squared difference, in dB; infinite for identical images.
+
+    Raises:
+      ValueError: for other shapes.
+    """
+    a, b = _pair(a, b)
+    return -10 * jnp.log10(jnp.square(a - b).mean((1, 2, 3)))
+
+
+def ssim(a: AnyImages, b: AnyImages) -> Float[Array, "b"]:
+    """Structural similarity (Wang et al. 2004) as `SSIM_DEFINITION` names it, averaged over channels.
+
+    Raises:
+      ValueError: for other shapes, or images smaller than the window of 11 pixels.
+    """
+    a, b = _pair(a, b)
+    if min(a.shape[1:3]) < SSIM_WINDOW:
+        raise ValueError(
+            f"SSIM has a window of {SSIM_WINDOW} pixels; images of {a.shape[1]}×{a.shape[2]} are too small"
+        )
+    window = np.exp(-0.5 * ((np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2) / _SIGMA) ** 2)
+    window = (window / window.sum()).tolist()
+
+    def blur(x):  # only where the window lies inside: scikit-image crops the rest away
+        for axis in (1, 2):
+            inside = x.shape[axis] - SSIM_WINDOW + 1
+            x = sum(w * jax.lax.slice_in_dim(x, i, i + inside, axis=axis) for i, w in enumerate(window))
+        return x
+
+    mean_a, mean_b = blur(a), blur(b)
+    var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
+    covariance = blur(a * b) - mean_a * mean_b
+    c1, c2 = 0.01**2, 0.03**2
+    similarity = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    similarity /= (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
+    return similarity.mean((1, 2, 3))
+
+
+def image_grid(images: np.ndarray, columns: int | None = None, *, gap: int = 1, shortest: int = 512) -> np.ndarray:
+    """One picture (h, w, c) uint8 of images (n, h, w, c), row by row.
+
+    Args:
+      columns: images in a row; a square where None.
+      gap: pixels between images.
+      shortest: small images are enlarged by a whole factor until the picture is about this wide.
+    """
+    images = to_uint8(images)
+    n, h, w, c = images.shape
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    canvas = np.full((rows * columns, h + gap, w + gap, c), 255, np.uint8)
+    canvas[:n, :h, :w] = images
+    canvas = canvas.reshape(rows, columns, h + gap, w + gap, c).swapaxes(1, 2).reshape(rows * (h + gap), -1, c)
+    canvas = canvas[: canvas.shape[0] - gap, : canvas.shape[1] - gap]
+    factor = max(1, shortest // canvas.shape[1])
+    return canvas.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def save_image(path: epath.PathLike, image: np.ndarray) -> None:
+    """Writes an image (h, w, c), uint8 or float in [0, 1], as PNG."""
+    from PIL import Image
+
+    image = to_uint8(image)
+    path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(file, "png")
+
+
+class ImageSink:
+    """Where images go that a person asked for: `.npz` (one file), `.png` (one grid), otherwise a folder of PNGs.
+
+    Use as a context; the file appears when the context ends well.
+
+    Args:
+      path: the place.
+      columns: of the grid.
+
+    Raises:
+      UserError: the place cannot be written, or has an ending that is none of these.
+    """
+
+    def __init__(self, path: epath.PathLike, *, columns: int | None = None):
+        self.path = epath.Path(path)
+        self._columns = columns
+        self._images, self._labels, self._count = [], [], 0
+        if self.path.suffix not in (".npz", ".png", ""):
+            raise UserError(f"--out {path}: end it in .npz (arrays), .png (one grid) or nothing (a folder of PNGs)")
+        try:
+            (self.path if not self.path.suffix else self.path.parent).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--out {path} cannot be written: {error}") from error
+
+    def __enter__(self) -> "ImageSink":
+        return self
+
+    def add(self, images: np.ndarray, labels: np.ndarray | None = None) -> None:
+        """Adds a batch of images and, where there are some, their labels."""
+        images = to_uint8(images)
+        if self.path.suffix:
+            self._images.append(images)
+        else:
+            for i, image in enumerate(images):
+                label = "" if labels is None else f"-{labels[i]}"
+                save_image(self.path / f"{self._count + i:06d}{label}.png", image)
+        if labels is not None:
+            self._labels.append(labels)
+        self._count += len(images)
+
+    def __exit__(self, kind, error, traceback) -> None:
+        if kind is not None or not self._images:
+            return
+        images = np.concatenate(self._images)
+        if self.path.suffix == ".png":
+            save_image(self.path, image_grid(images, self._columns))
+            return
+        arrays = {"images": images}
+        if self._labels:
+            arrays["labels"] = np.concatenate(self._labels).astype(np.int32)
+        with self.path.open("wb") as file:
+            np.savez_compressed(file, **arrays)

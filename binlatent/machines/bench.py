@@ -1,0 +1,180 @@
+"""`binlatent bench`: what this machine's devices do with a config, as one table. Data and weights are made up."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from binlatent import config as config_lib
+from binlatent import mesh as mesh_lib
+from binlatent.errors import UserError
+from binlatent.machines import plan
+from binlatent.mesh import on_mesh
+from binlatent.train.throughput import count_flops, peak_flops, step_flops
+from binlatent.typing import PyTree
+
+SAMPLING_STEPS = (16, 64)
+FILL = 0.9  # of a device's memory
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One measurement: `batch_size` examples, `seconds` a call, `flops` a call over all devices, and the bytes of a device
+    that the compiled program was planned with (arguments included)."""
+
+    what: str
+    batch_size: int
+    seconds: float
+    flops: int
+    bytes: int
+
+
+def bench(config: ConfigDict, *, batch_size: int = 0, seconds: float = 10.0, data: dict | None = None) -> list[Row]:
+    """Measures training steps of both stages, and sampling with decoding at 16 and 64 steps.
+
+    Args:
+      batch_size: of every row; 0 takes the largest power of two (times the devices) that fits the memory.
+      seconds: how long each row is run, after it is compiled and warm.
+      data: `num_classes` and `condition_shape` of the config's data.
+
+    Raises:
+      UserError: the batch size does not divide, or is to be found on a device that does not tell its memory.
+    """
+    mesh, data = config_lib.build_mesh(config), data or {}
+    try:
+        mesh_lib.check_batch_size(batch_size or mesh.size, mesh)
+    except ValueError as error:
+        raise UserError(f"--batch_size: {error}") from error
+    rows = [_training(config, stage, mesh, batch_size, seconds, data) for stage in ("prior", "autoencoder")]
+    return rows + [_sampling(config, steps, mesh, batch_size, seconds, data) for steps in SAMPLING_STEPS]
+
+
+def _training(config: ConfigDict, stage: str, mesh: Mesh, batch_size: int, seconds: float, data: dict) -> Row:
+    config = config.copy_and_resolve_references()
+    config[f"{stage}_training"].micro_batches = 1
+
+    def prepare(size):
+        config[f"{stage}_training"].batch_size = size
+        made, batch = plan.build_stage(config, stage, **data)
+        state = jax.eval_shape(lambda: made.init(jax.random.key(0), batch))
+        return made, state, batch, plan.compile_step(made, state, batch, mesh)
+
+    size, (made, abstract, shapes, step) = _fitting(prepare, lambda prepared: prepared[3], mesh, batch_size)
+    same = mesh_lib.replicated(mesh)
+    shardings = mesh_lib.state_shardings(abstract, mesh)
+    state = jax.jit(lambda: made.init(jax.random.key(0), shapes), out_shardings=shardings)()
+    batch = _filled(shapes, mesh_lib.batch_sharding(mesh))
+    frozen = _filled(getattr(made, "frozen", {}), same)
+
+    def call():
+        nonlocal state
+        state, values = step(state, batch, frozen)
+        return values["loss"]
+
+    return Row(
+        what=f"{stage}: training step",
+        batch_size=size,
+        seconds=_time(call, seconds),
+        flops=step_flops(made, abstract, shapes),
+        bytes=_planned(step),
+    )
+
+
+def _sampling(config: ConfigDict, steps: int, mesh: Mesh, batch_size: int, seconds: float, data: dict) -> Row:
+    config = config.copy_and_resolve_references()
+    config.sampling.steps = steps
+
+    def prepare(size):
+        function, shapes, shardings = plan.sampling(config, mesh, batch_size=size, **data)
+        return (
+            function,
+            shapes,
+            shardings,
+            jax.jit(on_mesh(function, mesh), in_shardings=shardings).lower(*shapes).compile(),
+        )
+
+    size, (function, shapes, shardings, sample) = _fitting(prepare, lambda prepared: prepared[3], mesh, batch_size)
+    params, _, condition = shapes
+    keys = jax.device_put(jax.random.split(jax.random.key(0), size), shardings[1])
+    args = (_filled(params, shardings[0]), keys, _filled(condition, shardings[2]))
+    return Row(
+        what=f"sampling and decoding: {steps} steps",
+        batch_size=size,
+        seconds=_time(lambda: sample(*args), seconds),
+        flops=count_flops(function, *shapes),
+        bytes=_planned(sample),
+    )
+
+
+def _filled(shapes: PyTree, where) -> PyTree:
+    """Small numbers in the given shapes."""
+    value = lambda x: jnp.full(x.shape, 1 if jnp.issubdtype(x.dtype, jnp.integer) else 0.01, x.dtype)  # noqa: E731
+    return jax.tree.map(lambda x: jax.device_put(value(x), where), shapes)
+
+
+def _planned(compiled) -> int:
+    memory = compiled.memory_analysis()
+    return (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+
+
+def _fitting(prepare: Callable, program: Callable, mesh: Mesh, batch_size: int):
+    """(batch size, what `prepare` makes of it): the given size, or the largest that is planned to fit."""
+    if batch_size:
+        return batch_size, prepare(batch_size)
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    if limit is None:
+        raise UserError(f"{jax.devices()[0].device_kind} does not tell its memory: give a --batch_size")
+    size, found = mesh.size, None
+    while True:
+        made = prepare(size)
+        if _planned(program(made)) > FILL * limit:
+            break
+        found, size = (size, made), 2 * size
+    if found is None:
+        raise UserError(f"not even {mesh.size} examples fit the memory: divide the state (--config.mesh.fsdp=-1)")
+    return found
+
+
+def _time(call: Callable, seconds: float) -> float:
+    """Seconds of a call, the mean over `seconds` of them after two that do not count."""
+    for _ in range(2):
+        jax.block_until_ready(call())
+    count, began = 0, time.perf_counter()
+    while (spent := time.perf_counter() - began) < seconds or count < 2:
+        # two calls are on their way at a time, as in training
+        results = [call(), call()]
+        jax.block_until_ready(results)
+        count += 2
+    return spent / count
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as markdown, under a line that names the machine."""
+    devices = jax.devices()
+    kind, peak = devices[0].device_kind, peak_flops(devices[0].device_kind)
+    known = f"peak {peak / 1e12:g} TFLOP/s in bfloat16" if peak else "peak unknown, so no MFU"
+    lines = [
+        f"{len(devices)} × {kind} ({known}); jax {jax.__version__}",
+        "",
+        "| | batch | ms a call | images/s | TFLOP/s a device | MFU | memory a device |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        rate = row.flops / row.seconds / len(devices)
+        mfu = f"{100 * rate / peak:.1f} %" if peak else "–"
+        decimals = max(0, 3 - math.ceil(math.log10(1e3 * row.seconds)))
+        lines.append(
+            f"| {row.what} | {row.batch_size} | {1e3 * row.seconds:.{decimals}f} | {row.batch_size / row.seconds:.4g} | "
+            f"{rate / 1e12:.4g} | {mfu} | {row.bytes / 2**30:.2f} GiB |"
+        )
+    return "\n".join(lines) + "\n"

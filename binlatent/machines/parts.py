@@ -1,0 +1,160 @@
+"""The speed of a step of stage 1, and where its time goes; the figures of `docs/throughput.md`.
+
+    python -m binlatent.machines.parts
+
+All variants are compiled first and then timed in turn, a step each, so that whatever else the machine does falls on
+all of them alike. Ratios are of medians.
+"""
+
+import argparse
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from binlatent import prng
+from binlatent.images import to_float
+from binlatent.nets.autoencoder import BinaryAutoencoder
+from binlatent.nets.patchgan import PatchGAN
+from binlatent.train.adversarial import Adversarial
+from binlatent.train.augment import Augmentation
+from binlatent.train.autoencoder import AutoencoderStage
+from binlatent.train.discriminator import Critic
+from binlatent.train.optimizer import Optimizer
+from binlatent.train.terms import Term
+
+
+def stage_of(args, *, stem: int, adversarial: bool, adaptive: bool = True) -> AutoencoderStage:
+    """A stage for 32×32 images and 8×8 codes; a stem of 2 takes the place of the first level."""
+    net = BinaryAutoencoder(
+        resolution=32, stem=stem, channels=args.channels, channel_multipliers=(1, 2) if stem == 2 else (1, 1, 2),
+        res_blocks=1, attention_resolutions=(), code_bits=16, embedding_width=2 * args.channels,
+    )  # fmt: skip
+    optimizer = Optimizer(learning_rate=1e-4)
+    critic = Critic(
+        net=PatchGAN(channels=args.channels, layers=2), adversarial=Adversarial(adaptive=adaptive),
+        augmentation=Augmentation(), optimizer=optimizer,
+    )  # fmt: skip
+    terms = (Term(name="l1"), *([Term(name="adversarial", weight=0.1)] if adversarial else []))
+    return AutoencoderStage(
+        net=net, terms=terms, optimizer=optimizer, num_steps=1000, critic=critic if adversarial else None
+    )
+
+
+class SeveralPasses:
+    """The same step written down as the method's text has it: one differentiation for each loss."""
+
+    def __init__(self, stage: AutoencoderStage):
+        self.stage, self.init = stage, stage.init
+
+    def train_step(self, state, batch, key):
+        stage, critic = self.stage, self.stage.critic
+        images = to_float(batch["image"])
+        noise = prng.uniform(prng.fold(prng.per_example(key, images.shape[0]), 0), stage.net.code_shape)
+
+        def made(params):
+            return stage.net.apply({"params": params}, images, noise)[0]
+
+        def reconstruction(params):
+            return jnp.abs(images - made(params)).mean()
+
+        def against(params):
+            logits = critic.net.apply({"params": state.params["discriminator"]}, made(params))
+            return critic.adversarial.generator_loss(logits).mean()
+
+        def own(params):
+            real = critic.net.apply({"params": params}, images)
+            return critic.adversarial.discriminator_loss(
+                real, critic.net.apply({"params": params}, jax.lax.stop_gradient(made(state.params["autoencoder"])))
+            ).mean()
+
+        of_images, first = jax.value_and_grad(reconstruction)(state.params["autoencoder"])
+        # The barriers keep the compiler from finding what the passes share, as no eager framework finds it.
+        first, state = jax.lax.optimization_barrier((first, state))
+        adversarial, second = jax.value_and_grad(against)(state.params["autoencoder"])
+        second, state = jax.lax.optimization_barrier((second, state))
+        of_critic, third = jax.value_and_grad(own)(state.params["discriminator"])
+        weight = critic.adversarial.adaptive_weight(*(g["decoder"]["conv_out"]["kernel"] for g in (first, second)))
+        grads = {"autoencoder": jax.tree.map(lambda a, b: a + 0.1 * weight * b, first, second), "discriminator": third}
+        moved = {
+            name: stage._optimizer(name).update(g, state.opt_state[name], state.params[name], stage.num_steps)
+            for name, g in grads.items()
+        }
+        loss = of_images + 0.1 * weight * adversarial
+        following = state.advance(
+            params={name: params for name, (params, _) in moved.items()},
+            opt_state={name: opt_state for name, (_, opt_state) in moved.items()},
+            finite=jnp.isfinite(loss), ema_decay=stage.optimizer.ema_decay,
+        )  # fmt: skip
+        return following, {"loss": loss, "discriminator": of_critic, "adaptive_weight": weight}
+
+
+def programs(args) -> dict:
+    """Compiled programs by name: a step of each variant, and the parts of one."""
+    batch = {"image": jnp.asarray(np.random.default_rng(0).integers(0, 256, (args.batch_size, 32, 32, 3), np.uint8))}
+    key = jax.random.key(0)
+    made = {}
+
+    def add(name, function, *values):
+        made[name] = (jax.jit(function).lower(*values).compile(), values)
+
+    def step(name, stage):
+        state = jax.jit(lambda: stage.init(key, batch))()
+        add(name, lambda state, batch: stage.train_step(state, batch, key), state, batch)
+        return state
+
+    step("no stem, no discriminator", stage_of(args, stem=1, adversarial=False))
+    plain = stage_of(args, stem=2, adversarial=False)
+    state = step("no discriminator", plain)
+    stage = stage_of(args, stem=2, adversarial=True)
+    full = step("one pass", stage)
+    step("one pass, weight not adaptive", stage_of(args, stem=2, adversarial=True, adaptive=False))
+    step("a pass for each loss", SeveralPasses(stage))
+
+    net, images = stage.net, to_float(batch["image"])
+    params, critic_params = state.params["autoencoder"], full.params["discriminator"]
+    keys = prng.per_example(key, args.batch_size)
+    noise = prng.uniform(keys, net.code_shape)
+    add("encoder, forward", lambda p, x: net.apply({"params": p}, x, method=net.encode), params, images)
+    add("decoder, forward", lambda p, z: net.apply({"params": p}, z, method=net.decode), params, noise)
+    add(
+        "autoencoder, forward and backward",
+        jax.grad(lambda p, x, n: jnp.abs(x - net.apply({"params": p}, x, n)[0]).mean()), params, images, noise,
+    )  # fmt: skip
+    add("discriminator, both players", stage.critic.compare, critic_params, full.extra, images, images[::-1], keys)
+    update = stage.optimizer.update
+    add("optimizer, averages", lambda g, s, p: update(g, s, p, 1000), params, state.opt_state["autoencoder"], params)
+    return made
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--channels", type=int, default=32)
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=20)
+    args = parser.parse_args()
+    compiled = programs(args)
+    seconds = {name: [] for name in compiled}
+    for _ in range(args.rounds + 1):
+        for name, (program, values) in compiled.items():
+            began = time.perf_counter()
+            jax.block_until_ready(program(*values))
+            seconds[name].append(time.perf_counter() - began)
+    median = {name: float(np.median(times[1:])) for name, times in seconds.items()}
+    print(
+        f"{args.batch_size} images of 32×32, {args.channels} channels, {args.rounds} rounds, {jax.devices()[0].device_kind}\n"
+    )
+    print("| program | ms | of the one-pass step | GFLOP |\n|---|---|---|---|")
+    for name, value in median.items():
+        flops = compiled[name][0].cost_analysis()["flops"] / 1e9
+        print(f"| {name} | {1000 * value:.0f} | {value / median['one pass']:.2f} | {flops:.2f} |")
+    print(
+        f"\none pass against a pass for each loss: {median['a pass for each loss'] / median['one pass']:.2f} times as fast"
+    )
+    stem = median["no stem, no discriminator"] / median["no discriminator"]
+    print(f"a stem of 2 in place of the first level: {stem:.2f} times as fast")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Two processes over loopback, two virtual devices each, through the command line: equal to one process of four."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from binlatent.checkpoint import checkpoint_steps
+from binlatent.data.manifest import Manifest
+from binlatent.train.metrics import read_records
+from tests import tiny
+
+ROOT = Path(__file__).parents[2]
+LIMIT = 400  # seconds until something counts as hung
+
+CONFIG = """
+from tests import tiny
+
+def get_config():
+    c = tiny.config({path!r})
+    for training in (c.autoencoder_training, c.prior_training):
+        training.update(num_steps=4, log_every=1, checkpoint_every=2, evaluate_every=4, keep_checkpoints=4)
+    return c
+"""
+
+
+def start(args, *, devices, processes=1):
+    """Starts a command in one or several processes."""
+    env = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = []
+    for i in range(processes):
+        several = ["--coordinator", f"127.0.0.1:{port}", "--num_processes", str(processes), "--process_id", str(i)]
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "binlatent.cli.main", *map(str, args), *(several if processes > 1 else [])],
+                env=env,
+                cwd=ROOT,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+        )
+    return started
+
+
+def finish(started, limit=LIMIT):
+    """(exit status, output) of every process; none outlives the limit."""
+    results, end = [], time.monotonic() + limit
+    try:
+        for process in started:
+            out, _ = process.communicate(timeout=max(1, end - time.monotonic()))
+            results.append((process.returncode, out))
+    finally:
+        for process in started:
+            process.kill()
+    return results
+
+
+def run(*args, devices, processes=1):
+    results = finish(start(args, devices=devices, processes=processes))
+    for status, out in results:
+        assert status == 0, out[-3000:]
+    return [out for _, out in results]
+
+
+def losses(workdir, stage):
+    return {r["step"]: r["train/loss"] for r in read_records(workdir / stage) if "train/loss" in r}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("config")
+    path = folder / "tiny.py"
+    path.write_text(CONFIG.format(path=tiny.npz(folder)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, config):
+    """Work directories of both stages, by two processes of two devices and by one of four, and what the two printed."""
+    folder = tmp_path_factory.mktemp("runs")
+    printed = run("run", "--config", config, "--workdir", folder / "two", devices=2, processes=2)
+    run("run", "--config", config, "--workdir", folder / "one", devices=4)
+    return folder, printed
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(runs):
+    folder, printed = runs
+    for stage in ("autoencoder", "prior"):
+        two, one = losses(folder / "two", stage), losses(folder / "one", stage)
+        assert list(two) == list(one) == [1, 2, 3, 4]
+        np.testing.assert_allclose(list(two.values()), list(one.values()), atol=1e-5)
+    codes = [Manifest.load(folder / name / "codes") for name in ("two", "one")]
+    assert [s.count for s in codes[0].shards["train"]] == [s.count for s in codes[1].shards["train"]]
+    assert (folder / "two/samples/samples.png").stat().st_size > 0
+    assert "samples:" in printed[0] and "samples:" not in printed[1]  # only process 0 speaks
+
+
+@pytest.mark.slow
+def test_checkpoints_restore_on_other_numbers_of_processes_and_devices(runs, config, tmp_path):
+    """Two more steps: of the one process's run by two, and of the two processes' run by one device."""
+    folder, _ = runs
+    for name in ("two", "one"):
+        shutil.copytree(folder / name, tmp_path / name)
+    args = ["train", "--stage", "prior", "--config", config, "--config.prior_training.num_steps=6"]
+    run(*args, "--workdir", tmp_path / "one", devices=2, processes=2)
+    run(*args, "--workdir", tmp_path / "two", devices=1)
+    by_two, by_one = losses(tmp_path / "one", "prior"), losses(tmp_path / "two", "prior")
+    assert list(by_two) == list(by_one) == [1, 2, 3, 4, 5, 6]
+    np.testing.assert_allclose(list(by_two.values()), list(by_one.values()), atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [1, 0])
+def test_a_killed_process_ends_the_other_and_a_restart_resumes(config, tmp_path, victim):
+    args = ["train", "--stage", "autoencoder", "--config", config, "--workdir", tmp_path]
+    endless = [f"--config.autoencoder_training.{key}=1000000" for key in ("num_steps", "evaluate_every")]
+    started = start([*args, *endless], devices=2, processes=2)
+    folder, end = tmp_path / "autoencoder/checkpoints", time.monotonic() + LIMIT
+    while not checkpoint_steps(folder) and time.monotonic() < end:
+        time.sleep(0.2)
+    started[victim].send_signal(signal.SIGKILL)
+    results = finish(started)
+    status, out = results[1 - victim]
+    assert status not in (0, None)
+    assert "another task died" in out or "process" in out, out[-2000:]
+    last = max(checkpoint_steps(folder))
+    run(*args, f"--config.autoencoder_training.num_steps={last + 2}", devices=2, processes=2)
+    assert max(checkpoint_steps(folder)) == last + 2
+
+
+@pytest.mark.slow
+def test_sigterm_saves_on_every_process(config, tmp_path):
+    """A cluster's notice to one process: all save the same step and end well."""
+    args = ["train", "--stage", "autoencoder", "--config", config, "--workdir", tmp_path]
+    keys = ("num_steps", "evaluate_every", "checkpoint_every")
+    endless = [f"--config.autoencoder_training.{key}=1000000" for key in keys]
+    started = start([*args, *endless], devices=2, processes=2)
+    end = time.monotonic() + LIMIT
+    while len(losses(tmp_path, "autoencoder")) < 3 and time.monotonic() < end:
+        time.sleep(0.2)
+    started[0].send_signal(signal.SIGTERM)
+    results = finish(started)
+    assert [status for status, _ in results] == [0, 0], results[0][1][-2000:] + results[1][1][-2000:]
+    assert len(checkpoint_steps(tmp_path / "autoencoder/checkpoints")) == 1
+    assert "its state is saved, run again to resume" in results[0][1]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--distributed"], "finds no TPU pod, SLURM or Open MPI job here"),
+        (["--coordinator", "127.0.0.1:1234"], "--num_processes and --process_id missing"),
+        (["--coordinator", "nowhere", "--num_processes", "2", "--process_id", "0"], "HOST:PORT is expected"),
+        (["--coordinator", "a:1", "--num_processes", "2", "--process_id", "2"], "a number from 0 to 1 is expected"),
+    ],
+)
+def test_a_start_that_cannot_work_is_said(config, tmp_path, args, message):
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "OMPI"))} | {"JAX_PLATFORMS": "cpu"}
+    command = [
+        sys.executable,
+        "-m",
+        "binlatent.cli.main",
+        "run",
+        "--config",
+        config,
+        "--workdir",
+        tmp_path / "w",
+        *args,
+    ]
+    result = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120, cwd=ROOT, env=env)
+    assert result.returncode == 2
+    assert message in result.stderr and "Traceback" not in result.stderr
+    assert not (tmp_path / "w").exists()

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+
+from binlatent.data.options import DataOptions
+from binlatent.data.splits import open_splits
+from binlatent.errors import UserError
+
+
+def opened(path, **options):
+    return open_splits(DataOptions(**{"source": "npz", "path": str(path), "resolution": 4, **options}), seed=0)
+
+
+def test_digits_are_the_whole_set_in_full_range():
+    splits = open_splits(DataOptions(resolution=8, channels=1), seed=0)
+    assert len(splits.train) + len(splits.validation) == 1797
+    assert splits.num_classes == 10
+    assert splits.class_names == tuple("0123456789")
+    examples = [splits.train[i] for i in range(len(splits.train))]
+    images = np.stack([example["image"] for example in examples])
+    assert images.shape[1:] == (8, 8, 1)
+    assert images.dtype == np.uint8
+    assert set(np.unique(images)) == {round(v * 255 / 16) for v in range(17)}
+    assert {int(example["label"]) for example in examples} == set(range(10))
+    assert examples[0]["label"].dtype == np.int32
+
+
+def test_labels_can_be_ignored():
+    splits = open_splits(DataOptions(resolution=8, channels=1, labels=False), seed=0)
+    assert splits.num_classes == 0
+    assert splits.class_names == ()
+    assert set(splits.train[0]) == {"image"}
+
+
+def test_npz_with_labels_and_conditions(tmp_path):
+    images = np.arange(40, dtype=np.uint8)[:, None, None] * np.ones((4, 4), np.uint8)
+    np.savez(tmp_path / "a.npz", images=images, labels=np.arange(40) % 3, condition=np.ones((40, 2, 5), np.float64))
+    splits = opened(tmp_path / "a.npz", embeddings="npy")
+    assert splits.num_classes == 3
+    assert splits.condition_shape == (2, 5)
+    example = splits.validation[0]
+    assert example["image"].shape == (4, 4, 1)
+    assert example["label"] == example["image"][0, 0, 0] % 3
+    assert example["condition"].dtype == np.float32
+
+
+def test_npz_without_labels(tmp_path):
+    np.savez(tmp_path / "a.npz", images=np.zeros((10, 4, 4, 3), np.uint8))
+    assert opened(tmp_path / "a.npz").num_classes == 0
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"images": np.zeros((10, 4, 4, 3))}, "float64, expected uint8"),
+        ({"images": np.zeros((10, 4), np.uint8)}, r"shape \(10, 4\), expected"),
+        ({"images": np.zeros((10, 4, 4, 2), np.uint8)}, r"shape \(10, 4, 4, 2\), expected"),
+        ({"images": np.zeros((0, 4, 4, 3), np.uint8)}, r"shape \(0, 4, 4, 3\)"),
+        ({"images": np.zeros((1, 4, 4, 3), np.uint8)}, "part is empty; at least two"),
+        ({"pictures": np.zeros((10, 4, 4, 3), np.uint8)}, "no array `images`"),
+        ({"images": np.zeros((10, 4, 4), np.uint8), "labels": np.zeros(9, int)}, r"labels are int64 \(9,\)"),
+        ({"images": np.zeros((10, 4, 4), np.uint8), "labels": np.full(10, -1)}, "label -1 is below 0"),
+    ],
+)
+def test_wrong_arrays_are_named(tmp_path, arrays, message):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(UserError, match=message):
+        opened(tmp_path / "a.npz")
+
+
+def test_missing_and_damaged_files_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"none.npz': no such file"):
+        opened(tmp_path / "none.npz")
+    with pytest.raises(UserError, match=r"data.path='': no such file"):
+        opened("")
+    np.savez(tmp_path / "a.npz", images=np.zeros((10, 4, 4), np.uint8))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:100])
+    with pytest.raises(UserError, match=r"cut.npz: not a readable npz"):
+        opened(tmp_path / "cut.npz")
+    (tmp_path / "text.npz").write_text("hello")
+    with pytest.raises(UserError, match=r"text.npz: not a readable npz"):
+        opened(tmp_path / "text.npz")
+    np.save(tmp_path / "one.npy", np.zeros((10, 4, 4), np.uint8))
+    with pytest.raises(UserError, match=r"one.npy: not a readable npz"):
+        opened(tmp_path / "one.npy")
+    with pytest.raises(UserError, match=r"needs an array `condition`"):
+        opened(tmp_path / "a.npz", embeddings="npy")
+    with pytest.raises(UserError, match=r"no named splits"):
+        opened(tmp_path / "a.npz", validation_split="test")

@@ -1,0 +1,199 @@
+import os
+import shutil
+import zipfile
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from binlatent.data.loader import eval_batches, train_batches
+from binlatent.data.options import DataOptions
+from binlatent.data.splits import open_splits
+from binlatent.errors import UserError
+from tests.conftest import CIFAR10
+
+
+def opened(path, seed=0, **options):
+    return open_splits(DataOptions(**{"source": "folder", "path": str(path), "resolution": 8, **options}), seed=seed)
+
+
+def labels(source):
+    return {
+        (int(example["image"][0, 0, 0]), int(example["label"])) for example in (source[i] for i in range(len(source)))
+    }
+
+
+def test_class_folders(folder):
+    splits = opened(folder)
+    assert splits.class_names == ("bird", "cat", "dog")
+    assert splits.num_classes == 3
+    assert labels(splits.train) | labels(splits.validation) == {(i * 10, i % 3) for i in range(24)}
+
+
+def test_classes_can_be_ignored(folder):
+    splits = opened(folder, labels=False)
+    assert splits.num_classes == 0
+    assert set(splits.train[0]) == {"image"}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_flat_folder_and_one_with_a_single_sub_folder_have_no_classes(flat, nested):
+    splits = opened(flat.parent if nested else flat)
+    assert splits.num_classes == 0
+    assert len(splits.train) + len(splits.validation) == 20
+    assert "label" not in splits.train[0]
+
+
+def test_the_rule_follows_the_path_so_added_files_leave_it_alone(flat):
+    def part():
+        source = opened(flat, validation_fraction=0.3).validation
+        return {os.path.basename(source.path(i)) for i in range(len(source))}
+
+    before = part()
+    for i in range(10):
+        shutil.copy(flat / "00.png", flat / f"new{i}.png")
+    assert {name for name in part() if not name.startswith("new")} == before
+
+
+def test_folders_divided_into_splits(tmp_path, folder):
+    divided = tmp_path / "divided"
+    shutil.copytree(folder, divided / "train")
+    shutil.copytree(folder, divided / "val")
+    splits = opened(divided, validation_split="val")
+    assert (len(splits.train), len(splits.validation), splits.num_classes) == (24, 24, 3)
+    by_rule = opened(divided)
+    assert len(by_rule.train) + len(by_rule.validation) == 24
+    with pytest.raises(UserError, match=r"data\.validation_split='test'.*train, val"):
+        opened(divided, validation_split="test")
+    with pytest.raises(UserError, match=r"both 'train'"):
+        opened(divided, validation_split="train")
+    (divided / "val" / "cat").rename(divided / "val" / "cow")
+    with pytest.raises(UserError, match=r"classes cow do not occur"):
+        opened(divided, validation_split="val")
+
+
+def test_a_class_may_be_called_train(tmp_path, folder):
+    (folder / "cat").rename(folder / "train")
+    assert opened(folder).class_names == ("bird", "dog", "train")
+    with pytest.raises(UserError, match=r"not divided into splits"):
+        opened(folder, validation_split="dog")
+
+
+def test_missing_empty_and_wrong_folders_are_named(tmp_path, flat):
+    with pytest.raises(UserError, match=r"nowhere': no such folder"):
+        opened(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"data.path='': no such folder"):
+        opened("")
+    with pytest.raises(UserError, match=r"is a file"):
+        opened(flat / "00.png")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("no image")
+    (tmp_path / "empty" / ".hidden.png").write_text("no image")
+    with pytest.raises(UserError, match=r"empty: no image files"):
+        opened(tmp_path / "empty")
+    (tmp_path / "single").mkdir()
+    shutil.copy(flat / "00.png", tmp_path / "single")
+    with pytest.raises(UserError, match=r"part is empty; at least two"):
+        opened(tmp_path / "single")
+
+
+def test_images_beside_class_folders_have_no_class(folder, flat):
+    shutil.copy(flat / "00.png", folder / "stray.png")
+    with pytest.raises(UserError, match=r"1 images lie beside the class folders \(bird, cat, dog\)"):
+        opened(folder)
+    assert opened(folder, labels=False).num_classes == 0
+
+
+def test_mixed_sizes_and_modes_make_a_batch(flat):
+    noise = np.random.default_rng(0).integers(0, 256, (31, 17, 4), np.uint8)
+    PIL.Image.fromarray(noise[..., 0]).save(flat / "grey.jpg")
+    PIL.Image.fromarray(noise).save(flat / "rgba.png")
+    PIL.Image.fromarray(noise[..., :3]).convert("P").save(flat / "palette.gif")
+    PIL.Image.fromarray(noise[..., 0].astype(np.uint16) * 257).save(flat / "deep.png")
+    PIL.Image.fromarray(noise[..., :3]).save(flat / "picture.WEBP")
+    for channels in (1, 3):
+        options = DataOptions(source="folder", path=str(flat), resolution=8, channels=channels)
+        splits = open_splits(options, seed=0)
+        count = 0
+        for part in (splits.train, splits.validation):
+            for batch in eval_batches(part, options, batch_size=4):
+                assert batch["image"].shape == (4, 8, 8, channels)
+                count += batch["mask"].sum()
+            assert not part.broken
+        assert count == 25
+
+
+def test_a_corrupt_jpeg_among_good_ones_is_named_and_skipped(flat, caplog):
+    PIL.Image.new("RGB", (64, 64), (9, 9, 9)).save(flat / "cut.jpg")
+    whole = (flat / "cut.jpg").read_bytes()
+    (flat / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    options = DataOptions(source="folder", path=str(flat), resolution=8)
+    splits = open_splits(options, seed=0)
+    for part in (splits.train, splits.validation):
+        batches = train_batches(part, options, seed=0, batch_size=1)
+        for _ in range(2 * len(part)):
+            next(batches)
+    assert caplog.text.count("cut.jpg") == 1
+    parts = (splits.train, splits.validation)
+    assert sum(batch["mask"].sum() for part in parts for batch in eval_batches(part, options, batch_size=4)) == 20
+
+
+def test_a_folder_of_nothing_but_broken_files_is_an_error(tmp_path):
+    for i in range(40):
+        (tmp_path / f"{i}.jpg").write_bytes(b"\xff\xd8 no more")
+    options = DataOptions(source="folder", path=str(tmp_path), resolution=8)
+    with pytest.raises(UserError, match=r"could not be read.*\.jpg.*data\.path"):
+        next(train_batches(open_splits(options, seed=0).train, options, seed=0, batch_size=4))
+
+
+def test_a_file_that_vanished_is_a_broken_one(flat, caplog):
+    splits = opened(flat)
+    os.remove(splits.train.path(0))
+    assert splits.train[0]["image"].shape == (8, 8, 3)
+    assert not splits.train.counted(0)
+    assert "No such file" in caplog.text
+
+
+def test_embeddings_lie_beside_the_images(flat):
+    with pytest.raises(UserError, match=r"20 of 20 images have no \.npy beside them, the first is 00\.png"):
+        opened(flat, embeddings="npy")
+    for i in range(20):
+        np.save(flat / f"{i:02d}.npy", np.full((3, 5), i, np.float64))
+    splits = opened(flat, embeddings="npy")
+    assert splits.condition_shape == (3, 5)
+    for i in range(len(splits.train)):
+        example = splits.train[i]
+        assert example["condition"].dtype == np.float32
+        assert (example["condition"] == example["image"][0, 0, 0]).all()
+    name = os.path.splitext(splits.train.path(2))[0]
+    np.save(f"{name}.npy", np.zeros(4))
+    with pytest.raises(UserError, match=r"shape \(4,\), the first one of \(3, 5\)"):
+        splits.train[2]
+    with open(f"{name}.npy", "wb") as file:
+        file.write(b"junk")
+    with pytest.raises(UserError, match=r"not a readable array"):
+        splits.train[2]
+
+
+def test_the_fingerprint_follows_names_and_sizes(flat):
+    before = opened(flat).fingerprint
+    assert opened(flat).fingerprint == before
+    (flat / "00.png").rename(flat / "renamed.png")
+    renamed = opened(flat).fingerprint
+    PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)).save(flat / "renamed.png")
+    assert len({before, renamed, opened(flat).fingerprint}) == 3
+
+
+def test_cifar10_as_an_image_folder(tmp_path):
+    if not os.path.exists(CIFAR10):
+        pytest.skip("no ../shared/data/cifar10_train.zip beside this checkout: the JPEG folder is not read")
+    with zipfile.ZipFile(CIFAR10) as archive:
+        archive.extractall(tmp_path, archive.namelist()[::250])
+    options = DataOptions(source="folder", path=str(tmp_path / "train"), resolution=32, flip=True)
+    splits = open_splits(options, seed=0)
+    assert splits.num_classes == 10
+    assert len(splits.train) + len(splits.validation) == 200
+    batch = next(train_batches(splits.train, options, seed=0, batch_size=64))
+    assert batch["image"].shape == (64, 32, 32, 3)
+    assert 80 < batch["image"].mean() < 160
+    assert len(np.unique(batch["label"])) > 5

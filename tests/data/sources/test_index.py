@@ -1,0 +1,121 @@
+import os
+import time
+
+import numpy as np
+import pytest
+from etils import epath
+
+from binlatent.data.sources import index as index_module
+from binlatent.data.sources.index import build_index
+
+
+@pytest.fixture
+def remembered(monkeypatch):
+    """Small folders are remembered too, and count as settled at once."""
+    monkeypatch.setattr(index_module, "REMEMBERED", 1)
+    monkeypatch.setattr(index_module, "_SETTLED_NS", 0)
+
+
+@pytest.fixture
+def listings(monkeypatch):
+    """How often a folder was walked."""
+    calls = []
+    listing = index_module._list_local
+    monkeypatch.setattr(index_module, "_list_local", lambda root: calls.append(root) or listing(root))
+    return calls
+
+
+def test_names_sizes_and_order(folder):
+    (folder / "notes.txt").write_text("x")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "icon.png").write_text("x")
+    (folder / "bird" / "deep" / "00.npy").write_text("x")
+    index = build_index(epath.Path(folder))
+    names = index.all_names()
+    assert names == sorted(names)
+    assert len(index) == len(names) == 24
+    assert [index.name(i) for i in range(24)] == names
+    assert all((folder / name).stat().st_size == size for name, size in zip(names, index.sizes, strict=True))
+    assert [name for name, has in zip(names, index.embedded, strict=True) if has] == ["bird/deep/00.png"]
+
+
+def test_a_part_of_an_index(folder):
+    index = build_index(epath.Path(folder))
+    mask = np.arange(24) % 5 == 0
+    part = index.chosen(mask)
+    assert part.all_names() == [index.name(i) for i in range(0, 24, 5)]
+    np.testing.assert_array_equal(part.sizes, index.sizes[::5])
+
+
+def test_names_that_are_not_unicode(tmp_path):
+    (tmp_path / "ü 漢.png").write_text("x")
+    with open(os.path.join(os.fsencode(tmp_path), b"caf\xe9.png"), "wb"):
+        pass
+    index = build_index(epath.Path(tmp_path))
+    assert all(os.path.exists(tmp_path / name) for name in index.all_names())
+    assert len(index) == 2
+
+
+def test_a_link_back_up_does_not_loop(folder):
+    (folder / "cat" / "again").symlink_to(folder)
+    assert len(build_index(epath.Path(folder))) == 24
+
+
+def test_a_large_folder_is_listed_once(folder, remembered, listings, cache_home):
+    time.sleep(0.02)
+    first = build_index(epath.Path(folder))
+    second = build_index(epath.Path(folder))
+    assert len(listings) == 1
+    assert first.all_names() == second.all_names()
+    assert first.identity() == second.identity()
+    assert len(list((cache_home / "binlatent").iterdir())) == 1
+
+
+@pytest.mark.parametrize("change", ["add", "remove", "rename", "new class"])
+def test_any_change_is_seen(folder, remembered, listings, change):
+    time.sleep(0.02)
+    before = build_index(epath.Path(folder)).all_names()
+    file = folder / "cat" / "deep" / "01.png"
+    if change == "add":
+        (folder / "cat" / "deep" / "more.png").write_bytes(file.read_bytes())
+    elif change == "remove":
+        file.unlink()
+    elif change == "rename":
+        file.rename(file.with_name("other.png"))
+    else:
+        (folder / "cow").mkdir()
+        (folder / "cow" / "1.png").write_bytes(file.read_bytes())
+    assert build_index(epath.Path(folder)).all_names() != before
+    assert len(listings) == 2
+
+
+def test_a_folder_that_just_changed_is_not_remembered(folder, monkeypatch, listings):
+    monkeypatch.setattr(index_module, "REMEMBERED", 1)
+    build_index(epath.Path(folder))
+    build_index(epath.Path(folder))
+    assert len(listings) == 2
+
+
+def test_small_folders_leave_nothing_behind(folder, cache_home):
+    build_index(epath.Path(folder))
+    assert not list(cache_home.iterdir())
+
+
+def test_a_damaged_or_unwritable_memory_is_said_and_does_no_harm(folder, remembered, listings, cache_home, caplog):
+    time.sleep(0.02)
+    build_index(epath.Path(folder))
+    (file,) = (cache_home / "binlatent").iterdir()
+    file.write_bytes(file.read_bytes()[:200])
+    assert len(build_index(epath.Path(folder))) == 24
+    assert "cannot be used" in caplog.text
+    assert len(listings) == 2
+    assert len(build_index(epath.Path(folder))) == 24
+    assert len(listings) == 2
+
+
+def test_no_place_for_the_memory(folder, remembered, tmp_path, monkeypatch, caplog):
+    time.sleep(0.02)
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert len(build_index(epath.Path(folder))) == 24
+    assert "could not be kept" in caplog.text

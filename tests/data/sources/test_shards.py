@@ -1,0 +1,133 @@
+import io
+import pickle
+import tarfile
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from binlatent.data.loader import eval_batches, train_batches
+from binlatent.data.options import DataOptions
+from binlatent.data.sources import shards as shards_module
+from binlatent.data.splits import open_splits
+from binlatent.errors import UserError
+
+
+def png(value):
+    file = io.BytesIO()
+    PIL.Image.new("RGB", (8, 8), (value, 0, 0)).save(file, "png")
+    return file.getvalue()
+
+
+def write_tar(path, members):
+    with tarfile.open(path, "w") as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+
+
+@pytest.fixture
+def tars(tmp_path):
+    """Three tar files of 10 images each, with classes and embeddings."""
+    root = tmp_path / "tars"
+    root.mkdir()
+    for t, name in enumerate(("train-0", "train-1", "val-0")):
+        members = []
+        for i in range(10 * t, 10 * t + 10):
+            array = io.BytesIO()
+            np.save(array, np.full(3, i, np.float16))
+            members += [(f"{i:04d}.png", png(i)), (f"{i:04d}.cls", b"%d" % (i % 4)), (f"{i:04d}.npy", array.getvalue())]
+        write_tar(root / f"{name}.tar", members)
+    return root
+
+
+def opened(path, **options):
+    return open_splits(DataOptions(**{"source": "shards", "path": str(path), "resolution": 8, **options}), seed=0)
+
+
+def content(source):
+    examples = [source[i] for i in range(len(source))]
+    values = [int(example["image"][0, 0, 0]) for example in examples]
+    assert all(example["label"] == v % 4 for example, v in zip(examples, values, strict=True))
+    assert all((example["condition"] == v).all() for example, v in zip(examples, values, strict=True))
+    assert len(set(values)) == len(values)
+    return set(values)
+
+
+def test_images_classes_and_embeddings_by_rule(tars):
+    splits = opened(tars, embeddings="npy")
+    assert splits.num_classes == 4
+    assert splits.condition_shape == (3,)
+    assert content(splits.train) | content(splits.validation) == set(range(30))
+
+
+def test_splits_by_the_names_of_the_files(tars):
+    splits = opened(tars, embeddings="npy", validation_split="val")
+    assert content(splits.train) == set(range(20))
+    assert content(splits.validation) == set(range(20, 30))
+    with pytest.raises(UserError, match=r"'train' and .*'train-1' name the same"):
+        opened(tars, validation_split="train-1")
+    with pytest.raises(UserError, match=r"validation part is empty"):
+        opened(tars, validation_split="test")
+
+
+def test_batches_and_workers(tars):
+    options = DataOptions(source="shards", path=str(tars), resolution=8)
+    splits = open_splits(options, seed=0)
+    batch = next(train_batches(splits.train, options, seed=0, batch_size=8))
+    assert batch["image"].shape == (8, 8, 8, 3)
+    assert batch["label"].dtype == np.int32
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(splits.train))[4]["image"], splits.train[4]["image"])
+
+
+def test_headers_are_read_once_and_again_after_a_change(tars, monkeypatch):
+    calls = []
+    headers = shards_module._headers
+    monkeypatch.setattr(shards_module, "_headers", lambda number, path: calls.append(path) or headers(number, path))
+    first, second = opened(tars), opened(tars)
+    assert len(calls) == 3
+    assert first.fingerprint == second.fingerprint
+    write_tar(tars / "more.tar", [("a.png", png(99)), ("a.cls", b"0")])
+    third = opened(tars)
+    assert len(third.train) + len(third.validation) == 31
+    assert third.fingerprint != first.fingerprint
+
+
+def test_a_broken_image_is_named_and_skipped(tmp_path, caplog):
+    write_tar(tmp_path / "a.tar", [(f"{i}.png", png(i) if i != 3 else png(i)[:40]) for i in range(10)])
+    options = DataOptions(source="shards", path=str(tmp_path), resolution=8)
+    splits = open_splits(options, seed=0)
+    parts = (splits.train, splits.validation)
+    assert sum(batch["mask"].sum() for part in parts for batch in eval_batches(part, options, batch_size=4)) == 9
+    assert caplog.text.count("a.tar, 3") == 1
+
+
+@pytest.mark.parametrize(
+    ("members", "options", "message"),
+    [
+        ([("a.txt", b"x")], {}, r"no images in its tar files"),
+        ([("a.png", png(1)), ("a.cls", b"1"), ("b.png", png(2))], {}, r"1 of 2 images have no \.cls .* b;"),
+        ([("a.png", png(1)), ("b.png", png(2))], {"embeddings": "npy"}, r"2 of 2 images have no \.npy"),
+        ([("a.png", png(1)), ("a.cls", b"cat")], {}, r"a\.tar: not a whole.*'cat'"),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path, members, options, message):
+    write_tar(tmp_path / "a.tar", members)
+    with pytest.raises(UserError, match=message):
+        opened(tmp_path, **options)
+
+
+def test_folders_and_files_that_are_no_tar(tmp_path, tars):
+    with pytest.raises(UserError, match=r"nowhere': no such folder"):
+        opened(tmp_path / "nowhere")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match=r"no \.tar files"):
+        opened(tmp_path / "none")
+    whole = (tars / "train-1.tar").read_bytes()
+    (tars / "train-1.tar").write_bytes(whole[: len(whole) // 2 + 100])
+    with pytest.raises(UserError, match=r"train-1\.tar: not a whole"):
+        opened(tars)
+    (tars / "train-1.tar").write_bytes(b"junk")
+    with pytest.raises(UserError, match=r"train-1\.tar: not a whole"):
+        opened(tars)

@@ -1,0 +1,90 @@
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from binlatent.checkpoint import Checkpoints, checkpoint_steps, fingerprint, load_ema
+from binlatent.errors import UserError
+
+
+def state(value: float):
+    return {"ema": {"w": jnp.full((64, 64), value), "b": jnp.arange(8.0)}, "step": jnp.int32(value)}
+
+
+def write(folder, *steps):
+    checkpoints = Checkpoints(folder, keep=5)
+    for step in steps:
+        checkpoints.save(step, state(step), {"seed": 0})
+    checkpoints.wait()
+    checkpoints.close()
+
+
+def restore(folder):
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), jax.tree.map(jnp.asarray, state(0))
+    )
+    checkpoints = Checkpoints(folder, keep=5)
+    found = checkpoints.restore(abstract)
+    checkpoints.close()
+    return found
+
+
+def damage(folder, how):
+    """Truncates, or flips a bit of, the largest file of a checkpoint: the one with the arrays."""
+    file = max((p for p in (folder / "state").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    data = bytearray(file.read_bytes())
+    if how == "truncated":
+        data = data[: len(data) // 2]
+    else:
+        data[len(data) // 2] ^= 1
+    file.write_bytes(bytes(data))
+
+
+def test_round_trip(tmp_path):
+    write(tmp_path, 1, 2)
+    found, about = restore(tmp_path)
+    np.testing.assert_array_equal(found["ema"]["w"], state(2)["ema"]["w"])
+    assert about["seed"] == 0
+    step, ema, _ = load_ema(tmp_path)
+    assert step == 2
+    np.testing.assert_array_equal(ema["w"], np.full((64, 64), 2.0))
+
+
+@pytest.mark.parametrize("how", ["truncated", "a flipped bit", "no state"])
+def test_a_broken_checkpoint_is_said_and_the_one_before_used(tmp_path, capsys, how):
+    write(tmp_path, 1, 2)
+    if how == "no state":
+        shutil.rmtree(tmp_path / "2" / "state")
+    else:
+        damage(tmp_path / "2", how)
+    assert load_ema(tmp_path)[0] == 1
+    found, _ = restore(tmp_path)
+    assert int(found["step"]) == 1
+    assert "step 2" in capsys.readouterr().out
+    assert checkpoint_steps(tmp_path) == [1]
+    assert (tmp_path / "2.broken").exists()
+    write(tmp_path, 2)  # its step can be saved again
+    assert int(restore(tmp_path)[0]["step"]) == 2
+
+
+def test_nothing_restores(tmp_path):
+    write(tmp_path, 1)
+    damage(tmp_path / "1", "truncated")
+    with pytest.raises(UserError, match=r"no checkpoint in .* restores"):
+        restore(tmp_path)
+    assert checkpoint_steps(tmp_path) == [1]  # and nothing is thrown away
+
+
+def test_no_checkpoint(tmp_path):
+    assert restore(tmp_path) is None
+    with pytest.raises(UserError, match="train this stage first"):
+        load_ema(tmp_path)
+
+
+def test_fingerprint_follows_names_and_values():
+    a = {"x": jnp.ones(3), "y": jnp.zeros(2)}
+    assert fingerprint(a) == fingerprint({"y": jnp.zeros(2), "x": jnp.ones(3)})
+    assert fingerprint(a) != fingerprint({"x": jnp.ones(3).at[1].set(1.0000001), "y": jnp.zeros(2)})
+    assert fingerprint(a) != fingerprint({"x": jnp.ones(3), "z": jnp.zeros(2)})

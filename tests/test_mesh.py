@@ -1,0 +1,149 @@
+"""FSDP, tensor parallelism and meshes over eight virtual devices."""
+
+import dataclasses
+import functools
+import math
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from binlatent import config as config_lib
+from binlatent import mesh as mesh_lib
+from binlatent import prng
+from binlatent.machines import plan
+from binlatent.mesh import MeshShape, on_mesh
+from tests import tiny
+
+BATCH = 16
+
+
+def stages():
+    """Both stages with networks wide enough to be divided, and a batch of each."""
+    config = tiny.config(autoencoder__channels=64, prior__width=64)
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 256, (BATCH, 8), dtype=np.uint8)  # 4×4×4 bits
+    return {
+        "autoencoder": (config_lib.build_autoencoder_stage(config), {"image": tiny.images(BATCH)}),
+        "prior": (config_lib.build_prior_stage(config, (4, 4, 4), 0, ()), {"code": codes}),
+    }
+
+
+def run(stage, batch, mesh, steps=3):
+    """The state after a few steps on a mesh, and the losses."""
+    key = prng.root(0)
+    abstract = jax.eval_shape(lambda k: stage.init(k, batch), key)
+    shardings = mesh_lib.state_shardings(abstract, mesh)
+    state = jax.jit(lambda k: stage.init(k, batch), out_shardings=shardings)(key)
+    step = jax.jit(
+        on_mesh(lambda state, batch: stage.train_step(state, batch, prng.stream(key, "train", state.step)), mesh),
+        in_shardings=(shardings, mesh_lib.batch_sharding(mesh)),
+        out_shardings=(shardings, mesh_lib.replicated(mesh)),
+    )
+    losses = []
+    for _ in range(steps):
+        state, values = step(state, mesh_lib.to_mesh(batch, mesh))
+        losses.append(float(values["loss"]))
+    return state, losses
+
+
+@functools.cache
+def alone(name):
+    """The losses on one device."""
+    return run(*stages()[name], MeshShape().build(jax.devices()[:1]))[1]
+
+
+def share(tree, device) -> float:
+    """The part of a tree's bytes that one device holds."""
+    held = sum(s.data.nbytes for x in jax.tree.leaves(tree) for s in x.addressable_shards if s.device == device)
+    return held / sum(x.nbytes for x in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "prior"])
+def test_fsdp_divides_the_state_and_keeps_the_loss(name):
+    stage, batch = stages()[name]
+    state, losses = run(stage, batch, MeshShape(data=1, fsdp=8).build())
+    for part in (state.params, state.opt_state, state.ema):
+        for device in jax.devices():
+            # small arrays (biases, norms) are copied, so a little more than an eighth
+            assert 1 / 8 <= share(part, device) < 0.16
+    np.testing.assert_allclose(losses, alone(name), rtol=1e-5)
+    assert losses[-1] != losses[0]
+
+
+def test_tensor_and_data_axes_keep_the_loss():
+    stage, batch = stages()["prior"]
+    # With fsdp as well XLA's CPU backend may start two independent collectives in another order on each device, and wait
+    # for ever; that mesh is compiled below and not run.
+    state, losses = run(stage, batch, MeshShape(data=2, fsdp=1, tensor=2).build(jax.devices()[:4]))
+    kernel = state.params["denoiser"]["blocks"]["mlp_in"]["kernel"]
+    assert kernel.sharding.spec == jax.P(None, "fsdp", "tensor")
+    assert kernel.addressable_shards[0].data.shape == (2, 64, 256 // 2)
+    np.testing.assert_allclose(losses, alone("prior"), rtol=1e-5)
+
+
+MOVES = "all-gather|all-to-all|collective-permute"
+
+
+def largest_collective(stage, batch, mesh, kinds=f"{MOVES}|all-reduce") -> int:
+    """Numbers in the largest array that the compiled training step sends between devices."""
+    state = jax.eval_shape(lambda: stage.init(jax.random.key(0), batch))
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((256, *x.shape[1:]), x.dtype), batch)
+    text = plan.compile_step(stage, state, shapes, mesh).as_text()
+    lines = re.findall(rf"= (.*) (?:{kinds})(?:-start)?\(", text)
+    assert lines
+    return max(math.prod(map(int, dims.split(","))) for line in lines for dims in re.findall(r"\w\[([\d,]+)\]", line))
+
+
+def test_fsdp_sends_parameters_and_never_a_batch():
+    """The largest is a matrix (64, 3·64) or all offsets; activations are (256·16 tokens, 64) and more."""
+    stage, batch = stages()["prior"]
+    assert largest_collective(stage, batch, MeshShape(data=1, fsdp=8).build()) <= 2 * 256 * 64
+
+
+def test_tensor_parallel_attention_keeps_heads_in_their_place():
+    """Tokens are summed over the axis, but no queries, keys and values are moved: nothing is larger than a matrix."""
+    stage, batch = stages()["prior"]
+    mesh = MeshShape(data=1, fsdp=2, tensor=4).build()
+    stage = dataclasses.replace(stage, net=stage.net.clone(heads=4))
+    assert largest_collective(stage, batch, mesh, MOVES) <= 2 * 256 * 64
+
+
+def test_partition_spec_takes_the_largest_axis_that_divides():
+    mesh = MeshShape(data=1, fsdp=8).build()
+    spec = lambda path, *shape: tuple(mesh_lib.partition_spec(path, shape, mesh))  # noqa: E731
+    assert spec("params/kernel", 48, 100) == ("fsdp", None)  # 100 is larger and does not divide
+    assert spec("params/kernel", 3, 3, 64, 128) == (None, None, None, "fsdp")
+    assert spec("params/blocks/other", 4096, 6, 64) == (None, None, "fsdp")  # never the axis of layers
+    assert spec("params/bias", 64) == ()
+    assert spec("params/kernel", 33, 101) == ()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"data": 3}, "data=3, fsdp=1, tensor=1 does not fit 8 devices"),
+        ({"data": -1, "fsdp": 3}, "fsdp=3, tensor=1 does not fit 8 devices"),
+        ({"data": 2, "fsdp": 2}, "data=2, fsdp=2, tensor=1 does not fit 8 devices"),
+        ({"data": -1, "fsdp": -1}, "at most one of them -1"),
+        ({"data": 0}, "must be positive"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_named(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        MeshShape(**sizes).build()
+
+
+def test_a_batch_that_does_not_divide_is_named():
+    mesh = MeshShape(data=2, fsdp=4).build()
+    mesh_lib.check_batch_size(32, mesh, micro_batches=4)
+    with pytest.raises(ValueError, match=r"batch size 24 does not divide into 2 micro-batches over .* = 2 × 4 devices"):
+        mesh_lib.check_batch_size(24, mesh, micro_batches=2)
+
+
+def test_whole_gathers_divided_arrays():
+    x = jax.device_put(np.arange(64.0), jax.NamedSharding(MeshShape(fsdp=8, data=1).build(), jax.P("fsdp")))
+    here = mesh_lib.gather({"x": x}, MeshShape().build(jax.devices()[:2]))["x"]
+    assert len(here.addressable_shards) == 2
+    assert all((np.asarray(s.data) == np.arange(64)).all() for s in here.addressable_shards)
