@@ -1,0 +1,104 @@
+"""Scores of generated digits that need no pretrained network: are they digits, are they varied, are they copies?
+
+    python -m binlatent.machines.digits runs/digits --steps 4,8,16,32,64
+
+All scores are of pixels in [0, 16], scikit-learn's range, on `num` samples with the classes in turn:
+
+* recognised: the share that a support vector machine takes for the class asked for. It is trained on half of the real
+  digits; the other half tells how good it is itself.
+* frechet: the Fréchet distance between Gaussians fitted to the samples and to the training images.
+* variance: the pixel variance of a class over that of its training images; the mean and the smallest over the classes.
+* nearest: the median distance of a sample to its nearest training image, over that of held-out digits; 0 means copies.
+"""
+
+import argparse
+import functools
+
+import numpy as np
+
+from binlatent import config as config_lib
+from binlatent.data.loader import eval_batches
+from binlatent.evaluate.scores import frechet_distance_of_samples
+from binlatent.experiment import Experiment
+from binlatent.images import to_uint8
+from binlatent.pipeline import Pipeline
+
+COLUMNS = ("recognised", "frechet", "variance", "smallest_variance", "nearest")
+
+
+@functools.cache
+def classifier():
+    """A support vector machine of the real digits, and its accuracy on the half that it has not seen."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+    from sklearn.svm import SVC
+
+    x, y = load_digits(return_X_y=True)
+    fit_x, held_x, fit_y, held_y = train_test_split(x, y, test_size=0.5, random_state=0, stratify=y)
+    model = SVC(gamma=0.001, C=10).fit(fit_x, fit_y)
+    return model, model.score(held_x, held_y)
+
+
+def images_of(experiment: Experiment, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """All images (n, 64) of a split as floats in [0, 16], and their labels (n,)."""
+    source = getattr(experiment.splits(), split)
+    batches = list(eval_batches(source, config_lib.build_data(experiment.config), batch_size=64))
+    images = np.concatenate([b["image"][b["mask"]] for b in batches])
+    return _flat(images), np.concatenate([b["label"][b["mask"]] for b in batches])
+
+
+def _flat(images: np.ndarray) -> np.ndarray:
+    return to_uint8(images).reshape(len(images), -1) / 255 * 16
+
+
+def nearest(images: np.ndarray, others: np.ndarray) -> float:
+    """The median distance from an image to the nearest of the others."""
+    from scipy.spatial.distance import cdist
+
+    return float(np.median(cdist(images, others).min(1)))
+
+
+def score_images(experiment: Experiment, images: np.ndarray) -> dict[str, float]:
+    """The scores (`COLUMNS`) of images (n, 8, 8, 1) whose classes are 0 … 9 in turn."""
+    labels, samples = np.arange(len(images)) % 10, _flat(images)
+    (train, train_labels), (held, _) = (images_of(experiment, split) for split in ("train", "validation"))
+    spread = [samples[labels == c].var(0).sum() / train[train_labels == c].var(0).sum() for c in range(10)]
+    return {
+        "recognised": float((classifier()[0].predict(samples) == labels).mean()),
+        "frechet": frechet_distance_of_samples(samples, train),
+        "variance": float(np.mean(spread)),
+        "smallest_variance": float(min(spread)),
+        "nearest": nearest(samples, train) / nearest(held, train),
+    }
+
+
+def score(experiment: Experiment, model: Pipeline, num: int = 1000, seed: int = 7, **options) -> dict[str, float]:
+    """The scores of `num` samples; `options` are those of `Pipeline.sample`."""
+    return score_images(experiment, model.sample(seed=seed, num=num, labels=np.arange(10), **options))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workdir")
+    parser.add_argument("--steps", default="4,8,16,32,64")
+    parser.add_argument("--posterior", default="mixture,plugin")
+    parser.add_argument("--num", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--guidance", type=float)
+    parser.add_argument("--last_step")
+    parser.add_argument("--temperature", type=float)
+    args = parser.parse_args()
+    experiment, model = Experiment.open(args.workdir), Pipeline.load(args.workdir, batch_size=250)
+    print(f"accuracy of the support vector machine on held-out digits: {classifier()[1]:.4f}")
+    print(f"| steps | posterior | {' | '.join(COLUMNS)} |\n|---|---|{'---|' * len(COLUMNS)}")
+    for steps in (int(s) for s in args.steps.split(",")):
+        for posterior in args.posterior.split(","):
+            options = {"guidance": args.guidance, "last_step": args.last_step, "temperature": args.temperature}
+            found = score(experiment, model, args.num, args.seed, steps=steps, posterior=posterior, **options)
+            print(
+                f"| {steps} | {posterior} | " + " | ".join(f"{found[name]:.3f}" for name in COLUMNS) + " |", flush=True
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""What each part of the prior is worth, on the codes of one autoencoder; the tables of `docs/prior.md`.
+
+    python -m binlatent.machines.prior_ablation --workdir runs/digits --out runs/arms --seeds 0,1,2 \\
+        --arm default --arm one_component:prior.components=1
+
+An arm is a name and config overrides with commas between. Its work directory shares the autoencoder and the codes of
+`--workdir` and trains a prior of its own. A finished arm is not trained again, so the command can be stopped and
+repeated. Digits are scored by `machines.digits`; other data by the Fréchet distance of the features of the classifier
+that `binlatent train-classifier` left in `--workdir`.
+"""
+
+import argparse
+import json
+import pathlib
+import shutil
+
+import numpy as np
+
+from binlatent import config as config_lib
+from binlatent.console import say
+from binlatent.data.codes import CodeSource
+from binlatent.evaluate.evaluation import Evaluation
+from binlatent.evaluate.options import EvaluationOptions
+from binlatent.experiment import Experiment
+from binlatent.machines import digits
+from binlatent.pipeline import Pipeline
+from binlatent.train.metrics import read_records
+
+SHARED = ("autoencoder", "codes", "features")
+
+
+def make_arm(source: pathlib.Path, workdir: pathlib.Path, overrides: list[str], seed: int) -> Experiment:
+    """A work directory with the autoencoder and the codes of another, and a config of its own."""
+    values = Experiment.open(source).config
+    config = config_lib.override(values, [f"seed={seed}", *overrides])
+    for name in SHARED:
+        if (source / name).exists() and not (workdir / name).exists():
+            shutil.copytree(source / name, workdir / name)
+    return Experiment.open(workdir, config)
+
+
+def bits_per_bit(experiment: Experiment, model: Pipeline, steps: int) -> float:
+    """The bound of the validation codes with `steps` steps, summed over all of them; mean bits per latent bit."""
+    codes = CodeSource(experiment.codes, "validation")
+    y, x, k = model.code_shape
+    records = [codes[i] for i in range(min(len(codes), 512))]
+    packed = np.stack([record["code"] for record in records])
+    code = np.unpackbits(packed, axis=-1, count=y * x * k).reshape(-1, y, x, k).astype(bool)
+    labels = np.array([record["label"] for record in records]) if "label" in records[0] else None
+    return float(model.bits_per_bit(code, labels=labels, steps=steps).mean())
+
+
+def run_arm(experiment: Experiment, steps: list[int], num: int) -> dict[str, float]:
+    """Trains an arm and scores it: `bits_per_bit`, `seconds_per_step`, `parameters`, and every score at every step count."""
+    path = experiment.workdir / "arm.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    experiment.train("prior")
+    model = Pipeline.load(experiment.workdir, batch_size=250)
+    if "bits_per_bit" not in found:
+        found["bits_per_bit"] = bits_per_bit(experiment, model, 256)
+        records = [r["train/seconds_per_step"] for r in read_records(experiment.workdir / "prior") if "train/loss" in r]
+        found["seconds_per_step"] = float(np.median(records))
+    for count in steps:
+        if f"frechet_{count}" in found:
+            continue
+        if experiment.config.data.source == "digits":
+            scores = digits.score(experiment, model, num, steps=count)
+        else:
+            scores = _classifier_scores(experiment, count, num)
+        found |= {f"{name}_{count}": value for name, value in scores.items()}
+        path.write_text(json.dumps(found, indent=1))
+    return found
+
+
+def _classifier_scores(experiment: Experiment, steps: int, num: int) -> dict[str, float]:
+    options = EvaluationOptions(num=num, sampling={"steps": steps})
+    part = Evaluation.open(experiment.workdir, features=("classifier",), batch_size=250).part("generation", options)
+    scores = {score.key: score.value for score in part.scores}
+    distance = next(value for key, value in scores.items() if "frechet" in key or "fid" in key)
+    return {"frechet": distance} | {k: scores[k] for k in ("precision", "recall", "accuracy") if k in scores}
+
+
+def table(results: dict[str, list[dict[str, float]]]) -> str:
+    """Markdown: one row per arm, the mean over seeds and, with several, ± half the range."""
+    names = list(dict.fromkeys(name for rows in results.values() for row in rows for name in row))
+    lines = ["| arm | seeds | " + " | ".join(names) + " |", "|---|---|" + "---|" * len(names)]
+    for arm, rows in results.items():
+        cells = []
+        for name in names:
+            values = [row[name] for row in rows if name in row]
+            spread = f" ± {(max(values) - min(values)) / 2:.2g}" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.4g}{spread}" if values else "")
+        lines.append(f"| {arm} | {len(rows)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="its autoencoder and codes are used")
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder for the arms and table.md")
+    parser.add_argument("--arm", action="append", required=True, metavar="NAME[:KEY=VALUE,…]", help="may be repeated")
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--steps", default="2,4,8,16,64")
+    parser.add_argument("--num", type=int, default=1000, help="samples of a score (default: %(default)s)")
+    args = parser.parse_args()
+    steps, results = [int(s) for s in args.steps.split(",")], {}
+    for seed in (int(s) for s in args.seeds.split(",")):
+        for arm in args.arm:
+            name, _, overrides = arm.partition(":")
+            workdir = args.out / f"{name}-{seed}"
+            say(f"== {workdir}")
+            experiment = make_arm(args.workdir, workdir, overrides.split(",") if overrides else [], seed)
+            results.setdefault(name, []).append(run_arm(experiment, steps, args.num))
+            (args.out / "table.md").write_text(table(results))
+    say(table(results))
+
+
+if __name__ == "__main__":
+    main()
