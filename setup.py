@@ -29,6 +29,7 @@ setup(
         "ml-collections>=1.0",
         "tensorflow-datasets>=4.9.10",
         "importlib-resources",  # tensorflow-datasets needs it and does not say so
+        "einops>=0.8",
         "etils[epath]",
         "jaxtyping>=0.3",
         "numpy>=2.0",

@@ -3,7 +3,13 @@
 Diagnostics for developers go through `logging`, not through here.
 """
 
+import contextlib
 import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+TICK_SECONDS = 1.0  # a progress bar shows at least so often that time passes
 
 
 def say(text: str = "") -> None:
@@ -22,9 +28,34 @@ def speaks() -> bool:
     return jax is None or not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
+@contextlib.contextmanager
+def progress(total: int, name: str, unit: str = "image") -> Iterator[Any]:
+    """A progress bar (tqdm's) of the first process. Its clock goes on while one long call runs."""
+    import tqdm
+
+    ended = threading.Event()
+    with tqdm.tqdm(total=total, desc=name, unit=unit, dynamic_ncols=True, disable=not speaks()) as bar:
+
+        def tick():
+            while not ended.wait(TICK_SECONDS):
+                bar.refresh()
+
+        ticking = threading.Thread(target=tick, daemon=True)
+        if sys.stderr.isatty():
+            ticking.start()
+        try:
+            yield bar
+        finally:
+            ended.set()
+            if ticking.ident is not None:
+                ticking.join()
+
+
 def _print(text: str, file) -> None:
     if not speaks():
         return
+    encoding = getattr(file, "encoding", None) or "utf-8"
+    text = text.encode(encoding, "backslashreplace").decode(encoding)  # file names and terminals that are not UTF-8
     if "tqdm" in sys.modules:
         import tqdm
 

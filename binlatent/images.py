@@ -1,17 +1,18 @@
-"""Images as arrays: uint8 ↔ float, distances between them, grids, and the files that people name on the command line.
+"""Images as arrays: uint8 ↔ float, distances between them, grids, and image files.
 
 Images are uint8, or float in [0, 1]; channels last. The distances (PSNR, SSIM, L1) can be jitted and give one number per
 image; higher is better for PSNR and SSIM, lower for L1.
 """
 
+import io
 import math
 
+import einops
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from binlatent.errors import UserError
 from binlatent.typing import Array, Float, Images, UInt8
 
 # (b, h, w, c), left open here so that other shapes are refused with a reason
@@ -83,86 +84,52 @@ def ssim(a: AnyImages, b: AnyImages) -> Float[Array, "b"]:
     return similarity.mean((1, 2, 3))
 
 
+def grid_columns(num: int, group: int = 1) -> int:
+    """How many columns make a grid of `num` images about square, with `group` consecutive images never torn apart.
+
+    A group is a row of one image per class, or an original and its reconstruction. A group that is far wider than the
+    square is not kept together.
+    """
+    side = max(1.0, math.sqrt(num))
+    if group > min(num, 2 * side):
+        return math.ceil(side)
+    return group * max(1, round(side / group))
+
+
 def image_grid(images: np.ndarray, columns: int | None = None, *, gap: int = 1, shortest: int = 512) -> np.ndarray:
-    """One picture (h, w, c) uint8 of images (n, h, w, c), row by row.
+    """One picture (rows·h + gaps, columns·w + gaps, c), uint8, of images (n, h, w, c), row by row.
 
     Args:
+      images: uint8 or float in [0, 1].
       columns: images in a row; a square where None.
-      gap: pixels between images.
-      shortest: small images are enlarged by a whole factor until the picture is about this wide.
+      gap: white pixels between images.
+      shortest: small images are enlarged by an integer factor until the picture is about this wide.
     """
     images = to_uint8(images)
-    n, h, w, c = images.shape
+    n, h, w, _ = images.shape
     columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
-    canvas = np.full((rows * columns, h + gap, w + gap, c), 255, np.uint8)
+    canvas = np.full((rows * columns, h + gap, w + gap, images.shape[-1]), 255, np.uint8)
     canvas[:n, :h, :w] = images
-    canvas = canvas.reshape(rows, columns, h + gap, w + gap, c).swapaxes(1, 2).reshape(rows * (h + gap), -1, c)
+    canvas = einops.rearrange(canvas, "(rows columns) h w c -> (rows h) (columns w) c", columns=columns)
     canvas = canvas[: canvas.shape[0] - gap, : canvas.shape[1] - gap]
     factor = max(1, shortest // canvas.shape[1])
     return canvas.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def save_image(path: epath.PathLike, image: np.ndarray) -> None:
-    """Writes an image (h, w, c), uint8 or float in [0, 1], as PNG."""
+    """Writes an image (h, w, c), uint8 or float in [0, 1], in the format of the path's ending.
+
+    Raises:
+      ValueError: an ending that Pillow does not know.
+    """
     from PIL import Image
 
     image = to_uint8(image)
     path = epath.Path(path)
+    kind = Image.registered_extensions()[path.suffix.lower()]
+    options = {"quality": 95} if kind in ("JPEG", "WEBP") else {}
+    encoded = io.BytesIO()  # an image that cannot be encoded leaves no file
+    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(encoded, kind, **options)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(file, "png")
-
-
-class ImageSink:
-    """Where images go that a person asked for: `.npz` (one file), `.png` (one grid), otherwise a folder of PNGs.
-
-    Use as a context; the file appears when the context ends well.
-
-    Args:
-      path: the place.
-      columns: of the grid.
-
-    Raises:
-      UserError: the place cannot be written, or has an ending that is none of these.
-    """
-
-    def __init__(self, path: epath.PathLike, *, columns: int | None = None):
-        self.path = epath.Path(path)
-        self._columns = columns
-        self._images, self._labels, self._count = [], [], 0
-        if self.path.suffix not in (".npz", ".png", ""):
-            raise UserError(f"--out {path}: end it in .npz (arrays), .png (one grid) or nothing (a folder of PNGs)")
-        try:
-            (self.path if not self.path.suffix else self.path.parent).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--out {path} cannot be written: {error}") from error
-
-    def __enter__(self) -> "ImageSink":
-        return self
-
-    def add(self, images: np.ndarray, labels: np.ndarray | None = None) -> None:
-        """Adds a batch of images and, where there are some, their labels."""
-        images = to_uint8(images)
-        if self.path.suffix:
-            self._images.append(images)
-        else:
-            for i, image in enumerate(images):
-                label = "" if labels is None else f"-{labels[i]}"
-                save_image(self.path / f"{self._count + i:06d}{label}.png", image)
-        if labels is not None:
-            self._labels.append(labels)
-        self._count += len(images)
-
-    def __exit__(self, kind, error, traceback) -> None:
-        if kind is not None or not self._images:
-            return
-        images = np.concatenate(self._images)
-        if self.path.suffix == ".png":
-            save_image(self.path, image_grid(images, self._columns))
-            return
-        arrays = {"images": images}
-        if self._labels:
-            arrays["labels"] = np.concatenate(self._labels).astype(np.int32)
-        with self.path.open("wb") as file:
-            np.savez_compressed(file, **arrays)
+    path.write_bytes(encoded.getvalue())

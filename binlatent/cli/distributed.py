@@ -1,6 +1,6 @@
-"""One of several processes of a run: how it starts, who speaks, how the failure of one ends all.
+"""One of several processes of a run: how it starts, and how the failure of one ends all.
 
-JAX's own runtime finds the processes and watches over them; nothing here passes messages.
+JAX's own runtime finds the processes and watches them; nothing here passes messages.
 """
 
 import os
@@ -9,7 +9,7 @@ import traceback
 
 from binlatent.errors import UserError
 
-HEARTBEAT_SECONDS = 60  # a process that has been silent for so long is taken for dead, and the others end
+HEARTBEAT_SECONDS = 60  # a process that is silent for longer counts as dead, and the others end
 
 
 def start(
@@ -19,7 +19,7 @@ def start(
     process_id: int | None = None,
     timeout: int = 300,
 ) -> None:
-    """Joins the other processes; must come before any other use of JAX. From here on only process 0 prints.
+    """Joins the other processes; must come before any other use of JAX. `console` prints on process 0 alone from then on.
 
     Args:
       coordinator: HOST:PORT at which process 0 listens; None where the cluster is detected (TPU pod, SLURM, Open MPI).
@@ -59,10 +59,8 @@ def start(
             ) from error
         raise UserError(
             f"process {process_id} of {num_processes} could not join {coordinator} within {timeout} s ({reason}). Is "
-            "process 0 running, is the port open and free, and does every process give the same numbers?"
+            "process 0 running, is the port open and free, and do all processes give the same numbers?"
         ) from error
-    if jax.process_index() != 0:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
 def started() -> bool:

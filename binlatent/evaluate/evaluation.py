@@ -328,7 +328,7 @@ def _network(experiment: Experiment, name: str) -> FeatureNetwork:
     if name == "classifier":
         folder = experiment.workdir / "features" / "checkpoints"
         if not checkpoint_steps(folder):
-            raise UserError(f"no classifier in {experiment.workdir}: `binlatent train-features` trains one")
+            raise UserError(f"no classifier in {experiment.workdir}: `binlatent train-classifier` trains one")
         _, params, about = load_ema(folder)
         return classifier_network(FeatureClassifier(num_classes=about["num_classes"]), params["classifier"])
     return user_network(name)

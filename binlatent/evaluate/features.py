@@ -117,7 +117,7 @@ def inception_network(resize: Resize = "tf1", params: PyTree | None = None) -> F
 
 
 def classifier_network(net: FeatureClassifier, params: PyTree) -> FeatureNetwork:
-    """The classifier that `binlatent train-features` trained on the data at hand. Its scores compare runs on that data
+    """The classifier that `binlatent train-classifier` trained on the data at hand. Its scores compare runs on that data
     and nothing else."""
 
     def function(params, images):

@@ -1,10 +1,12 @@
 """What a person may choose when sampling; never an option of a model."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
-from binlatent.diffusion.schedule import Schedule
-from binlatent.sampling.guidance import Guidance
-from binlatent.sampling.sampler import Sampler
+if TYPE_CHECKING:  # JAX is imported with them: `binlatent sample --help` reads the fields alone
+    from binlatent.diffusion.schedule import Schedule
+    from binlatent.sampling.guidance import Guidance
+    from binlatent.sampling.sampler import Sampler
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,12 +40,16 @@ class SamplingOptions:
             raise ValueError(f"temperature is {self.temperature}: a positive number is expected")
         self.when()
 
-    def when(self) -> Guidance:
+    def when(self) -> "Guidance":
         """When guidance acts."""
+        from binlatent.sampling.guidance import Guidance
+
         return Guidance(interval=tuple(self.guidance_interval), power=self.guidance_power)
 
-    def sampler(self, schedule: Schedule) -> Sampler:
+    def sampler(self, schedule: "Schedule") -> "Sampler":
         """The sampler for a model trained with `schedule`."""
+        from binlatent.sampling.sampler import Sampler
+
         return Sampler(
             schedule=schedule, steps=self.steps, posterior=self.posterior, last_step=self.last_step, power=self.power
         )

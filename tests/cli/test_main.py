@@ -22,13 +22,13 @@ def fails(capsys, *argv):
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys, binlatent, binlatent.cli as c; c._parser().format_help(); "
+        "import sys, binlatent.cli.main as c; c._parser().format_help(); "
         "print(sorted({'jax', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-@pytest.mark.parametrize("command", ["run", "train", "encode", "sample", "reconstruct", "edit", "info"])
+@pytest.mark.parametrize("command", ["run", "train", "encode", "sample", "reconstruct", "edit", "evaluate", "info"])
 def test_every_command_explains_itself(capsys, command):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])

@@ -147,7 +147,7 @@ def test_what_is_missing_is_refused_with_what_to_do(evaluation, tmp_path):
         Evaluation.open(tmp_path)
     for name, said in (
         ("inception", "binlatent convert-features inception"),
-        ("classifier", "binlatent train-features"),
+        ("classifier", "binlatent train-classifier"),
         ("none.py", "no feature network at none.py"),
     ):
         with pytest.raises(UserError, match=said):
@@ -221,7 +221,7 @@ def test_command_line(tmp_path, capsys):
     """Training, the classifier, scores, a sweep and a reference, as a person runs them."""
     workdir = tmp_path / "run"
     Experiment.open(workdir, tiny.config(tiny.npz(tmp_path))).run()
-    cli.main(["train-features", "--workdir", str(workdir), "--num_steps", "4", "--batch_size", "8"])
+    cli.main(["train-classifier", "--workdir", str(workdir), "--num_steps", "4", "--batch_size", "8"])
     cli.main(["evaluate", "--workdir", str(workdir), "--num", "12", "--likelihood_steps", "3", "--steps", "2"])
     said = capsys.readouterr().out
     assert "Fréchet distance (classifier features)" in said and "not scored: FID" in said

@@ -10,7 +10,7 @@ from etils import epath
 from binlatent.data.decode import decode_image
 from binlatent.data.options import DataOptions
 from binlatent.data.sources.base import BrokenExample, Example, ImageSource, Opened, held_out
-from binlatent.data.sources.index import Index, build_index
+from binlatent.data.sources.index import Index, build_index, index_of
 from binlatent.errors import UserError
 from binlatent.files import digest
 
@@ -39,6 +39,10 @@ class FolderSource(ImageSource):
     def path(self, index: int) -> str:
         """Where image `index` lies."""
         return f"{self._root}/{self._index.name(index)}"
+
+    def names(self) -> list[str]:
+        """Path of every image, relative to the folder."""
+        return self._index.all_names()
 
     def read(self, index: int) -> Example:
         try:
@@ -94,8 +98,11 @@ def open_folder(options: DataOptions, seed: int) -> Opened:
 
 
 def open_images(path: str, options: DataOptions) -> FolderSource:
-    """All image files below a folder, without classes or splits: a person's pictures to be looked at."""
-    root, plain = _existing("folder", path), dataclasses.replace(options, embeddings="")
+    """All image files below a folder, or one image file, without classes or splits: a person's pictures to be looked at."""
+    plain, file = dataclasses.replace(options, embeddings=""), epath.Path(path).expanduser()
+    if file.is_file():
+        return _source(plain, file.parent, index_of(file), ())
+    root = _existing("folder", path)
     return _source(plain, root, _listed(plain, root), ())
 
 

@@ -77,6 +77,11 @@ def build_index(root: epath.Path) -> Index:
     return index
 
 
+def index_of(file: epath.Path) -> Index:
+    """The index of one file, below its parent, whatever its ending."""
+    return _from_rows([(file.name, file.stat().length)], set())
+
+
 def _index(names: list[str], sizes: np.ndarray, embedded: np.ndarray) -> Index:
     encoded = [name.encode("utf-8", "surrogateescape") for name in names]
     return Index(

@@ -1,0 +1,307 @@
+"""`binlatent sample`, `reconstruct` and `edit`: images out of a trained model."""
+
+import dataclasses
+import difflib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+from binlatent.cli import flags
+from binlatent.console import progress, say, warn
+from binlatent.errors import UserError
+from binlatent.sampling.options import SamplingOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from binlatent.cli.sink import ImageSink
+    from binlatent.data.sources.folder import FolderSource
+    from binlatent.pipeline import Pipeline
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sample(flags.Command):
+    """Make new images.
+
+    Attributes:
+      workdir: the run's folder.
+      num: how many images.
+      out: .npz (images uint8, labels), .png, .jpg or .webp (one picture), otherwise a new or empty folder of PNG files
+        (default: samples/seed<seed>.png in the work directory).
+      labels: classes by number or name with commas between, repeated in turn over the images; none for images of no
+        class (default: all classes in turn).
+      seed: image i is a function of the seed, i, its label and the sampling options.
+      batch_size: images at a time; does not change them.
+    """
+
+    workdir: str = flags.flag(metavar="DIR")
+    num: int = 64
+    out: str | None = None
+    labels: str | None = flags.flag(None, metavar="0,3,cat")
+    seed: int = 0
+    batch_size: int = 64
+    sampling: dict[str, Any] = flags.changes(SamplingOptions)
+
+    def run(self) -> None:
+        import numpy as np
+
+        from binlatent.cli.sink import ImageSink
+        from binlatent.images import grid_columns
+        from binlatent.pipeline import Pipeline
+
+        sink = ImageSink(self.out or os.path.join(self.workdir, "samples", f"seed{self.seed}.png"))
+        model = Pipeline.load(self.workdir, batch_size=self.batch_size)
+        options = model.options(**self.sampling)
+        labels = choose_labels(self.labels, model, options.guidance)
+        group = 1 if labels is None else len(labels)
+        sink.expect(self.num, image_shape(model), columns=grid_columns(self.num, group))
+        batches = model.sample_batches(seed=self.seed, num=self.num, labels=labels, **self.sampling)
+        say(f"sampling {self.num} images in {options.steps} steps")
+        done = 0
+        with sink, progress(self.num, "sample") as bar:
+            for part in batches:
+                count = len(part.images)
+                sink.add(part.images, None if labels is None else np.resize(labels, done + count)[done:])
+                done += count
+                bar.update(count)
+        say(f"{done} images: {sink.path}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reconstruct(flags.Command):
+    """Encode and decode your own images; prints their PSNR and writes it for each file.
+
+    Attributes:
+      workdir: the run's folder.
+      images: a folder of images, or one image file.
+      out: .png, .jpg or .webp (one picture, each image beside its reconstruction), .npz (uint8 arrays), otherwise a new
+        or empty folder of PNG files with the images' names. A table of each file's PSNR is written beside it.
+      batch_size: images at a time; does not change the result.
+    """
+
+    workdir: str = flags.flag(metavar="DIR")
+    images: str = flags.flag(metavar="DIR")
+    out: str = flags.flag()
+    batch_size: int = 64
+
+    def run(self) -> None:
+        import numpy as np
+
+        from binlatent.cli.sink import ImageSink
+        from binlatent.images import grid_columns, psnr, to_float
+        from binlatent.pipeline import Pipeline
+
+        sink = ImageSink(self.out)
+        model = Pipeline.load(self.workdir, batch_size=self.batch_size)
+        shape, images = image_shape(model), _Images(self.images, model)
+        copies = 2 if sink.is_picture else 1
+        sink.expect(copies * len(images), shape, columns=grid_columns(copies * len(images), copies))
+        rows: list[tuple[str, float]] = []
+        with sink, progress(len(images), "reconstruct") as bar:
+            for indices, originals in images.batches(self.batch_size):
+                restored = model.reconstruct(originals)
+                scores = np.asarray(psnr(originals, restored)).tolist()
+                rows += [(images.files[i], score) for i, score in zip(indices, scores, strict=True)]
+                if sink.is_picture:
+                    sink.add(np.stack([to_float(originals), restored], 1).reshape(-1, *shape))
+                else:
+                    sink.add(restored, names=[images.stems[i] for i in indices])
+                bar.update(len(indices))
+            if not rows:
+                raise UserError(f"{self.images}: none of its {len(images)} images can be read")
+            table = sink.table(("file", "psnr_db"), [(name, f"{score:.3f}") for name, score in rows], "psnr")
+        _say_psnr(rows)
+        say(f"{len(rows)} images: {sink.path}\nPSNR of each: {table}")
+
+
+def _say_psnr(rows: list[tuple[str, float]]) -> None:
+    """Every file's PSNR where they are few, and the mean with the extremes."""
+    if len(rows) <= 20:
+        for name, score in rows:
+            say(f"  {name}: {score:.2f} dB")
+    low, high = min(rows, key=lambda row: row[1]), max(rows, key=lambda row: row[1])
+    mean = sum(score for _, score in rows) / len(rows)
+    say(f"PSNR {mean:.2f} dB on average; lowest {low[1]:.2f} ({low[0]}), highest {high[1]:.2f} ({high[0]})")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Edit(flags.Command):
+    """Inpaint, vary or interpolate your own images.
+
+    Attributes:
+      how: inpaint samples a box anew, vary samples from a noised code, interpolate goes from each image to the next.
+      workdir: the run's folder.
+      images: a folder of images, or one image file.
+      out: .png, .jpg or .webp (one picture, a row for each image: its reconstruction, then the results), .npz (uint8
+        arrays in that order), otherwise a new or empty folder of PNG files.
+      num: results for each image.
+      box: what to inpaint, as parts of the image's height and width.
+      clamp: how inpainting fixes the known bits; noised as the step's noise level has them, code as they are.
+      start: time from which a variation starts; near 0 it stays close to the image, 1 forgets it.
+      label: class of the results, by number or name (default: no class).
+      seed: of the noise.
+    """
+
+    how: Literal["inpaint", "vary", "interpolate"] = flags.flag(positional=True)
+    workdir: str = flags.flag(metavar="DIR")
+    images: str = flags.flag(metavar="DIR")
+    out: str = flags.flag()
+    num: int = 4
+    box: str = flags.flag("0.25,0.25,0.75,0.75", metavar="TOP,LEFT,BOTTOM,RIGHT")
+    clamp: Literal["noised", "code"] = "noised"
+    start: float = 0.5
+    label: str | None = None
+    seed: int = 0
+    sampling: dict[str, Any] = flags.changes(SamplingOptions)
+
+    def run(self) -> None:
+        from binlatent.cli.sink import ImageSink
+        from binlatent.pipeline import Pipeline
+
+        sink = ImageSink(self.out)
+        model = Pipeline.load(self.workdir)
+        shape, images = image_shape(model), _Images(self.images, model)
+        if self.how == "interpolate":
+            self._interpolate(model, images, shape, sink)
+        else:
+            self._resample(model, images, shape, sink)
+        say(f"{self.how}: {sink.path}")
+
+    def _resample(self, model: "Pipeline", images: "_Images", shape: tuple[int, int, int], sink: "ImageSink") -> None:
+        """Inpainting and variations: for each image its reconstruction and `num` results."""
+        import numpy as np
+
+        from binlatent.sampling.editing import box
+
+        options = model.options(**self.sampling)
+        chosen = choose_labels("none" if self.label is None else self.label, model, options.guidance)
+        call: dict[str, Any] = {"seed": self.seed, "labels": chosen} | self.sampling
+        if self.how == "inpaint":
+            try:
+                known = ~np.asarray(box(self.box, model.code_shape))
+            except ValueError as error:
+                raise UserError(f"--box: {error}") from error
+            call |= {"known": np.broadcast_to(known, (self.num, *known.shape)), "clamp": self.clamp}
+        elif not 0 < self.start <= 1:
+            raise UserError(f"--start {self.start}: a time above 0 and up to 1 is expected")
+        else:
+            call |= {"start": self.start}
+        sink.expect(len(images) * (self.num + 1), shape, columns=self.num + 1)
+        say(f"{self.how}: {len(images)} images, {self.num} results each, {options.steps} steps")
+        with sink, progress(len(images), self.how) as bar:
+            for (index,), original in images.batches(1):
+                code = model.encode(original)
+                edited = model.edit(np.repeat(code, self.num, axis=0), **call)
+                stem = images.stems[index]
+                names = [f"{stem}-reconstruction", *(f"{stem}-{i + 1}" for i in range(self.num))]
+                sink.add(model.decode(np.concatenate([code, edited])), names=names)
+                bar.update()
+
+    def _interpolate(
+        self, model: "Pipeline", images: "_Images", shape: tuple[int, int, int], sink: "ImageSink"
+    ) -> None:
+        """`num` images from each image to the next; the first and last of a row are reconstructions."""
+        if len(images) < 2:
+            raise UserError(f"{self.images} holds one image: an interpolation needs at least two")
+        if self.num < 2:
+            raise UserError(f"--num {self.num}: an interpolation needs at least 2 images, its two ends")
+        sink.expect((len(images) - 1) * self.num, shape, columns=self.num)
+        previous = None
+        with sink, progress(len(images), self.how) as bar:
+            for (index,), original in images.batches(1):
+                code, stem = model.encode(original)[0], images.stems[index]
+                if previous is not None:
+                    between = model.interpolate(previous[0], code, self.num, seed=self.seed)
+                    names = [f"{previous[1]}-to-{os.path.basename(stem)}-{i + 1}" for i in range(self.num)]
+                    sink.add(model.decode(between), names=names)
+                previous = code, stem
+                bar.update()
+
+
+class _Images:
+    """A person's images, in batches, with their names.
+
+    Attributes:
+      files: name of each image, relative to the folder.
+      stems: the same without ending, as long as that names one file only.
+    """
+
+    def __init__(self, path: str, model: "Pipeline"):
+        from binlatent import config as config_lib
+        from binlatent.data.sources.folder import open_images
+
+        self._options = config_lib.build_data(model.config)
+        self._source: FolderSource = open_images(path, self._options)
+        self.files = self._source.names()
+        counts = Counter(os.path.splitext(name)[0] for name in self.files)
+        self.stems = [stem if counts[stem := os.path.splitext(name)[0]] == 1 else name for name in self.files]
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def batches(self, size: int) -> "Iterator[tuple[list[int], np.ndarray]]":
+        """(indices, images uint8 (b, h, w, c)) of the images that can be read."""
+        import numpy as np
+
+        from binlatent.data.loader import eval_batches
+
+        for i, batch in enumerate(eval_batches(self._source, self._options, batch_size=size)):
+            rows = np.flatnonzero(batch["mask"])
+            if len(rows):
+                yield (rows + i * size).tolist(), batch["image"][rows]
+
+
+def image_shape(model: "Pipeline") -> tuple[int, int, int]:
+    """(h, w, c) of the model's images.
+
+    Raises:
+      UserError: the model has no autoencoder.
+    """
+    if model.autoencoder is None:
+        raise UserError("this model has no autoencoder: train or convert one into its work directory")
+    net = model.autoencoder.net
+    return net.resolution, net.resolution, net.image_channels
+
+
+def choose_labels(text: str | None, model: "Pipeline", guidance: float) -> list[int] | None:
+    """The classes that `--labels` asks for: by number or name; all of the model's in turn for None; none for `none`.
+
+    What a person might miss is reported: guidance that has no effect, and a model whose conditions cannot be given here.
+
+    Raises:
+      UserError: the model has no prior or no classes, or no such class.
+    """
+    num_classes = model.num_classes
+    metadata = model.prior.about
+    if text is not None and text.strip().lower() != "none":
+        if not num_classes:
+            raise UserError(f"--labels {text}: this model was trained without classes; leave the labels out")
+        return _classes(text, num_classes, tuple(metadata.get("class_names") or ()))
+    if text is None and num_classes:
+        return list(range(num_classes))
+    if metadata["condition_shape"]:
+        warn("the model is conditioned on embeddings; without them it samples its null condition")
+    if guidance:
+        reason = "the labels are none" if num_classes else "no condition is given"
+        warn(f"guidance {guidance:g} has no effect: {reason}")
+    return None
+
+
+def _classes(text: str, num_classes: int, names: tuple[str, ...]) -> list[int]:
+    number = {name: i for i, name in enumerate(names)}
+    found = []
+    for part in (part.strip() for part in text.split(",")):
+        if part.isascii() and part.isdecimal() and int(part) < num_classes:
+            found.append(int(part))
+        elif part in number:
+            found.append(number[part])
+        else:
+            near = difflib.get_close_matches(part, names, n=3)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            what = f"whole numbers from 0 to {num_classes - 1}" + (" or class names" if names else "")
+            raise UserError(f"--labels {text}: {part!r} is no class: {what} with commas between are expected{hint}")
+    named = [f"{i} ({names[i]})" for i in dict.fromkeys(found) if i < len(names) and names[i] != str(i)]
+    if named:
+        say(f"labels: {', '.join(named[:20])}{', …' if len(named) > 20 else ''}")
+    return found

@@ -1,0 +1,147 @@
+"""`binlatent evaluate`, `sweep`, `reference` and `train-classifier`: how good a trained model is."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from binlatent.cli import flags
+from binlatent.console import say
+from binlatent.errors import UserError
+from binlatent.evaluate.options import EvaluationOptions
+from binlatent.sampling.options import SamplingOptions
+
+if TYPE_CHECKING:
+    from binlatent.evaluate.evaluation import Evaluation
+
+SWEPT = ("steps", "guidance", "temperature", "posterior")  # axes of a sweep, `evaluate.sweep.AXES`
+PARTS = ("reconstruction", "code", "likelihood", "generation", "report")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scored(flags.Command):
+    """What the commands that score have in common.
+
+    Attributes:
+      workdir: the run's folder.
+      features: feature networks with commas between: inception, inception-pytorch-fid, classifier, or .py files with
+        features(images) (default: inception where its weights are, classifier where one was trained).
+      batch_size: images at a time; does not change the scores.
+    """
+
+    workdir: str = flags.flag(metavar="DIR")
+    features: tuple[str, ...] = flags.flag((), metavar="N,N")
+    batch_size: int = 64
+
+    def open(self, reference: str | None = None) -> "Evaluation":
+        from binlatent.evaluate.evaluation import Evaluation
+
+        return Evaluation.open(self.workdir, features=self.features, batch_size=self.batch_size, reference=reference)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate(Scored):
+    """Score a trained work directory: scores.json and report.html.
+
+    Attributes:
+      only: of reconstruction, code, likelihood, generation and report, with commas between (default: all).
+      again: score even what is done.
+      reference: a file of `binlatent reference` (default: made from the data).
+    """
+
+    only: tuple[str, ...] = flags.flag((), metavar="P,P")
+    again: bool = False
+    reference: str | None = flags.flag(None, metavar="FILE")
+    options: EvaluationOptions = flags.nested(EvaluationOptions, without=("sampling",))
+    sampling: dict[str, Any] = flags.changes(SamplingOptions)
+
+    def run(self) -> None:
+        from binlatent.evaluate.report.sections import write_report
+        from binlatent.evaluate.result import print_parts
+
+        if unknown := [name for name in self.only if name not in PARTS]:
+            raise UserError(f"--only {','.join(unknown)}: one or more of {', '.join(PARTS)} are expected")
+        evaluation = self.open(self.reference)
+        options = dataclasses.replace(self.options, sampling=self.sampling)
+        if self.only != ("report",):
+            parts = evaluation.run([name for name in self.only if name != "report"], options, again=self.again)
+            print_parts(parts, evaluation.refused)
+            say(f"scores: {evaluation.scores_file}")
+        say(f"report: {write_report(evaluation, seed=options.seed)}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep(Scored):
+    """Score samples over steps × guidance × temperature × posterior; of these, values with commas between.
+
+    Attributes:
+      reference: a file of `binlatent reference` (default: made from the data).
+    """
+
+    reference: str | None = flags.flag(None, metavar="FILE")
+    options: EvaluationOptions = flags.nested(
+        EvaluationOptions, without=("sampling", "likelihood_num", "likelihood_steps"), num=2000
+    )
+    sampling: dict[str, Any] = flags.changes(SamplingOptions, many=SWEPT)
+
+    def run(self) -> None:
+        from binlatent.evaluate.report.sections import write_report
+        from binlatent.evaluate.sweep import Grid, print_rows, sweep
+
+        grid = Grid(**{axis: self.sampling[axis] for axis in SWEPT if axis in self.sampling})
+        others = {name: value for name, value in self.sampling.items() if name not in SWEPT}
+        options = dataclasses.replace(self.options, sampling=others)
+        evaluation = self.open(self.reference)
+        print_rows(sweep(evaluation, grid, options))
+        say(f"table: {evaluation.experiment.workdir / 'sweep.json'}")
+        say(f"report: {write_report(evaluation, seed=options.seed)}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reference(Scored):
+    """Make the statistics of real images that samples are compared with.
+
+    Attributes:
+      out: .npz to write as well (default: the work directory stores it).
+    """
+
+    out: str | None = flags.flag(None, metavar="FILE")
+    options: EvaluationOptions = flags.nested(
+        EvaluationOptions, without=("sampling", "likelihood_num", "likelihood_steps", "num", "seed")
+    )
+
+    def run(self) -> None:
+        evaluation = self.open()
+        if not evaluation.networks:
+            raise UserError("; ".join(evaluation.refused.values()))
+        names = [network.name for network in evaluation.networks]
+        if self.out and len(names) > 1:
+            raise UserError(f"--out names one file: choose one of --features {', '.join(names)}")
+        for network in evaluation.networks:
+            reference = evaluation.reference(network, self.options)
+            if self.out:
+                reference.save(self.out)
+            what = f"{reference.description['images']} {reference.description['split']} images under {network.name}"
+            say(f"reference {reference.hash}: {what}, {self.out or evaluation.folder}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainClassifier(flags.Command):
+    """Train a small classifier whose features score samples where Inception's weights are not at hand.
+
+    Attributes:
+      workdir: the run's folder.
+      num_steps: optimizer steps.
+      batch_size: images of a step.
+      seed: of the initial parameters and the order of images.
+    """
+
+    resumable = True
+
+    workdir: str = flags.flag(metavar="DIR")
+    num_steps: int = 2000
+    batch_size: int = 128
+    seed: int = 0
+
+    def run(self) -> None:
+        from binlatent.evaluate.classifier import train_features
+
+        train_features(self.workdir, num_steps=self.num_steps, batch_size=self.batch_size, seed=self.seed)

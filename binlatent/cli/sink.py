@@ -1,0 +1,154 @@
+"""Where images go that a person asked for: arrays, one picture, or a folder of pictures."""
+
+import csv
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from etils import epath
+
+from binlatent.errors import UserError
+from binlatent.images import image_grid, save_image, to_uint8
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+ARRAYS = ".npz"
+# Endings that ask for a file of a kind that is not written; any other dot is part of a folder's name (`run_v0.5`).
+OTHERS = frozenset((
+    *(".avif", ".bmp", ".csv", ".gif", ".heic", ".html", ".ico", ".jp2", ".json", ".mp4", ".npy", ".pdf", ".pkl", ".ppm"),
+    *(".pt", ".pth", ".svg", ".tar", ".tfrecord", ".tga", ".tif", ".tiff", ".txt", ".zip"),
+))  # fmt: skip
+LARGEST_PICTURE = 2**27  # pixels; more than that few programs open
+LARGEST_SIDE = {".jpg": 65_535, ".jpeg": 65_535, ".webp": 16_383}  # pixels; of the format
+LARGEST_ARRAYS = 2**33  # bytes; they are held in memory until the file is written
+
+
+class ImageSink:
+    """Images into one `.npz`, one picture (`.png`, `.jpg`, `.webp`: a grid) or otherwise a folder of PNG files.
+
+    Use as a context. A single file appears when the context ends without an error.
+
+    Args:
+      path: what `--out` says.
+
+    Raises:
+      UserError: an ending that is none of these, a folder where a file is expected or the reverse, a folder that holds
+        images already, a place that cannot be written, or more images than one file can hold.
+    """
+
+    def __init__(self, path: epath.PathLike):
+        text = os.fspath(path)
+        self.path = epath.Path(path).expanduser()
+        suffix = "" if text.endswith("/") else self.path.suffix.lower()
+        if suffix in OTHERS:
+            raise UserError(
+                f"--out {text}: {suffix} files are not written; end it in .npz (arrays), {', '.join(PICTURES)} (one "
+                "picture) or nothing (a folder of PNG files)"
+            )
+        self.suffix = suffix if suffix in (ARRAYS, *PICTURES) else ""
+        self._columns: int | None = None
+        self._images: list[np.ndarray] = []
+        self._labels: list[np.ndarray] = []
+        self._names: list[str] = []
+        self._count = 0
+        self._check_place(text)
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether all images become one grid."""
+        return self.suffix in PICTURES
+
+    @property
+    def is_folder(self) -> bool:
+        return not self.suffix
+
+    def _check_place(self, text: str) -> None:
+        if self.suffix and self.path.is_dir():
+            raise UserError(f"--out {text} is a folder; name a file that is not there yet")
+        if self.suffix or not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise UserError(f"--out {text} is a file; end it in .npz, {', '.join(PICTURES)}, or name a folder")
+        found = sum(child.suffix.lower() in PICTURES for child in self.path.rglob("*"))
+        if found:
+            raise UserError(f"--out {text} holds {found} images already; remove them or name another folder")
+
+    def expect(self, num: int, shape: tuple[int, int, int], *, columns: int | None = None) -> None:
+        """Says how many images of a shape (h, w, c) will come, so that what cannot be written is refused before work.
+
+        Args:
+          columns: of the grid; a square where None.
+        """
+        self._columns = columns or max(1, round(num**0.5))
+        height, width, channels = shape
+        if self.suffix == ARRAYS and (size := num * height * width * channels) > LARGEST_ARRAYS:
+            raise UserError(
+                f"{num:,} images are {size / 2**30:.0f} GiB, too many for one file; give a folder as --out, or fewer images"
+            )
+        if self.is_picture:
+            rows = -(-num // self._columns)
+            sides = rows * (height + 1), self._columns * (width + 1)
+            if sides[0] * sides[1] > LARGEST_PICTURE or max(sides) > LARGEST_SIDE.get(self.suffix, LARGEST_PICTURE):
+                raise UserError(
+                    f"a picture of {num:,} images would have {sides[1]:,}×{sides[0]:,} pixels, too many for "
+                    f"{self.suffix}; give a folder or .npz as --out, or fewer images"
+                )
+
+    def __enter__(self) -> "ImageSink":
+        folder = self.path if self.is_folder else self.path.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if "://" not in os.fspath(folder):  # a place that cannot be written is found before the work
+                probe = folder / f".{os.getpid()}.tmp"
+                probe.write_bytes(b"")
+                probe.unlink()
+        except OSError as error:
+            raise UserError(f"--out {self.path} cannot be written: {error.strerror or error}") from error
+        return self
+
+    def add(
+        self, images: np.ndarray, labels: np.ndarray | None = None, names: Sequence[str | None] | None = None
+    ) -> None:
+        """Adds images (n, h, w, c), uint8 or float in [0, 1].
+
+        Args:
+          labels: class of each, int (n,).
+          names: the file of each in a folder, without ending; numbered where None.
+        """
+        images = to_uint8(np.asarray(images))
+        names = names or [None] * len(images)
+        for i, (image, name) in enumerate(zip(images, names, strict=True)):
+            label = "" if labels is None else f"-{labels[i]}"
+            self._names.append(name or f"{self._count + i:06d}{label}")
+            if self.is_folder:
+                save_image(self.path / f"{self._names[-1]}.png", image)
+        self._count += len(images)
+        if not self.is_folder:
+            self._images.append(images)
+            if labels is not None:
+                self._labels.append(np.asarray(labels))
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[object]], name: str) -> epath.Path:
+        """Writes a table `name.csv` into the folder, or beside the file as `<file's name>.<name>.csv`; returns its path."""
+        path = self.path / f"{name}.csv" if self.is_folder else self.path.with_name(f"{self.path.stem}.{name}.csv")
+        with path.open("w") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(header)
+            writer.writerows([str(cell).encode("utf-8", "backslashreplace").decode() for cell in row] for row in rows)
+        return path
+
+    def __exit__(self, kind, error, traceback) -> None:
+        if kind is not None or not self._images:
+            return
+        images = np.concatenate(self._images)
+        if self.is_picture:
+            save_image(self.path, image_grid(images, self._columns))
+            return
+        arrays = {"images": images}
+        if self._labels:
+            arrays["labels"] = np.concatenate(self._labels).astype(np.int32)
+        if self._names:
+            arrays["names"] = np.array([name.encode("utf-8", "backslashreplace").decode() for name in self._names])
+        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        with partial.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        partial.replace(self.path)
