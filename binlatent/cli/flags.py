@@ -211,7 +211,7 @@ def _text(text: str) -> str:
     return text
 
 
-def _number(name: str, text: str, kind: type, expected: str) -> float:
+def _number(name: str, text: str, kind: type, expected: str) -> int | float:
     least, largest = LIMITS.get(name, (-math.inf, math.inf))
     if name in LIMITS:
         expected = f"{expected} from {least:,} to {largest:,}"

@@ -33,8 +33,16 @@ INTERRUPTED = 130  # exit status of a shell's command that Ctrl-C ended
 BROKEN_PIPE = 141  # of one whose reader has gone
 
 
+class _Parser(argparse.ArgumentParser):
+    """argparse with its errors on one line: which flag, which value, what was expected."""
+
+    def error(self, message: str) -> NoReturn:
+        message = message.removeprefix("argument ").removesuffix(".")
+        self.exit(2, f"{self.prog}: {message}; see `{self.prog} --help`\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="binlatent",
         description="Binary Latent Diffusion: images to bits, a diffusion model of the bits, new images.",
         epilog="Start with `binlatent run --config digits --workdir runs/digits`.",
@@ -65,7 +73,7 @@ def parse(argv: list[str]) -> flags.Command:
         known = [f"--{name}" for name in vars(args)]
         near = difflib.get_close_matches(wrong.partition("=")[0], known, n=2)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        parser.error(f"unknown argument {wrong!r}{hint}; see `binlatent {args.command} --help`")
+        _fail(f"unknown argument {wrong!r}{hint}; see `binlatent {args.command} --help`")
     return flags.read(command, args, **({"overrides": tuple(overrides)} if takes_config else {}))
 
 
