@@ -70,7 +70,7 @@ class Checkpoints:
         """Steps that have a checkpoint, oldest first."""
         return sorted(self._open.all_steps())
 
-    def save(self, step: int, state: PyTree, about: dict[str, Any]) -> None:
+    def save(self, step: int, state: PyTree, metadata: dict[str, Any]) -> None:
         """Starts saving; returns as soon as the arrays are copied off the devices.
 
         Raises:
@@ -78,7 +78,7 @@ class Checkpoints:
         """
         ocp = self._ocp
         item = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about | {"checksums": checksums(state)})
+            state=ocp.args.StandardSave(state), metadata=ocp.args.JsonSave(metadata | {"checksums": checksums(state)})
         )
         with self._explained():
             if not self._open.save(step, args=item, force=True):
@@ -128,15 +128,15 @@ class Checkpoints:
             try:
                 item = self._open.restore(
                     step,
-                    args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), about=ocp.args.JsonRestore()),
+                    args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), metadata=ocp.args.JsonRestore()),
                 )
-                _check(item.state, item.about["checksums"])
+                _check(item.state, item.metadata["checksums"])
             except Exception as error:  # Orbax raises many kinds, the bare one among them
                 failures.append(f"step {step}: {_first_line(error)}")
                 print(f"warning: the checkpoint of step {step} in {self.folder} does not restore: {_first_line(error)}")
                 continue
             self._set_aside([s for s in steps if s > step])
-            return item.state, dict(item.about)
+            return item.state, dict(item.metadata)
         if failures:
             raise UserError(
                 f"no checkpoint in {self.folder} restores:\n  " + "\n  ".join(failures) + "\nIf the configuration has "
@@ -171,7 +171,7 @@ def checkpoint_steps(folder: epath.PathLike) -> list[int]:
 
 
 def load_ema(folder: epath.PathLike, sharding=None) -> tuple[int, PyTree, dict[str, Any]]:
-    """The averaged parameters of the latest checkpoint that restores: (step, parameters, about). Needs no model code.
+    """The averaged parameters of the latest checkpoint that restores: (step, parameters, metadata). Needs no model code.
 
     Args:
       folder: a stage's `checkpoints`.
@@ -196,9 +196,9 @@ def load_ema(folder: epath.PathLike, sharding=None) -> tuple[int, PyTree, dict[s
                 options = ocp.checkpoint_utils.construct_restore_args(target)
                 args = ocp.args.PyTreeRestore(target, restore_args=options, partial_restore=True)
                 ema = reader.restore(path / "state", args=args)
-                about = json_reader.restore(path / "about")
-            _check(ema, about["checksums"])
-            return step, ema["ema"], about
+                metadata = json_reader.restore(path / "metadata")
+            _check(ema, metadata["checksums"])
+            return step, ema["ema"], metadata
         except Exception as error:  # Orbax raises many kinds, the bare one among them
             failures.append(f"step {step}: {_first_line(error)}")
             print(f"warning: the checkpoint of step {step} in {folder} does not restore: {_first_line(error)}")

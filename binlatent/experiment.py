@@ -132,7 +132,7 @@ class Experiment:
             print(f"{stage}: done ({self.step(stage)} steps)")
             return
         make = {"autoencoder": self._autoencoder_stage, "prior": self._prior_stage}[stage]
-        made, sources, about, preview = make()
+        made, sources, metadata, preview = make()
         training = config_lib.build_training(self.config, stage)
         options = config_lib.build_data(self.config)
         shards = {"process_index": jax.process_index(), "process_count": jax.process_count()}
@@ -147,7 +147,7 @@ class Experiment:
             mesh=config_lib.build_mesh(self.config),
             seed=self.config.seed,
             folder=self.workdir / stage,
-            about=about
+            metadata=metadata
             | {
                 "stage": stage,
                 "seed": self.config.seed,
@@ -188,7 +188,7 @@ class Experiment:
         )
         spec = sources[0].spec
         stage = config_lib.build_prior_stage(self.config, spec.code_shape, spec.num_classes, spec.condition_shape)
-        about = {
+        metadata = {
             "data": spec.data,
             "autoencoder": spec.autoencoder,
             "code_shape": list(spec.code_shape),
@@ -198,10 +198,10 @@ class Experiment:
         }
 
         def preview(state: TrainState, step: int) -> np.ndarray:
-            prior = _trained(stage.net, state.ema["denoiser"], step, about)
+            prior = _trained(stage.net, state.ema["denoiser"], step, metadata)
             return self._sample_grid(self._pipeline(autoencoder=autoencoder, prior=prior), sources[1])
 
-        return stage, sources, about, preview
+        return stage, sources, metadata, preview
 
     def encode(self) -> Manifest:
         """Writes the packed codes of the data set; shards that are there already are kept.
@@ -286,12 +286,12 @@ class Experiment:
 
     def _sample_grid(self, pipeline: Pipeline, source: CodeSource) -> np.ndarray:
         """A picture of samples; a column a class where there are classes, conditions of the source where there are some."""
-        about = pipeline.prior.about
+        metadata = pipeline.prior.metadata
         labels, columns = None, 8
-        if about["condition_shape"]:
+        if metadata["condition_shape"]:
             labels = np.stack([source[i]["condition"] for i in range(min(PREVIEWS, len(source)))])
-        elif about["num_classes"]:
-            columns = min(about["num_classes"], 10)
+        elif metadata["num_classes"]:
+            columns = min(metadata["num_classes"], 10)
             labels = np.arange(columns)
         num = columns * (PREVIEWS // columns)
         return image_grid(pipeline.sample(seed=self.config.seed, num=num, labels=labels), columns)
@@ -309,8 +309,8 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
     return different
 
 
-def _trained(net, params, step: int = 0, about: dict[str, Any] | None = None) -> Trained:
-    return Trained(net=net, params=params, step=step, about=about or {})
+def _trained(net, params, step: int = 0, metadata: dict[str, Any] | None = None) -> Trained:
+    return Trained(net=net, params=params, step=step, metadata=metadata or {})
 
 
 def _packed(pipeline: Pipeline, batch: dict[str, np.ndarray], spec: CodeSpec) -> dict[str, np.ndarray]:

@@ -67,20 +67,20 @@ class Pipeline:
 
         autoencoder = prior = None
         if loaded := half("autoencoder"):
-            step, params, about = loaded
+            step, params, metadata = loaded
             net = config_lib.build_autoencoder(config)
-            autoencoder = Trained(net=net, params=params["autoencoder"], step=step, about=about)
+            autoencoder = Trained(net=net, params=params["autoencoder"], step=step, metadata=metadata)
         if loaded := half("prior"):
-            step, params, about = loaded
+            step, params, metadata = loaded
             net = config_lib.build_denoiser(
-                config, tuple(about["code_shape"]), about["num_classes"], tuple(about["condition_shape"])
+                config, tuple(metadata["code_shape"]), metadata["num_classes"], tuple(metadata["condition_shape"])
             )
-            prior = Trained(net=net, params=params["denoiser"], step=step, about=about)
+            prior = Trained(net=net, params=params["denoiser"], step=step, metadata=metadata)
         if autoencoder is None and prior is None:
             raise UserError(f"{workdir} holds no trained stage yet: `binlatent run --workdir {workdir}` trains them")
-        if autoencoder and prior and prior.about["autoencoder"] not in ("", fingerprint(autoencoder.params)):
+        if autoencoder and prior and prior.metadata["autoencoder"] not in ("", fingerprint(autoencoder.params)):
             raise UserError(
-                f"{workdir}: the prior was trained on codes of autoencoder {prior.about['autoencoder']}, but the "
+                f"{workdir}: the prior was trained on codes of autoencoder {prior.metadata['autoencoder']}, but the "
                 f"autoencoder here is {fingerprint(autoencoder.params)}. Encode and train the prior again."
             )
         return cls(config=config, autoencoder=autoencoder, prior=prior, mesh=mesh, batch_size=batch_size)
@@ -90,7 +90,7 @@ class Pipeline:
     @property
     def num_classes(self) -> int:
         """Classes that the prior is conditioned on; 0 for none."""
-        return self._prior().about["num_classes"]
+        return self._prior().metadata["num_classes"]
 
     @property
     def sampling(self) -> SamplingOptions:
@@ -186,21 +186,21 @@ class Pipeline:
         """Labels (cycled) or condition vectors for `num` examples."""
         if labels is None:
             return None
-        about = self._prior().about
+        metadata = self._prior().metadata
         labels = np.asarray(labels)
         if not len(labels):
             raise UserError("no labels given: name at least one, or none at all")
-        if expected := tuple(about["condition_shape"]):
+        if expected := tuple(metadata["condition_shape"]):
             found = labels.shape[1:]
             # 0: any number of text tokens, in an imported model
             if len(found) != len(expected) or any(n not in (m, 0) for m, n in zip(found, expected, strict=True)):
                 raise UserError(f"conditions of shape {found} given, {expected} expected")
             return labels[np.arange(num) % len(labels)].astype(np.float32)
-        if not about["num_classes"]:
+        if not metadata["num_classes"]:
             raise UserError("labels are given, but this model was trained without classes")
-        if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= about["num_classes"]:
+        if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= metadata["num_classes"]:
             raise UserError(
-                f"labels {labels.tolist()[:10]}: whole numbers from 0 to {about['num_classes'] - 1} are expected"
+                f"labels {labels.tolist()[:10]}: whole numbers from 0 to {metadata['num_classes'] - 1} are expected"
             )
         return labels[np.arange(num) % len(labels)].astype(np.int32)
 

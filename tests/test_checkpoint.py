@@ -44,9 +44,9 @@ def damage(folder, how):
 
 def test_round_trip(tmp_path):
     write(tmp_path, 1, 2)
-    found, about = restore(tmp_path)
+    found, metadata = restore(tmp_path)
     np.testing.assert_array_equal(found["ema"]["w"], state(2)["ema"]["w"])
-    assert about["seed"] == 0
+    assert metadata["seed"] == 0
     step, ema, _ = load_ema(tmp_path)
     assert step == 2
     np.testing.assert_array_equal(ema["w"], np.full((64, 64), 2.0))

@@ -82,7 +82,7 @@ def to_workdir(
             extra = {"statistics": variables["batch_stats"]} if variables else {}
             _save(workdir, "autoencoder", params, extra, config, {"data": ""}, autoencoder)
         if den:
-            _save(workdir, "prior", {"denoiser": den.params}, {}, config, _about(ae, den), denoiser)
+            _save(workdir, "prior", {"denoiser": den.params}, {}, config, _metadata(ae, den), denoiser)
         (workdir / "config.json").write_text(json.dumps(config_lib.to_json(config), indent=1))
     except BaseException:
         workdir.rmtree(missing_ok=True)
@@ -162,7 +162,7 @@ def _step(file: Path) -> int:
     return max(int(match[1]), 1) if match else 1
 
 
-def _about(ae: ImportedAutoencoder | None, den: ImportedDenoiser) -> dict[str, Any]:
+def _metadata(ae: ImportedAutoencoder | None, den: ImportedDenoiser) -> dict[str, Any]:
     """What `experiment` says of a prior that it has trained."""
     net = den.net
     condition = [net.condition_width] if net.condition_width else []
@@ -177,13 +177,19 @@ def _about(ae: ImportedAutoencoder | None, den: ImportedDenoiser) -> dict[str, A
 
 
 def _save(
-    workdir: epath.Path, stage: str, ema: PyTree, extra: PyTree, config: ConfigDict, about: dict[str, Any], file: Path
+    workdir: epath.Path,
+    stage: str,
+    ema: PyTree,
+    extra: PyTree,
+    config: ConfigDict,
+    metadata: dict[str, Any],
+    file: Path,
 ) -> None:
     """A checkpoint of averaged parameters alone: there is no optimizer to resume."""
     training = config[f"{stage}_training"]
     fresh = TrainState.create({}, {}, jax.tree.map(jnp.asarray, extra))
     state = dataclasses.replace(fresh, step=jnp.int32(training.num_steps), ema=jax.tree.map(jnp.asarray, ema))
-    about = about | {
+    metadata = metadata | {
         "stage": stage,
         "seed": config.seed,
         "batch_size": training.batch_size,
@@ -191,7 +197,7 @@ def _save(
         "imported": os.path.basename(os.fspath(file)),
     }
     checkpoints = Checkpoints(workdir / stage / "checkpoints")
-    checkpoints.save(training.num_steps, state, about)
+    checkpoints.save(training.num_steps, state, metadata)
     checkpoints.wait()
     checkpoints.close()
 

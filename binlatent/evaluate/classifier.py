@@ -39,7 +39,7 @@ def train_features(workdir: epath.PathLike, *, num_steps: int = 2000, batch_size
         mesh=config_lib.build_mesh(experiment.config),
         seed=seed,
         folder=experiment.workdir / "features",
-        about={
+        metadata={
             "stage": "features",
             "seed": seed,
             "batch_size": batch_size,

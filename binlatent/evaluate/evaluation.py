@@ -215,10 +215,10 @@ class Evaluation:
 
     @property
     def _condition_kind(self) -> str:
-        about = self.pipeline.prior.about
-        if about["condition_shape"]:
+        metadata = self.pipeline.prior.metadata
+        if metadata["condition_shape"]:
             return "embeddings of validation images, in turn"
-        return "labels, in turn" if about["num_classes"] else "none"
+        return "labels, in turn" if metadata["num_classes"] else "none"
 
     def _reconstruction(self, options: EvaluationOptions, asked: dict[str, Any]) -> Part:
         refused = dict(self.refused)
@@ -256,26 +256,26 @@ class Evaluation:
                 yield self.pipeline.encode(batch["image"][mask]), None if condition is None else condition[mask]
 
     def _condition_of(self, batch: dict[str, np.ndarray]) -> np.ndarray | None:
-        about = self.pipeline.prior.about
-        if about["condition_shape"]:
+        metadata = self.pipeline.prior.metadata
+        if metadata["condition_shape"]:
             return batch["condition"]
-        return batch["label"] if about["num_classes"] else None
+        return batch["label"] if metadata["num_classes"] else None
 
     def _validation(self) -> Iterator[dict[str, np.ndarray]]:
         return iter(eval_batches(self.splits.validation, self.data, batch_size=self.pipeline.batch_size))
 
     def conditions(self) -> np.ndarray | None:
         """Labels or embeddings that samples are given in turn; None for an unconditional model."""
-        about = self.pipeline.prior.about
-        if about["condition_shape"]:
+        metadata = self.pipeline.prior.metadata
+        if metadata["condition_shape"]:
             batches = eval_batches(self.splits.validation, self.data, batch_size=256, limit=CONDITIONS)
             return np.concatenate([batch["condition"][batch["mask"]] for batch in batches])
-        return np.arange(about["num_classes"], dtype=np.int32) if about["num_classes"] else None
+        return np.arange(metadata["num_classes"], dtype=np.int32) if metadata["num_classes"] else None
 
     def _generation(self, options: EvaluationOptions, asked: dict[str, Any]) -> Part:
         references = {network.name: self.reference(network, options) for network in self.networks}
         conditions = self.conditions()
-        labelled = bool(self.pipeline.prior.about["num_classes"]) and conditions is not None and conditions.ndim == 1
+        labelled = bool(self.pipeline.prior.metadata["num_classes"]) and conditions is not None and conditions.ndim == 1
 
         def sample(position: int):
             batches = self.pipeline.sample_batches(
@@ -329,8 +329,8 @@ def _network(experiment: Experiment, name: str) -> FeatureNetwork:
         folder = experiment.workdir / "features" / "checkpoints"
         if not checkpoint_steps(folder):
             raise UserError(f"no classifier in {experiment.workdir}: `binlatent train-classifier` trains one")
-        _, params, about = load_ema(folder)
-        return classifier_network(FeatureClassifier(num_classes=about["num_classes"]), params["classifier"])
+        _, params, metadata = load_ema(folder)
+        return classifier_network(FeatureClassifier(num_classes=metadata["num_classes"]), params["classifier"])
     return user_network(name)
 
 

@@ -123,7 +123,7 @@ def train(
     mesh: Mesh,
     seed: int,
     folder: epath.PathLike,
-    about: dict[str, Any],
+    metadata: dict[str, Any],
     hooks: Hooks | None = None,
 ) -> TrainState:
     """Trains a stage to its last step, from its latest checkpoint where there is one.
@@ -133,7 +133,7 @@ def train(
       train_batches: (step) → this process's rows of the batches from that step on.
       eval_batches: () → this process's rows of the validation batches, with a `mask`.
       folder: of the stage: `checkpoints`, `metrics.jsonl`, TensorBoard events and `previews` go there.
-      about: kept beside the state in every checkpoint.
+      metadata: kept beside the state in every checkpoint.
 
     Raises:
       UserError: the loss is not finite, or a checkpoint can be neither read nor written.
@@ -160,10 +160,10 @@ def train(
     else:
         state, saved = restored
         for what in ("seed", "batch_size"):
-            if saved[what] != about[what]:
+            if saved[what] != metadata[what]:
                 raise UserError(
                     f"{name}: the checkpoint in {folder} was made with {what} {saved[what]}, this run asks for "
-                    f"{about[what]}: data order and noise would not continue. Use the same {what} or another work directory."
+                    f"{metadata[what]}: data order and noise would not continue. Use the same {what} or another work directory."
                 )
     start, per_call = int(state.step), training.steps_per_call
     if start % per_call:
@@ -226,7 +226,7 @@ def train(
     def finish_step(step, values):
         if not values["finite"] and training.on_nonfinite == "stop":
             at = int(state.step)
-            checkpoints.save(at, state, about)
+            checkpoints.save(at, state, metadata)
             checkpoints.wait()
             raise UserError(
                 f"{name}: the loss or its gradient is not finite at step {step} (loss {values['loss']}). The state without "
@@ -261,7 +261,7 @@ def train(
             asked = stop.asked(step)
             if step > start and (last or asked or step % training.checkpoint_every == 0):
                 watchdog.pause()
-                checkpoints.save(step, state, about)
+                checkpoints.save(step, state, metadata)
                 window.pause()
             if last:
                 break

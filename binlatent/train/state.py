@@ -69,12 +69,12 @@ class Trained:
 
     Attributes:
       net: the module.
-      params: its averaged parameters, on every device of the mesh.
+      params: its EMA parameters, on every device of the mesh.
       step: the training step they are of.
-      about: what the checkpoint says of itself.
+      metadata: what the checkpoint says of itself.
     """
 
     net: nn.Module
     params: PyTree
     step: int
-    about: dict[str, Any]
+    metadata: dict[str, Any]

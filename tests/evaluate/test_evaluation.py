@@ -33,9 +33,9 @@ def empty_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
-def half(net, name, about, *inputs):
+def half(net, name, metadata, *inputs):
     params = jax.jit(net.init)(jax.random.key(0), *inputs)["params"]
-    return Trained(net=net, params=mesh_lib.gather(params, mesh_lib.MeshShape().build()), step=6, about=about)
+    return Trained(net=net, params=mesh_lib.gather(params, mesh_lib.MeshShape().build()), step=6, metadata=metadata)
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +45,13 @@ def evaluation(tmp_path_factory):
     experiment = Experiment.open(folder / "run", tiny.config(tiny.npz(folder)))
     config, image = experiment.config, jnp.zeros((1, 8, 8, 1))
     net = config_lib.build_autoencoder(config)
-    about = {"num_classes": 3, "condition_shape": [], "code_shape": list(net.code_shape), "autoencoder": ""}
+    metadata = {"num_classes": 3, "condition_shape": [], "code_shape": list(net.code_shape), "autoencoder": ""}
     denoiser = config_lib.build_denoiser(config, net.code_shape, 3, ())
     code, label = jnp.zeros((1, *net.code_shape), bool), jnp.zeros(1, jnp.int32)
     pipeline = Pipeline(
         config=config,
         autoencoder=half(net, "autoencoder", {}, image),
-        prior=half(denoiser, "prior", about, code, jnp.zeros(1), label),
+        prior=half(denoiser, "prior", metadata, code, jnp.zeros(1), label),
         mesh=mesh_lib.MeshShape().build(),
     )
     classifier = FeatureClassifier(num_classes=3, width=8, num_features=32)
