@@ -17,6 +17,7 @@ from absl import logging
 from etils import epath
 
 from binlatent.errors import UserError
+from binlatent.files import digest
 from binlatent.mesh import path_name
 from binlatent.typing import PyTree
 
@@ -209,11 +210,5 @@ def load_ema(folder: epath.PathLike, sharding=None) -> tuple[int, PyTree, dict[s
 
 def fingerprint(params: PyTree) -> str:
     """A short hash of parameters (names, shapes, types and values): what says that codes belong to an autoencoder."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for path, x in sorted(jax.tree_util.tree_leaves_with_path(params), key=lambda leaf: path_name(leaf[0])):
-        array = np.asarray(x)
-        digest.update(f"{path_name(path)} {array.shape} {array.dtype}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
+    leaves = sorted(jax.tree_util.tree_leaves_with_path(params), key=lambda leaf: path_name(leaf[0]))
+    return digest(*(part for path, x in leaves for part in (path_name(path), np.asarray(x))))

@@ -1,9 +1,15 @@
-"""Files that are written whole or not at all, the user's cache directory, and digests of content."""
+"""The user's cache directory, files that appear complete or not at all, and digests of content.
 
+Nested dicts are flattened by `flax.traverse_util.flatten_dict(tree, sep=…)`, for which nothing is needed here.
+"""
+
+import contextlib
 import hashlib
 import logging
 import os
+import pathlib
 import zipfile
+from collections.abc import Iterator
 
 import numpy as np
 from etils import epath
@@ -11,61 +17,88 @@ from etils import epath
 log = logging.getLogger(__name__)
 
 
-def cache_directory() -> str:
-    """`binlatent` in $XDG_CACHE_HOME, or in ~/.cache."""
-    return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "binlatent")
+def cache_directory() -> pathlib.Path:
+    """`$XDG_CACHE_HOME/binlatent`, or `~/.cache/binlatent`. It may not exist yet."""
+    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(base) / "binlatent"
+
+
+@contextlib.contextmanager
+def atomic(path: epath.PathLike) -> Iterator[str]:
+    """Gives the name of a temporary local file to write, which becomes `path` when the block ends.
+
+    Whoever reads `path` sees the old content or the new one, never a part, even after a power failure. When the block
+    raises, the temporary file is removed and `path` is left as it was. Parent directories are made. A remote `path`
+    (`gs://`, `s3://`) is copied there from the cache directory.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    remote = "://" in os.fspath(path)
+    name = digest(os.fspath(path)) if remote else os.path.basename(path)
+    folder = cache_directory() / "uploads" if remote else pathlib.Path(path).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{name}.{os.getpid()}.tmp"
+    try:
+        yield str(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        if remote:
+            epath.Path(temporary).copy(path, overwrite=True)
+        else:
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: epath.PathLike, content: str | bytes) -> None:
+    """Writes a file so that readers see the old content or the new one, never a part; see `atomic`."""
+    content = content.encode() if isinstance(content, str) else content
+    if "://" in os.fspath(path):
+        epath.Path(path).write_bytes(content)  # object stores replace an object at once
+        return
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        file.write(content)
 
 
 def load_cached(kind: str, key: str, version: int) -> dict[str, np.ndarray] | None:
-    """The arrays kept under (kind, key), or None; a file that cannot be used is said aloud and left aside."""
-    path = _path(kind, key)
+    """The arrays stored in the cache under (kind, key), or None; an unreadable file is reported and ignored."""
+    path = _cache_path(kind, key)
     try:
-        with np.load(path, allow_pickle=False) as kept:
-            arrays = dict(kept)
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = dict(stored)
         return arrays if int(arrays.pop("version")) == version else None
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        log.warning("the list of %s kept in %s cannot be used (%s); listing again", key, path, error)
+        log.warning("the cached list of %s in %s cannot be read (%s); listing again", key, path, error)
         return None
 
 
-def store_cached(kind: str, key: str, version: int, arrays: dict[str, np.ndarray]):
-    """Keeps `arrays` under (kind, key), whole or not at all. Where that cannot be, a warning says so."""
-    path = _path(kind, key)
-    temporary = f"{path}.{os.getpid()}.tmp"
+def store_cached(kind: str, key: str, version: int, arrays: dict[str, np.ndarray]) -> None:
+    """Stores `arrays` in the cache under (kind, key). Where that is impossible, a warning gives the reason."""
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(temporary, "wb") as file:
+        with atomic(_cache_path(kind, key)) as temporary, open(temporary, "wb") as file:
             np.savez(file, version=version, **arrays)
-        os.replace(temporary, path)
     except OSError as error:
-        log.warning("the list of %s could not be kept (%s); it will be made at every start", key, error)
+        log.warning("the list of %s could not be cached (%s); it will be made at every start", key, error)
 
 
-def _path(kind: str, key: str) -> str:
+def _cache_path(kind: str, key: str) -> pathlib.Path:
     name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:24]
-    return os.path.join(cache_directory(), f"{kind}-{name}.npz")
-
-
-def write_atomic(path: epath.Path, text: str):
-    """Writes a small file so that it is there whole or not at all (an object store does so anyway)."""
-    if "://" in os.fspath(path):
-        path.write_text(text)
-        return
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    return cache_directory() / f"{kind}-{name}.npz"
 
 
 def digest(*parts: str | bytes | np.ndarray) -> str:
-    """A short name for content: 16 hexadecimal digits of its SHA-256."""
+    """A short name for content: the first 16 hexadecimal digits of its SHA-256.
+
+    Of an array, its type and shape count as well as its values; ("ab", "c") and ("a", "bc") differ.
+    """
     sha = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
             sha.update(f"{part.dtype}{part.shape}".encode())
-            sha.update(np.ascontiguousarray(part).data if part.size else b"")
-        else:
-            sha.update(part.encode() if isinstance(part, str) else part)
+            part = np.ascontiguousarray(part).reshape(-1).view(np.uint8).data if part.size else b""
+        sha.update(part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part)
         sha.update(b"\0")
     return sha.hexdigest()[:16]

@@ -17,6 +17,7 @@ import numpy as np
 
 from binlatent.convert.torch_file import read_torch_file
 from binlatent.errors import UserError
+from binlatent.files import atomic, cache_directory
 from binlatent.nets import inception, resnet, vgg, weights
 from binlatent.typing import PyTree
 
@@ -182,23 +183,19 @@ def convert_features(name: str, paths: Sequence[str | os.PathLike] = ()) -> path
 
 def _fetch(file: SourceFile) -> pathlib.Path:
     """The file's path in the cache; downloads it where it is missing."""
-    path = weights.cache_dir() / "downloads" / file.name
+    path = cache_directory() / "downloads" / file.name
     if path.exists():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with urllib.request.urlopen(file.url, timeout=60) as response, open(partial, "wb") as out:
-            shutil.copyfileobj(response, out)
-        _check(partial, file)
-        os.replace(partial, path)
+        with atomic(path) as partial:
+            with urllib.request.urlopen(file.url, timeout=60) as response, open(partial, "wb") as out:
+                shutil.copyfileobj(response, out)
+            _check(pathlib.Path(partial), file)
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         raise UserError(
             f"could not download {file.url} ({error}); fetch it on a machine with a network and put it at {path}, "
             "or pass its path"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

@@ -27,7 +27,7 @@ from binlatent.data.options import DataOptions
 from binlatent.data.sources.base import Example, Source
 from binlatent.data.transforms import ChooseFlip, drop_flipped
 from binlatent.errors import UserError
-from binlatent.files import cache_directory, digest, write_atomic
+from binlatent.files import atomic, cache_directory, digest, write_atomic
 
 SHARD_SIZE = 16_384  # examples; 1 KiB codes make shards of 16 MiB
 HASH_ON_OPEN = 256 * 2**20  # bytes; larger caches rely on the checksums inside ArrayRecord files, tested on every read
@@ -82,33 +82,21 @@ class CodeWriter:
         from array_record.python.array_record_module import ArrayRecordWriter
 
         path = self._path(split, index)
-        remote = "://" in os.fspath(path)
-        temporary = f"{_download_directory()}/{digest(os.fspath(path))}" if remote else os.fspath(path)
-        temporary += f".{os.getpid()}.tmp"
-        writer = ArrayRecordWriter(temporary, "group_size:1,uncompressed")
-        count = 0
+        with atomic(path) as temporary:
+            writer = ArrayRecordWriter(temporary, "group_size:1,uncompressed")
+            count = 0
 
-        def write(**columns: np.ndarray):
-            nonlocal count
-            for record in self._records(columns):
-                writer.write(record.tobytes())
-                count += 1
+            def write(**columns: np.ndarray):
+                nonlocal count
+                for record in self._records(columns):
+                    writer.write(record.tobytes())
+                    count += 1
 
-        try:
-            yield write
-        except BaseException:
-            writer.close()
-            os.remove(temporary)
-            raise
-        writer.close()
-        shard = Shard(file=path.name, count=count, bytes=os.path.getsize(temporary), sha256=_sha256(temporary))
-        if remote:
-            epath.Path(temporary).copy(path, overwrite=True)
-            os.remove(temporary)
-        else:
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+            try:
+                yield write
+            finally:
+                writer.close()
+            shard = Shard(file=path.name, count=count, bytes=os.path.getsize(temporary), sha256=_sha256(temporary))
         note = {"identity": self._identity, **dataclasses.asdict(shard)}
         write_atomic(path.with_suffix(".json"), json.dumps(note))
 
@@ -271,17 +259,11 @@ def _local(path: epath.Path, shard: Shard) -> str:
     """ArrayRecord files are read from a local disk; remote ones are fetched once, into the user's cache directory."""
     if "://" not in os.fspath(path):
         return os.fspath(path)
-    local = f"{_download_directory()}/{shard.sha256[:32]}.arrayrecord"
-    if not os.path.exists(local) or os.path.getsize(local) != shard.bytes:
-        path.copy(f"{local}.{os.getpid()}", overwrite=True)
-        os.replace(f"{local}.{os.getpid()}", local)
-    return local
-
-
-def _download_directory() -> str:
-    directory = os.path.join(cache_directory(), "codes")
-    os.makedirs(directory, exist_ok=True)
-    return directory
+    local = cache_directory() / "codes" / f"{shard.sha256[:32]}.arrayrecord"
+    if not local.exists() or local.stat().st_size != shard.bytes:
+        with atomic(local) as temporary:
+            path.copy(temporary, overwrite=True)
+    return str(local)
 
 
 def _sha256(path: str) -> str:

@@ -7,9 +7,9 @@ import pathlib
 from collections.abc import Callable
 
 import flax.struct
-import jax
 import numpy as np
 
+from binlatent.checkpoint import fingerprint
 from binlatent.errors import UserError
 from binlatent.nets import weights
 from binlatent.nets.classifier import FeatureClassifier
@@ -81,15 +81,6 @@ class FeatureNetwork:
         return f"{plain} ({self.name} features)"
 
 
-def _fingerprint(params: PyTree) -> str:
-    digest = hashlib.sha256()
-    for path, x in jax.tree_util.tree_leaves_with_path(params):
-        array = np.asarray(x)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
-
-
 def inception_network(resize: Resize = "tf1", params: PyTree | None = None) -> FeatureNetwork:
     """The FID Inception.
 
@@ -109,7 +100,7 @@ def inception_network(resize: Resize = "tf1", params: PyTree | None = None) -> F
 
     return FeatureNetwork(
         name="inception" if resize == "tf1" else f"inception-{resize}",
-        fingerprint=_fingerprint(params),
+        fingerprint=fingerprint(params),
         preprocessing=f"rounded to uint8, resized to 299×299 as {resize} does",
         params=params,
         function=function,
@@ -126,7 +117,7 @@ def classifier_network(net: FeatureClassifier, params: PyTree) -> FeatureNetwork
 
     return FeatureNetwork(
         name="classifier",
-        fingerprint=_fingerprint(params),
+        fingerprint=fingerprint(params),
         preprocessing="rounded to uint8",
         params=params,
         function=function,

@@ -6,7 +6,6 @@ from binlatent.data.sources.arrays import ArraySource
 from binlatent.data.sources.base import BrokenExample, held_out
 from binlatent.data.splits import open_splits
 from binlatent.errors import UserError
-from binlatent.files import digest
 
 
 class Damaged(ArraySource):
@@ -93,11 +92,6 @@ def test_the_fingerprint_follows_the_data_and_the_split_but_not_augmentation():
     ]
     assert prints[0] == prints[1]
     assert len(set(prints)) == 5
-
-
-def test_digest_separates_its_parts():
-    assert digest("ab", "c") != digest("a", "bc")
-    assert digest(np.zeros(4, np.uint8)) != digest(np.zeros((2, 2), np.uint8))
 
 
 def test_an_unreadable_example_is_replaced_by_the_next_and_counted_once(caplog):

@@ -107,7 +107,7 @@ def test_a_damaged_or_unwritable_memory_is_said_and_does_no_harm(folder, remembe
     (file,) = (cache_home / "binlatent").iterdir()
     file.write_bytes(file.read_bytes()[:200])
     assert len(build_index(epath.Path(folder))) == 24
-    assert "cannot be used" in caplog.text
+    assert "cannot be read" in caplog.text
     assert len(listings) == 2
     assert len(build_index(epath.Path(folder))) == 24
     assert len(listings) == 2
@@ -118,4 +118,4 @@ def test_no_place_for_the_memory(folder, remembered, tmp_path, monkeypatch, capl
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert len(build_index(epath.Path(folder))) == 24
-    assert "could not be kept" in caplog.text
+    assert "could not be cached" in caplog.text
