@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import PIL.Image
 import pytest
 
-from binlatent.images import l1, psnr, ssim
+from binlatent.images import grid_columns, image_grid, l1, psnr, save_image, ssim
 
 
 def images(shape=(3, 24, 17, 3)):
@@ -58,3 +59,24 @@ def test_other_sizes_are_refused():
             score(a, a[:, :11])
     with pytest.raises(ValueError, match="10×12 are too small"):
         ssim(a[:, :10], a[:, :10])
+
+
+@pytest.mark.parametrize(
+    ("num", "group", "columns"),
+    [(64, 1, 8), (64, 2, 8), (64, 4, 8), (64, 10, 10), (64, 3, 9), (64, 1000, 8), (100, 10, 10), (2, 2, 2), (5, 10, 3),
+     (1, 1, 1), (200, 2, 14)],
+)  # fmt: skip
+def test_grids_are_about_square_and_do_not_tear_groups(num, group, columns):
+    assert grid_columns(num, group) == columns
+
+
+def test_a_grid_holds_every_image_in_its_place(tmp_path):
+    images = np.arange(1, 6, dtype=np.uint8).repeat(2 * 3).reshape(5, 2, 3, 1)
+    grid = image_grid(images, 3, shortest=1)
+    assert grid.shape == (5, 11, 1)
+    assert grid[::3, ::4, 0].tolist() == [[1, 2, 3], [4, 5, 255]]
+    assert (grid[2] == 255).all() and (grid[:, 3] == 255).all()  # gaps
+    save_image(tmp_path / "g.png", grid)
+    save_image(tmp_path / "g.JPG", grid)
+    assert np.array_equal(PIL.Image.open(tmp_path / "g.png"), grid[..., 0])
+    assert PIL.Image.open(tmp_path / "g.JPG").format == "JPEG"

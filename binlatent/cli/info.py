@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import jax
 from etils import epath
@@ -12,6 +13,8 @@ from binlatent.data.manifest import MANIFEST, Manifest
 from binlatent.errors import UserError
 from binlatent.experiment import STAGES, Experiment
 from binlatent.train.metrics import read_records
+
+MOST_CLASSES = 40  # named in full
 
 
 def describe(workdir: epath.PathLike) -> str:
@@ -41,14 +44,24 @@ def _stage(experiment: Experiment, stage: str) -> str:
     total = config_lib.build_training(experiment.config, stage).num_steps
     if not experiment.step(stage):
         return f"not trained (0 of {total} steps)"
-    step, params, _ = load_ema(experiment.workdir / stage / "checkpoints")
+    step, params, metadata = load_ema(experiment.workdir / stage / "checkpoints")
     parts = (f"{name} {sum(math.prod(a.shape) for a in jax.tree.leaves(tree)):,}" for name, tree in params.items())
     line = f"{step} of {total} steps; parameters: {', '.join(parts)}"
     scores = [r for r in read_records(experiment.workdir / stage) if any(key.startswith("validation/") for key in r)]
     for name in ("psnr", "dead_bits", "bits_per_bit") if scores else ():
         if f"validation/{name}" in scores[-1]:
             line += f"; {name} {scores[-1][f'validation/{name}']:.4g}"
-    return line
+    return line + _classes(metadata)
+
+
+def _classes(metadata: dict[str, Any]) -> str:
+    """A line of the classes that `--labels` takes, for a prior that has some."""
+    num, names = metadata.get("num_classes", 0), metadata.get("class_names") or []
+    if not num:
+        return ""
+    listed = ", ".join(f"{i} {name}" for i, name in enumerate(names[:MOST_CLASSES]) if str(i) != name)
+    more = ", …" if len(names) > MOST_CLASSES else ""
+    return f"\n  {'classes':12s} {num}, 0 to {num - 1}" + (f": {listed}{more}" if listed else "")
 
 
 def _codes(folder: epath.Path) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
@@ -292,7 +293,7 @@ def _classes(text: str, num_classes: int, names: tuple[str, ...]) -> list[int]:
     number = {name: i for i, name in enumerate(names)}
     found = []
     for part in (part.strip() for part in text.split(",")):
-        if part.isascii() and part.isdecimal() and int(part) < num_classes:
+        if re.fullmatch("[0-9]{1,9}", part) and int(part) < num_classes:
             found.append(int(part))
         elif part in number:
             found.append(number[part])
@@ -300,7 +301,7 @@ def _classes(text: str, num_classes: int, names: tuple[str, ...]) -> list[int]:
             near = difflib.get_close_matches(part, names, n=3)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
             what = f"whole numbers from 0 to {num_classes - 1}" + (" or class names" if names else "")
-            raise UserError(f"--labels {text}: {part!r} is no class: {what} with commas between are expected{hint}")
+            raise UserError(f"--labels: {part[:80]!r} is no class: {what} with commas between are expected{hint}")
     named = [f"{i} ({names[i]})" for i in dict.fromkeys(found) if i < len(names) and names[i] != str(i)]
     if named:
         say(f"labels: {', '.join(named[:20])}{', …' if len(named) > 20 else ''}")

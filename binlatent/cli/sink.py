@@ -2,6 +2,7 @@
 
 import csv
 import os
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -49,7 +50,7 @@ class ImageSink:
         self._images: list[np.ndarray] = []
         self._labels: list[np.ndarray] = []
         self._names: list[str] = []
-        self._count = 0
+        self._count, self._made_folder = 0, False
         self._check_place(text)
 
     @property
@@ -68,7 +69,9 @@ class ImageSink:
             return
         if not self.path.is_dir():
             raise UserError(f"--out {text} is a file; end it in .npz, {', '.join(PICTURES)}, or name a folder")
-        found = sum(child.suffix.lower() in PICTURES for child in self.path.rglob("*"))
+        remote = "://" in os.fspath(self.path)
+        inside = self.path.iterdir() if remote else pathlib.Path(self.path).rglob("*")
+        found = sum(child.suffix.lower() in PICTURES for child in inside)
         if found:
             raise UserError(f"--out {text} holds {found} images already; remove them or name another folder")
 
@@ -96,6 +99,7 @@ class ImageSink:
     def __enter__(self) -> "ImageSink":
         folder = self.path if self.is_folder else self.path.parent
         try:
+            self._made_folder = self.is_folder and not folder.exists()
             folder.mkdir(parents=True, exist_ok=True)
             if "://" not in os.fspath(folder):  # a place that cannot be written is found before the work
                 probe = folder / f".{os.getpid()}.tmp"
@@ -137,6 +141,8 @@ class ImageSink:
         return path
 
     def __exit__(self, kind, error, traceback) -> None:
+        if self._made_folder and not any(self.path.iterdir()):
+            self.path.rmdir()  # nothing came
         if kind is not None or not self._images:
             return
         images = np.concatenate(self._images)

@@ -93,6 +93,7 @@ def test_info(trained, capsys):
     said = capsys.readouterr().out
     assert "4×4×4 = 64 bits" in said
     assert "6 of 6 steps" in said
+    assert "classes      3, 0 to 2" in said
 
 
 def test_a_second_run_has_nothing_to_do(trained, capsys):

@@ -1,0 +1,245 @@
+"""What a person may type wrongly: the exit status, and words that the message must have.
+
+A case is (arguments, words, whether its status is 2). In the arguments `{trained}` is a trained work directory, `{new}` a
+folder that does not exist and must not exist afterwards, `{tmp}` a folder with the files that `place` makes.
+"""
+
+import shlex
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from binlatent.cli.main import main
+from tests import tiny
+
+SAMPLE = "sample --workdir {trained} --steps 2 --num 2"
+EDIT = "edit inpaint --workdir {trained} --images {tmp}/mine --out {tmp}/e.png --steps 2"
+RUN = "run --config digits --workdir {new}"
+
+# (name, arguments, words that the message must have)
+REFUSED = [
+    # which command, which flag
+    ("no command", "", ["command"]),
+    ("unknown command", "sampel", ["'sampel'", "sample"]),
+    ("mistyped flag", SAMPLE + " --nmu 3", ["'--nmu'", "--num"]),
+    ("flag of another command", "info --workdir {trained} --steps 3", ["'--steps'"]),
+    ("shortened flag", SAMPLE + " --temp 1", ["'--temp'", "--temperature"]),
+    ("flag without its value", "sample --workdir", ["--workdir", "expected one argument"]),
+    ("no work directory named", "sample", ["--workdir", "required"]),
+    ("empty work directory name", "sample --workdir ''", ["--workdir", "empty"]),
+    ("a config where none is taken", "info --workdir {trained} --config.prior.width=3", ["--config.prior.width"]),
+    ("no stage", "train --config digits --workdir {new}", ["--stage"]),
+    ("unknown stage", "train --stage ae --config digits --workdir {new}", ["'ae'", "autoencoder", "prior"]),
+    ("bench has no --tiny", "bench --tiny", ["'--tiny'"]),
+    # numbers
+    ("num 0", "sample --workdir {trained} --num 0", ["--num", "0", "from 1 to"]),
+    ("num −1", "sample --workdir {trained} --num -1", ["--num", "-1", "from 1 to"]),
+    ("num of two thousand million", "sample --workdir {trained} --num 2000000000", ["--num", "to 10,000,000"]),
+    ("num no number", "sample --workdir {trained} --num many", ["--num", "'many'", "whole number"]),
+    ("num not whole", "sample --workdir {trained} --num 2.5", ["--num", "'2.5'", "whole number"]),
+    ("num empty", "sample --workdir {trained} --num ''", ["--num", "whole number"]),
+    ("batch size 0", SAMPLE + " --batch_size 0", ["--batch_size", "0", "from 1 to"]),
+    ("batch size −1", SAMPLE + " --batch_size -1", ["--batch_size", "-1", "from 1 to"]),
+    ("batch size of a million million", SAMPLE + " --batch_size 1000000000000", ["--batch_size", "65,536"]),
+    ("seed −1", SAMPLE + " --seed -1", ["--seed", "-1", "from 0 to 4,294,967,295"]),
+    ("seed 2^32", SAMPLE + " --seed 4294967296", ["--seed", "from 0 to 4,294,967,295"]),
+    ("seed 2^70", SAMPLE + " --seed 1180591620717411303424", ["--seed", "from 0 to"]),
+    ("seed no number", SAMPLE + " --seed random", ["--seed", "'random'", "whole number"]),
+    ("steps 0", "sample --workdir {trained} --steps 0", ["--steps", "0", "from 1 to"]),
+    ("steps −4", "sample --workdir {trained} --steps -4", ["--steps", "-4", "from 1 to"]),
+    ("steps 1e9", "sample --workdir {trained} --steps 1000000000", ["--steps", "1,000,000"]),
+    ("guidance nan", SAMPLE + " --guidance nan", ["--guidance", "nan", "finite number"]),
+    ("guidance inf", SAMPLE + " --guidance inf", ["--guidance", "inf", "finite number"]),
+    ("guidance −inf", SAMPLE + " --guidance=-inf", ["--guidance", "-inf", "finite number"]),
+    ("guidance a word", SAMPLE + " --guidance strong", ["--guidance", "'strong'", "finite number"]),
+    ("temperature nan", SAMPLE + " --temperature nan", ["--temperature", "nan", "finite number"]),
+    ("temperature 0", SAMPLE + " --temperature 0", ["--temperature", "finite number from"]),
+    ("temperature −1", SAMPLE + " --temperature -1", ["--temperature", "-1", "finite number from"]),
+    ("posterior", SAMPLE + " --posterior exact", ["exact", "mixture", "plugin"]),
+    ("last step", SAMPLE + " --last_step none", ["none", "argmax", "sample"]),
+    ("interval of one", SAMPLE + " --guidance_interval 0.5", ["--guidance_interval", "2 values"]),
+    ("interval of words", SAMPLE + " --guidance_interval a,b", ["--guidance_interval", "'a'", "finite number"]),
+    ("sweep over a word", "sweep --workdir {trained} --steps 4,eight", ["--steps", "'eight'", "whole number"]),
+    ("sweep over 0 steps", "sweep --workdir {trained} --steps 4,0", ["--steps", "0", "from 1 to"]),
+    ("sweep with a gap", "sweep --workdir {trained} --steps 4,,8", ["--steps", "''", "whole number"]),
+    ("evaluate num 0", "evaluate --workdir {trained} --num 0", ["--num", "from 1 to"]),
+    ("evaluate unknown part", "evaluate --workdir {trained} --only fid", ["fid", "reconstruction", "generation"]),
+    ("evaluate seed", "evaluate --workdir {trained} --seed -1", ["--seed", "from 0 to"]),
+    (
+        "evaluate reference split",
+        "evaluate --workdir {trained} --reference_split test",
+        ["test", "train", "validation"],
+    ),
+    ("classifier steps 0", "train-classifier --workdir {trained} --num_steps 0", ["--num_steps", "from 1 to"]),
+    ("profile", "train --stage prior --config digits --workdir {new} --profile 10", ["--profile", "FIRST:LAST"]),
+    (
+        "profile reversed",
+        "train --stage prior --config digits --workdir {new} --profile 9:3",
+        ["--profile", "FIRST:LAST"],
+    ),
+    ("plan of no devices", "plan --devices 0 digits", ["--devices", "from 1 to"]),
+    ("bench no time", "bench --seconds nan", ["--seconds", "finite number"]),
+    ("feature network", "convert-features vgg", ["'vgg'", "inception", "lpips"]),
+    # labels
+    ("label out of range", SAMPLE + " --labels 0,5", ["'5'", "from 0 to 2"]),
+    ("label −1", SAMPLE + " --labels=-1", ["'-1'", "from 0 to 2"]),
+    ("label no class", SAMPLE + " --labels cat", ["'cat'", "whole numbers from 0 to 2"]),
+    ("label not whole", SAMPLE + " --labels 1.0", ["'1.0'", "whole numbers"]),
+    ("label with a gap", SAMPLE + " --labels 0,,1", ["''", "whole numbers"]),
+    ("label an Arabic digit", SAMPLE + " --labels ١", ["whole numbers"]),
+    ("label of 5,000 digits", SAMPLE + " --labels " + "9" * 5000, ["from 0 to 2"]),
+    ("labels empty", SAMPLE + " --labels ''", ["--labels", "empty"]),
+    ("edit's label", EDIT + " --label 7", ["'7'", "from 0 to 2"]),
+    # places
+    ("a work directory that is not there", "sample --workdir {new}", ["config.json", "binlatent run"]),
+    ("a folder that is no work directory", "sample --workdir {tmp}", ["config.json"]),
+    ("info of nothing", "info --workdir {new}", ["config.json"]),
+    ("out of another kind", SAMPLE + " --out {tmp}/a.gif", [".gif", ".npz", ".png"]),
+    ("out .bmp, capitals", SAMPLE + " --out {tmp}/a.BMP", [".bmp", ".npz", ".png"]),
+    ("out .npy", SAMPLE + " --out {tmp}/a.npy", [".npy", ".npz"]),
+    ("out an existing folder with a file's ending", SAMPLE + " --out {tmp}/folder.png", ["folder.png", "is a folder"]),
+    ("out an existing file without ending", SAMPLE + " --out {tmp}/file", ["{tmp}/file", "is a file"]),
+    ("out below a file", SAMPLE + " --out {tmp}/file/a.png", ["{tmp}/file", "cannot be written"]),
+    ("out a folder with images", SAMPLE + " --out {tmp}/mine", ["holds 2 images", "remove", "another folder"]),
+    ("out a name too long", SAMPLE + " --out {tmp}/" + "a" * 300 + "/b.png", ["cannot be written", "too long"]),
+    ("out empty", SAMPLE + " --out ''", ["--out", "empty"]),
+    ("a picture too large", "sample --workdir {trained} --num 9000000 --out {tmp}/a.png", ["9,000,000", "pixels"]),
+    ("a webp too wide", "sample --workdir {trained} --num 4000000 --out {tmp}/a.webp", ["pixels", ".webp", "folder"]),
+    ("no images there", "reconstruct --workdir {trained} --images {new} --out {tmp}/r", ["new", "no such folder"]),
+    (
+        "a folder without images",
+        "reconstruct --workdir {trained} --images {tmp}/empty --out {tmp}/r",
+        ["no image files"],
+    ),
+    ("a file that is no image", "reconstruct --workdir {trained} --images {tmp}/file --out {tmp}/r", ["{tmp}/file"]),
+    (
+        "out among the images",
+        "reconstruct --workdir {trained} --images {tmp}/mine --out {tmp}/mine",
+        ["holds 2 images"],
+    ),
+    # editing
+    ("how", "edit paint --workdir {trained} --images {tmp}/mine --out {tmp}/e", ["'paint'", "inpaint", "vary"]),
+    ("box of words", EDIT + " --box left", ["--box", "'left'", "four numbers"]),
+    ("box of three", EDIT + " --box 0,0,1", ["--box", "four numbers"]),
+    ("box upside down", EDIT + " --box 1,0,0,1", ["--box", "top < bottom"]),
+    ("box of nan", EDIT + " --box nan,0,1,1", ["--box", "top < bottom"]),
+    ("edit num 0", EDIT + " --num 0", ["--num", "from 1 to"]),
+    ("start 0", EDIT.replace("inpaint", "vary") + " --start 0", ["--start", "0", "up to 1"]),
+    ("start 2", EDIT.replace("inpaint", "vary") + " --start 2", ["--start", "2", "up to 1"]),
+    ("start nan", EDIT.replace("inpaint", "vary") + " --start nan", ["--start", "finite number"]),
+    ("clamp", EDIT + " --clamp hard", ["'hard'", "noised", "code"]),
+    (
+        "interpolating one image",
+        "edit interpolate --workdir {trained} --images {tmp}/mine/a.png --out {tmp}/e",
+        ["one image", "at least two"],
+    ),
+    (
+        "interpolating by one",
+        "edit interpolate --workdir {trained} --images {tmp}/mine --out {tmp}/e --num 1",
+        ["--num 1", "at least 2"],
+    ),
+    # configs
+    ("no config", "run --workdir {new}", ["config.json", "--config"]),
+    ("unknown config", "run --config nonsense --workdir {new}", ["'nonsense'", "digits"]),
+    ("unknown key", RUN + " --config.prior.widht=3", ["'prior.widht'", "prior.width"]),
+    ("key without a value", RUN + " --config.prior.width", ["--config.prior.width=VALUE"]),
+    (
+        "key without a value before a flag",
+        RUN + " --config.prior.width --start_timeout 9",
+        ["--config.prior.width=VALUE"],
+    ),
+    ("value of another type", RUN + " --config.prior.width=wide", ["--config.prior.width=wide", "is expected"]),
+    ("mesh that does not fit", RUN + " --config.mesh.fsdp=3", ["does not fit 8 devices", "--config.mesh"]),
+    ("another config's work directory", "run --config digits --workdir {trained}", ["another config", "prior.width"]),
+    ("nothing to convert", "convert --workdir {new}", ["--autoencoder", "--denoiser"]),
+    ("convert what is not there", "convert --workdir {new} --autoencoder {tmp}/no.th", ["no.th"]),
+    ("convert what is no checkpoint", "convert --workdir {new} --autoencoder {tmp}/file", ["{tmp}/file"]),
+]
+
+# (name, arguments, words on standard output or error)
+TAKEN = [
+    (
+        "labels none",
+        SAMPLE + " --labels none --guidance 1.5 --out {tmp}/n.npz",
+        ["guidance 1.5 has no effect", "2 images"],
+    ),
+    ("an upper-case ending", SAMPLE + " --out {tmp}/up.PNG", ["2 images: {tmp}/up.PNG"]),
+    ("a jpg", SAMPLE + " --out {tmp}/a.jpg", ["2 images"]),
+    ("a webp", SAMPLE + " --out {tmp}/a.webp", ["2 images"]),
+    ("a folder with a dot", SAMPLE + " --out {tmp}/run_v0.5", ["2 images: {tmp}/run_v0.5"]),
+    ("the largest seed", SAMPLE + " --seed 4294967295 --out {tmp}/l.png", ["2 images"]),
+    ("the largest seed's file", "sample --workdir {trained} --num 1 --steps 1 --out {tmp}/é.png", ["é.png"]),
+    (
+        "one file to reconstruct",
+        "reconstruct --workdir {trained} --images {tmp}/mine/a.png --out {tmp}/one",
+        ["PSNR", "a.png"],
+    ),
+    ("one file to edit", EDIT.replace("/mine ", "/mine/b.PNG ") + " --num 2", ["inpaint: {tmp}/e.png"]),
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with two images, a file that is none, an empty folder, and a folder with a file's ending."""
+    folder = tmp_path_factory.mktemp("bad_input")
+    for name in ("mine", "empty", "folder.png"):
+        (folder / name).mkdir()
+    for name, image in zip(("a.png", "b.PNG"), tiny.images(2), strict=True):
+        Image.fromarray(image[..., 0]).save(folder / "mine" / name)
+    (folder / "file").write_text("no image")
+    return folder
+
+
+def arguments(text, place, trained):
+    return [part.format(tmp=place, trained=trained, new=place / "new") for part in shlex.split(text)]
+
+
+@pytest.mark.parametrize(("text", "words"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
+def test_what_cannot_be_is_refused(place, trained, capsys, text, words):
+    before = sorted(place.rglob("*"))
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments(text, place, trained))
+    printed = capsys.readouterr().err
+    assert stopped.value.code == 2, printed
+    assert not [word for word in words if word.format(tmp=place) not in printed], printed
+    assert printed.count("\n") <= 25 and "Traceback" not in printed
+    assert "last checkpoint" not in printed  # nothing was trained, so nothing resumes
+    assert sorted(place.rglob("*")) == before, "a refused command left something behind"
+
+
+@pytest.mark.parametrize(("text", "words"), [case[1:] for case in TAKEN], ids=[case[0] for case in TAKEN])
+def test_what_can_be_is_done(place, trained, capsys, text, words):
+    main(arguments(text, place, trained))
+    printed = "".join(capsys.readouterr())
+    assert not [word for word in words if word.format(tmp=place) not in printed], printed
+
+
+def test_reconstructions_have_their_files_names_and_a_table(place, trained, tmp_path, capsys):
+    main(arguments(f"reconstruct --workdir {{trained}} --images {{tmp}}/mine --out {tmp_path}/r", place, trained))
+    assert sorted(path.name for path in (tmp_path / "r").iterdir()) == ["a.png", "b.png", "psnr.csv"]
+    rows = [line.split(",") for line in (tmp_path / "r/psnr.csv").read_text().splitlines()]
+    assert rows[0] == ["file", "psnr_db"] and [row[0] for row in rows[1:]] == ["a.png", "b.PNG"]
+    original, restored = (
+        np.asarray(Image.open(folder / "a.png"), float) for folder in (place / "mine", tmp_path / "r")
+    )
+    psnr = 10 * np.log10(255**2 / np.square(original - restored).mean())
+    assert abs(float(rows[1][1]) - psnr) < 0.1
+    assert f"a.png: {float(rows[1][1]):.2f} dB" in capsys.readouterr().out
+
+
+def test_edits_name_the_reconstruction_as_such(place, trained, tmp_path):
+    main(arguments(EDIT.replace("{tmp}/e.png", f"{tmp_path}/e") + " --num 2", place, trained))
+    names = [f"{stem}-{what}.png" for stem in "ab" for what in ("1", "2", "reconstruction")]
+    assert sorted(path.name for path in (tmp_path / "e").iterdir()) == names
+
+
+def test_all_classes_come_in_turn_unless_labels_are_given(place, trained, tmp_path):
+    main(arguments(f"sample --workdir {{trained}} --steps 2 --num 5 --out {tmp_path}/a.npz", place, trained))
+    assert np.load(tmp_path / "a.npz")["labels"].tolist() == [0, 1, 2, 0, 1]
+    main(
+        arguments(
+            f"sample --workdir {{trained}} --steps 2 --num 5 --labels none --out {tmp_path}/b.npz", place, trained
+        )
+    )
+    assert "labels" not in np.load(tmp_path / "b.npz")

@@ -1,0 +1,83 @@
+"""Where images go: arrays, pictures, folders; and what is refused before any work is done."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from binlatent.cli.sink import ImageSink
+from binlatent.errors import UserError
+
+IMAGES = np.linspace(0, 255, 3 * 4 * 6 * 3).reshape(3, 4, 6, 3).astype(np.uint8)
+
+
+def fill(path, labels=None, names=None, **expect):
+    sink = ImageSink(path)
+    sink.expect(len(IMAGES), IMAGES.shape[1:], **expect)
+    with sink:
+        sink.add(IMAGES, labels, names)
+    return sink
+
+
+def test_arrays(tmp_path):
+    fill(tmp_path / "a.npz", labels=np.array([2, 0, 1]), names=["x", "y/z", None])
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
+        assert np.array_equal(arrays["images"], IMAGES)
+        assert arrays["labels"].dtype == np.int32 and arrays["labels"].tolist() == [2, 0, 1]
+        assert arrays["names"].tolist() == ["x", "y/z", "000002-1"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]  # no temporary file is left
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("a.PNG", "PNG"), ("a.jpg", "JPEG"), ("a.Jpeg", "JPEG"), ("a.webp", "WEBP")]
+)
+def test_pictures_are_of_the_kind_that_their_ending_says(tmp_path, name, kind):
+    fill(tmp_path / name, columns=2)
+    with Image.open(tmp_path / name) as picture:
+        assert picture.format == kind
+        assert picture.size[0] / picture.size[1] == 13 / 9  # 2×2 cells of 6×4 pixels with a gap of 1
+
+
+@pytest.mark.parametrize("name", ["folder", "run_v0.5", "a.b.c", "x.png/"])
+def test_folders(tmp_path, name):
+    fill(f"{tmp_path}/{name}", labels=np.array([5, 6, 7]), names=[None, "sub/mine", None])
+    folder = tmp_path / name
+    assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*.png")) == [
+        "000000-5.png",
+        "000002-7.png",
+        "sub/mine.png",
+    ]
+    assert np.array_equal(Image.open(folder / "000002-7.png"), IMAGES[2])
+
+
+def test_a_folder_is_not_filled_twice(tmp_path):
+    fill(tmp_path / "folder")
+    with pytest.raises(UserError, match="holds 3 images already"):
+        ImageSink(tmp_path / "folder")
+
+
+def test_an_error_leaves_neither_a_file_nor_an_empty_folder(tmp_path):
+    for name in ("a.png", "a.npz", "folder"):
+        with pytest.raises(ZeroDivisionError), ImageSink(tmp_path / name):
+            raise ZeroDivisionError
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_one_file_cannot_hold_is_refused_before_work(tmp_path):
+    arrays, picture, tall = ImageSink(tmp_path / "a.npz"), ImageSink(tmp_path / "a.png"), ImageSink(tmp_path / "a.webp")
+    arrays.expect(40_000, (256, 256, 3))
+    with pytest.raises(UserError, match="50,000 images are 9 GiB"):
+        arrays.expect(50_000, (256, 256, 3))
+    picture.expect(2000, (256, 256, 3))
+    with pytest.raises(UserError, match="a picture of 3,000 images"):
+        picture.expect(3000, (256, 256, 3))
+    with pytest.raises(UserError, match=r"too many for \.webp"):
+        tall.expect(100, (256, 256, 3), columns=1)
+
+
+def test_tables(tmp_path):
+    for name, table in (("folder", "folder/psnr.csv"), ("r.png", "r.psnr.csv")):
+        with ImageSink(tmp_path / name) as sink:
+            sink.add(IMAGES)
+            path = sink.table(("file", "psnr_db"), [("a, b.png", 1.5), ("\udcff.png", 2)], "psnr")
+        assert path == sink.path.parent / table
+        assert (tmp_path / table).read_text() == 'file,psnr_db\n"a, b.png",1.5\n\\udcff.png,2\n'
