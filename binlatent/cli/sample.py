@@ -274,7 +274,7 @@ def choose_labels(text: str | None, model: "Pipeline", guidance: float) -> list[
       UserError: the model has no prior or no classes, or no such class.
     """
     num_classes = model.num_classes
-    metadata = model.prior.about
+    metadata = model.prior.metadata
     if text is not None and text.strip().lower() != "none":
         if not num_classes:
             raise UserError(f"--labels {text}: this model was trained without classes; leave the labels out")
