@@ -127,7 +127,9 @@ def save_image(path: epath.PathLike, image: np.ndarray) -> None:
 
     image = to_uint8(image)
     path = epath.Path(path)
-    kind = Image.registered_extensions()[path.suffix.lower()]
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind is None:
+        raise ValueError(f"{path}: no image format has the ending {path.suffix!r}")
     options = {"quality": 95} if kind in ("JPEG", "WEBP") else {}
     encoded = io.BytesIO()  # an image that cannot be encoded leaves no file
     Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(encoded, kind, **options)

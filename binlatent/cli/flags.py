@@ -106,7 +106,8 @@ def read(command: type[Command], args: argparse.Namespace, **others: Any) -> Com
         elif inner := meta.get("nested"):
             values[field.name] = inner(**{part.name: given[part.name] for part in _parts(inner, meta)})
         else:
-            values[field.name] = given[field.name]
+            value = given[field.name]
+            values[field.name] = tuple(value) if isinstance(value, list) else value  # argparse's own of a positional
     return command(**values)
 
 

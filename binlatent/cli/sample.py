@@ -1,15 +1,14 @@
 """`binlatent sample`, `reconstruct` and `edit`: images out of a trained model."""
 
 import dataclasses
-import difflib
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from binlatent.cli import flags
-from binlatent.console import progress, say, warn
+from binlatent.cli.labels import choose_labels
+from binlatent.console import progress, say
 from binlatent.errors import UserError
 from binlatent.sampling.options import SamplingOptions
 
@@ -58,9 +57,9 @@ class Sample(flags.Command):
         group = 1 if labels is None else len(labels)
         sink.expect(self.num, image_shape(model), columns=grid_columns(self.num, group))
         batches = model.sample_batches(seed=self.seed, num=self.num, labels=labels, **self.sampling)
-        say(f"sampling {self.num} images in {options.steps} steps")
         done = 0
         with sink, progress(self.num, "sample") as bar:
+            say(f"sampling {self.num} images in {options.steps} steps")
             for part in batches:
                 count = len(part.images)
                 sink.add(part.images, None if labels is None else np.resize(labels, done + count)[done:])
@@ -189,8 +188,8 @@ class Edit(flags.Command):
         else:
             call |= {"start": self.start}
         sink.expect(len(images) * (self.num + 1), shape, columns=self.num + 1)
-        say(f"{self.how}: {len(images)} images, {self.num} results each, {options.steps} steps")
         with sink, progress(len(images), self.how) as bar:
+            say(f"{self.how}: {len(images)} images, {self.num} results each, {options.steps} steps")
             for (index,), original in images.batches(1):
                 code = model.encode(original)
                 edited = model.edit(np.repeat(code, self.num, axis=0), **call)
@@ -263,46 +262,3 @@ def image_shape(model: "Pipeline") -> tuple[int, int, int]:
         raise UserError("this model has no autoencoder: train or convert one into its work directory")
     net = model.autoencoder.net
     return net.resolution, net.resolution, net.image_channels
-
-
-def choose_labels(text: str | None, model: "Pipeline", guidance: float) -> list[int] | None:
-    """The classes that `--labels` asks for: by number or name; all of the model's in turn for None; none for `none`.
-
-    What a person might miss is reported: guidance that has no effect, and a model whose conditions cannot be given here.
-
-    Raises:
-      UserError: the model has no prior or no classes, or no such class.
-    """
-    num_classes = model.num_classes
-    metadata = model.prior.metadata
-    if text is not None and text.strip().lower() != "none":
-        if not num_classes:
-            raise UserError(f"--labels {text}: this model was trained without classes; leave the labels out")
-        return _classes(text, num_classes, tuple(metadata.get("class_names") or ()))
-    if text is None and num_classes:
-        return list(range(num_classes))
-    if metadata["condition_shape"]:
-        warn("the model is conditioned on embeddings; without them it samples its null condition")
-    if guidance:
-        reason = "the labels are none" if num_classes else "no condition is given"
-        warn(f"guidance {guidance:g} has no effect: {reason}")
-    return None
-
-
-def _classes(text: str, num_classes: int, names: tuple[str, ...]) -> list[int]:
-    number = {name: i for i, name in enumerate(names)}
-    found = []
-    for part in (part.strip() for part in text.split(",")):
-        if re.fullmatch("[0-9]{1,9}", part) and int(part) < num_classes:
-            found.append(int(part))
-        elif part in number:
-            found.append(number[part])
-        else:
-            near = difflib.get_close_matches(part, names, n=3)
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            what = f"whole numbers from 0 to {num_classes - 1}" + (" or class names" if names else "")
-            raise UserError(f"--labels: {part[:80]!r} is no class: {what} with commas between are expected{hint}")
-    named = [f"{i} ({names[i]})" for i in dict.fromkeys(found) if i < len(names) and names[i] != str(i)]
-    if named:
-        say(f"labels: {', '.join(named[:20])}{', …' if len(named) > 20 else ''}")
-    return found

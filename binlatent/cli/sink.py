@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 
 from binlatent.errors import UserError
+from binlatent.files import atomic
 from binlatent.images import image_grid, save_image, to_uint8
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -26,7 +27,7 @@ LARGEST_ARRAYS = 2**33  # bytes; they are held in memory until the file is writt
 class ImageSink:
     """Images into one `.npz`, one picture (`.png`, `.jpg`, `.webp`: a grid) or otherwise a folder of PNG files.
 
-    Use as a context. A single file appears when the context ends without an error.
+    Use as a context. A single file appears when the context ends without an error, complete or not at all.
 
     Args:
       path: what `--out` says.
@@ -154,7 +155,5 @@ class ImageSink:
             arrays["labels"] = np.concatenate(self._labels).astype(np.int32)
         if self._names:
             arrays["names"] = np.array([name.encode("utf-8", "backslashreplace").decode() for name in self._names])
-        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        with partial.open("wb") as file:
+        with atomic(self.path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **arrays)
-        partial.replace(self.path)

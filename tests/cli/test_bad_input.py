@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from binlatent.cli.main import main
+from binlatent.cli.main import main, parse
+from binlatent.errors import UserError
 from tests import tiny
 
 SAMPLE = "sample --workdir {trained} --steps 2 --num 2"
@@ -243,3 +244,30 @@ def test_all_classes_come_in_turn_unless_labels_are_given(place, trained, tmp_pa
         )
     )
     assert "labels" not in np.load(tmp_path / "b.npz")
+
+
+PIECES = (
+    *("sample", "sweep", "edit", "evaluate", "run", "plan", "inpaint", "--workdir", "--num", "--steps", "--labels", "--seed"),
+    *("--guidance", "--config.prior.width", "--config.", "--config", "--", "-", "=", "", ",", "1,2", "nan", "-1", "1e400"),
+    *("--help=3", "--num=", "--steps=4,8", "\udcff", "\0", "%s", "%(prog)s", "{}", "'", "0x10", "١", "1_000", "@file", "…"),
+)  # fmt: skip
+
+
+def test_no_command_line_breaks_the_parser(capsys):
+    """Random command lines either become a command or end with a message and status 2."""
+    random = np.random.default_rng(0)
+    made = 0
+    starts = (["plan"], [], *([name, "--workdir", "w"] for name in ("sample", "sweep", "evaluate", "run", "convert")))
+    for _ in range(500):
+        pieces = [PIECES[i] for i in random.integers(len(PIECES), size=random.integers(4))]
+        argv = [*starts[random.integers(len(starts))], *pieces]
+        try:
+            parse(argv)
+            made += 1
+        except SystemExit as stopped:
+            assert stopped.code == 2, argv
+        except UserError as error:
+            assert str(error)
+        printed = capsys.readouterr().err
+        assert printed.count("\n") <= 2 and "<lambda>" not in printed, (argv, printed)
+    assert 50 < made < 450
