@@ -138,7 +138,8 @@ def test_a_killed_process_ends_the_other_and_a_restart_resumes(config, tmp_path,
     results = finish(started)
     status, out = results[1 - victim]
     assert status not in (0, None)
-    assert "another task died" in out or "process" in out, out[-2000:]
+    # by JAX's own watch, or where a collective fails first by ours
+    assert "another task died" in out or "The other processes end too" in out, out[-2000:]
     last = max(checkpoint_steps(folder))
     run(*args, f"--config.autoencoder_training.num_steps={last + 2}", devices=2, processes=2)
     assert max(checkpoint_steps(folder)) == last + 2

@@ -122,6 +122,25 @@ def test_config_keys_with_and_without_an_equals_sign():
     command = cli.parse([*argv, "--config.seed", "-1"])
     assert isinstance(command, Run) and command.config == "c" and command.workdir == "w"
     assert command.overrides == ("data.path=a b", "prior.width=3", "seed=-1")
+    with pytest.raises(SystemExit):  # the value is there already
+        cli.parse(["run", "--workdir", "w", "--config.prior.width=3", "stray"])
+
+
+@pytest.mark.parametrize(
+    ("flag", "least", "largest", "wrong"),
+    [
+        ("--seed", "0", "4294967295", ["-1", "4294967296", "1.0", "nan"]),
+        ("--num", "1", "10000000", ["0", "10000001"]),
+        ("--guidance", "-1e30", "1e30", ["inf", "-inf", "nan", "x"]),
+        ("--temperature", "1e-6", "1e6", ["0", "1e7", "nan"]),
+    ],
+)
+def test_numbers_have_limits(flag, least, largest, wrong):
+    for text in (least, largest):
+        cli.parse(["sample", "--workdir", "w", f"{flag}={text}"])
+    for text in wrong:
+        with pytest.raises(SystemExit):
+            cli.parse(["sample", "--workdir", "w", f"{flag}={text}"])
 
 
 def ended(monkeypatch, capsys, error, command="run"):
@@ -172,9 +191,13 @@ def test_advice_fits_the_command(monkeypatch, capsys):
     assert status == 2 and printed == "binlatent: /x: Permission denied\n"
 
 
-def test_a_run_that_was_asked_to_stop_ends_well(monkeypatch, capsys):
-    status, printed, _ = ended(monkeypatch, capsys, Preempted("prior: saved at step 5"))
-    assert status == 0 and printed == "prior: saved at step 5\n"
+@pytest.mark.parametrize(("interrupted", "status"), [(False, 0), (True, 130)])
+def test_a_run_that_was_asked_to_stop_says_so(monkeypatch, capsys, interrupted, status):
+    """By the cluster: it ends well. By Ctrl-C: with the status that shells know."""
+    error = Preempted("prior", 5)
+    error.interrupted = interrupted
+    found, printed, _ = ended(monkeypatch, capsys, error)
+    assert found == status and printed == f"{error}\n"
 
 
 def test_other_errors_are_not_hidden(monkeypatch, capsys):
