@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.metadata
-import json
 import re
 from typing import Any
 
@@ -20,7 +19,6 @@ from binlatent.data.manifest import CodeSpec, Manifest
 from binlatent.data.sources.base import Source
 from binlatent.data.splits import Splits, open_splits
 from binlatent.errors import UserError
-from binlatent.files import write_atomic
 from binlatent.images import image_grid, save_image, to_uint8
 from binlatent.pipeline import Pipeline
 from binlatent.train.loop import Hooks, train
@@ -70,9 +68,8 @@ class Experiment:
                 raise UserError(f"{workdir} is no work directory: it has no config.json; give a --config to make one")
             return cls(workdir=workdir, config=config_lib.read(path))
         config_lib.check(config)
-        new = config_lib.to_json(config)
         if path.exists():
-            different = _differences(config_lib.to_json(config_lib.read(path)), new)
+            different = config_lib.differences(config_lib.read(path), config)
             fixed = {key: values for key, values in different.items() if not MUTABLE.match(key)}
             if fixed:
                 lines = [f"  {key}: {old!r} there, {given!r} asked for" for key, (old, given) in fixed.items()]
@@ -84,10 +81,10 @@ class Experiment:
         if jax.process_index() == 0:
             try:
                 workdir.mkdir(parents=True, exist_ok=True)
-                write_atomic(path, json.dumps(new, indent=1))  # other processes may be reading it
+                config_lib.write(path, config)
             except OSError as error:
                 raise UserError(f"the work directory {workdir} cannot be written: {error}") from error
-        return cls(workdir=workdir, config=config_lib.from_json(new))
+        return cls(workdir=workdir, config=config_lib.from_json(config_lib.to_json(config)))
 
     # --- what is done ---
 
@@ -295,18 +292,6 @@ class Experiment:
             labels = np.arange(columns)
         num = columns * (PREVIEWS // columns)
         return image_grid(pipeline.sample(seed=self.config.seed, num=num, labels=labels), columns)
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Keys whose values differ between two JSON configs, with both values."""
-    different = {}
-    for key in sorted(old.keys() | new.keys()):
-        a, b = old.get(key, "(absent)"), new.get(key, "(absent)")
-        if isinstance(a, dict) and isinstance(b, dict):
-            different |= _differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            different[prefix + key] = (a, b)
-    return different
 
 
 def _trained(net, params, step: int = 0, metadata: dict[str, Any] | None = None) -> Trained:

@@ -5,18 +5,32 @@ would have drawn. Each example has a key of its own, so the same seed gives the 
 micro-batches.
 """
 
+import numbers
+
 import jax
 import jax.numpy as jnp
 
+from binlatent.errors import UserError
 from binlatent.typing import Array, Float, Key, PRNGKey
 
 # The only list of stream names. Append; a reordering changes every run.
 STREAMS = ("init", "train", "evaluate", "encode", "sample", "preview", "likelihood", "edit")
 
 
+def check_seed(seed: int) -> None:
+    """Raises UserError for what is no seed: JAX takes others modulo 2³², so that two of them would give the same draws."""
+    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise UserError(f"seed is {seed!r}: an integer from 0 to {2**32 - 1} is expected")
+
+
 def root(seed: int) -> PRNGKey:
-    """The root key of a run."""
-    return jax.random.key(seed)
+    """The root key of a run.
+
+    Raises:
+      UserError: see `check_seed`.
+    """
+    check_seed(seed)
+    return jax.random.key(int(seed))
 
 
 def stream(key: PRNGKey, name: str, step=0) -> PRNGKey:

@@ -1,7 +1,6 @@
 """The release's files → a work directory, which every command then takes like one that was trained here."""
 
 import dataclasses
-import json
 import math
 import os
 import re
@@ -83,7 +82,7 @@ def to_workdir(
             _save(workdir, "autoencoder", params, extra, config, {"data": ""}, autoencoder)
         if den:
             _save(workdir, "prior", {"denoiser": den.params}, {}, config, _metadata(ae, den), denoiser)
-        (workdir / "config.json").write_text(json.dumps(config_lib.to_json(config), indent=1))
+        config_lib.write(workdir / "config.json", config)
     except BaseException:
         workdir.rmtree(missing_ok=True)
         if existed:

@@ -106,7 +106,7 @@ def test_a_second_run_has_nothing_to_do(trained, capsys):
 def test_wrong_arguments_are_named(tmp_path, trained, capsys):
     new = ["--workdir", tmp_path / "new"]
     assert "did you mean prior.width" in fails(capsys, "run", "--config", "digits", *new, "--config.prior.widht=3")
-    assert "a int is expected" in fails(capsys, "run", "--config", "digits", *new, "--config.prior.width=wide")
+    assert "an integer is expected" in fails(capsys, "run", "--config", "digits", *new, "--config.prior.width=wide")
     assert "digits" in fails(capsys, "run", "--config", "nonsense", *new)
     assert "config.json" in fails(capsys, "run", *new)
     assert "config.json" in fails(capsys, "sample", *new)

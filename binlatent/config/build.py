@@ -1,23 +1,18 @@
-"""From a configuration to the objects that it names.
+"""Every key of a configuration, and the objects that its sections configure.
 
-A configuration is an `ml_collections.ConfigDict` with one section for each dataclass or module below; `defaults` declares
-every key from their own fields, so that a key has its meaning and its default in one place. An unknown key is an error
-wherever it is set: in a config file, on the command line, or in a work directory.
+A configuration has one section for each dataclass or module below; `defaults` declares every key from their own fields, so
+that a key has its meaning and its default in one place.
 """
 
-import ast
 import dataclasses
-import difflib
-import importlib.util
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from etils import epath
 from ml_collections import ConfigDict, config_dict
+
+from binlatent.config.values import check_values, fits
 
 from binlatent.data.options import DataOptions
 from binlatent.diffusion.objective import Objective
@@ -29,6 +24,7 @@ from binlatent.nets.autoencoder import BinaryAutoencoder
 from binlatent.nets.denoiser import Denoiser
 from binlatent.nets.official_discriminator import PatchDiscriminator
 from binlatent.nets.patchgan import PatchGAN
+from binlatent.prng import check_seed
 from binlatent.sampling.options import SamplingOptions
 from binlatent.train.adversarial import Adversarial
 from binlatent.train.augment import Augmentation
@@ -44,12 +40,13 @@ from binlatent.train.terms import Term
 # bits sure and all of them used: sharper pictures, and codes that take the prior fewer bits (docs/ablation.md).
 LOSS_TERMS = dict.fromkeys(TERMS, 0.0) | {"l1": 1.0, "sample_entropy": 0.02, "unused_entropy": 0.02}
 DISCRIMINATORS = {"patchgan": PatchGAN, "released": PatchDiscriminator}
+LINEN_FIELDS = ("parent", "name")  # of every linen module; no options
 
 
 def _fields(cls, *without: str, **values) -> ConfigDict:
     """The fields of a dataclass or module with their defaults; a field without one must be set by the config."""
     section = ConfigDict(type_safe=True)
-    without += ("parent", "name") if issubclass(cls, nn.Module) else ()
+    without += LINEN_FIELDS if issubclass(cls, nn.Module) else ()
     for field in dataclasses.fields(cls):
         if field.name in without:
             continue
@@ -91,119 +88,12 @@ def defaults() -> ConfigDict:
     return config.lock()
 
 
-def shipped() -> dict[str, Path]:
-    """The configs that come with the project, by name."""
-    package = Path(__file__).parent
-    folder = next(f for f in (package / "configs", package.parent / "configs") if f.is_dir())
-    return {path.stem: path for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")}
-
-
-def load(config: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """A config by path, by a shipped name, or of another work directory, with overrides `section.key=value`.
-
-    `name:argument` gives the argument to its `get_config`, as `image_folder:128`.
-
-    Raises:
-      UserError: there is no such config, it has no `get_config`, or a key or value does not fit.
-    """
-    name, _, argument = config.partition(":")
-    path = Path(name) if name.endswith(".py") else shipped().get(name)
-    if path is None and (kept := epath.Path(config) / "config.json").exists():
-        return override(read(kept), overrides)
-    if path is None or not path.is_file():
-        raise UserError(
-            f"no config {name!r}: give a path to a .py file, a work directory, or one of {', '.join(shipped())}"
-        )
-    spec = importlib.util.spec_from_file_location(f"binlatent_config_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        loaded = module.get_config(argument) if argument else module.get_config()
-    except (AttributeError, KeyError, TypeError, ValueError, SyntaxError, NameError, ImportError) as error:
-        raise UserError(f"config {path}: {error}") from error
-    return override(loaded, overrides)
-
-
-def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
-    """The config with `section.key=value` replaced; values are Python literals, anything else is a string.
-
-    Raises:
-      UserError: no such key (the nearest ones are named), or a value of another type.
-    """
-    config = config.copy_and_resolve_references()
-    for item in overrides:
-        key, separator, text = item.partition("=")
-        known = list(_flatten(config))
-        if not separator:
-            raise UserError(f"--config.{item} has no value: write --config.{key}=VALUE")
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
-            raise UserError(f"no config key {key!r}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            value = {"true": True, "false": False}.get(text.lower(), text)
-        section, _, name = key.rpartition(".")
-        target = config
-        for part in filter(None, section.split(".")):
-            target = target[part]
-        kind = type(target[name])  # of None: nothing is known, and what is built from it checks the value
-        if kind is str and not isinstance(value, str):
-            value = text
-        if kind is int and isinstance(value, float) and value.is_integer():
-            value = int(value)  # 1e5 steps
-        try:
-            target[name] = tuple(value) if isinstance(value, list) else value
-        except TypeError as error:
-            raise UserError(
-                f"--config.{key}={text}: a {kind.__name__} is expected, got {type(value).__name__}"
-            ) from error
-    return config
-
-
-def _flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in config.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else {f"{prefix}{name}": value}
-    return flat
-
-
-def to_json(config: ConfigDict) -> dict[str, Any]:
-    """A config as plain JSON."""
-    return json.loads(config.to_json())
-
-
-def from_json(values: dict[str, Any]) -> ConfigDict:
-    """The inverse of `to_json`: lists become tuples."""
-
-    def plain(value):
-        if isinstance(value, dict):
-            return {k: plain(v) for k, v in value.items()}
-        return tuple(plain(v) for v in value) if isinstance(value, list) else value
-
-    return ConfigDict(plain(values)).lock()
-
-
-def complete(values: dict[str, Any]) -> dict[str, Any]:
-    """A JSON config with the keys that came after it was written, at their defaults: they leave a run as it was."""
-
-    def merge(default, value):
-        sections = isinstance(default, dict) and isinstance(value, dict)
-        if not sections or default.get("architecture") != value.get("architecture"):  # another network has other keys
-            return value
-        return {k: merge(default.get(k), value[k]) if k in value else default[k] for k in default | value}
-
-    return merge(to_json(defaults()), values)
-
-
-def read(path: epath.PathLike) -> ConfigDict:
-    """The config of a work directory's `config.json`."""
-    return from_json(complete(json.loads(epath.Path(path).read_text())))
-
-
 def _build(section: str, make, config: Mapping[str, Any] | ConfigDict, **derived):
     """Splats a section into what it configures; a wrong key or value names the section."""
-    values = derived | dict(config)
+    values = dict(config)
+    without = (*derived, *(LINEN_FIELDS if issubclass(make, nn.Module) else ()))
+    check_values(f"config section {section!r}", make, values, without=without)
+    values = derived | values
     required = (f.name for f in dataclasses.fields(make) if f.default is dataclasses.MISSING)
     if missing := [name for name in required if values.get(name) is None]:
         raise UserError(f"config section {section!r} does not set {', '.join(missing)}")
@@ -213,14 +103,30 @@ def _build(section: str, make, config: Mapping[str, Any] | ConfigDict, **derived
         raise UserError(f"config section {section!r}: {error}") from error
 
 
+def _dtype(section: str, name: Any) -> jnp.dtype:
+    try:
+        dtype = jnp.dtype(name)
+    except TypeError:
+        dtype = None
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        raise UserError(f"config section {section!r}: dtype is {name!r}: float32, bfloat16 or float16 is expected")
+    return dtype
+
+
 def check(config: ConfigDict) -> None:
     """Builds everything that can be built without data, so that a wrong value is found before anything is trained.
 
     Raises:
       UserError: it names the section, the key or value, and what was expected.
     """
-    if unknown := set(config) - set(defaults()):
+    sections = set(defaults())
+    if unknown := set(config) - sections:
         raise UserError(f"no config section {', '.join(sorted(unknown))}; there are {', '.join(defaults())}")
+    if missing := sections - set(config):
+        raise UserError(f"config without {', '.join(sorted(missing))}: begin with `config = binlatent.config.defaults()`")
+    check_seed(config.seed)
+    if not isinstance(config.codes.flips, bool):
+        raise UserError(f"config.codes.flips is {config.codes.flips!r}: True or False is expected")
     build_data(config), build_mesh(config), build_sampling(config), build_autoencoder_stage(config)
     build_prior_stage(config, build_autoencoder(config).code_shape, 0, ())
 
@@ -248,7 +154,7 @@ def build_training(config: ConfigDict, stage: str) -> Training:
 def build_autoencoder(config: ConfigDict) -> BinaryAutoencoder:
     """The autoencoder's network, for the images of the data section."""
     section = dict(config.autoencoder)
-    section["dtype"] = jnp.dtype(section["dtype"])
+    section["dtype"] = _dtype("autoencoder", section["dtype"])
     images = {"resolution": config.data.resolution, "image_channels": config.data.channels}
     return _build("autoencoder", BinaryAutoencoder, section, **images)
 
@@ -262,7 +168,7 @@ def build_denoiser(
       UserError: an unknown architecture or key.
     """
     section = dict(config.prior)
-    architecture, section["dtype"] = section.pop("architecture"), jnp.dtype(section["dtype"])
+    architecture, section["dtype"] = section.pop("architecture"), _dtype("prior", section["dtype"])
     if architecture == "transformer":
         tokens, width = (0, *condition_shape)[-2:] if condition_shape else (0, 0)
         derived = {"num_classes": num_classes, "condition_width": width, "condition_tokens": tokens}
@@ -290,7 +196,7 @@ def build_critic(config: ConfigDict) -> Critic:
       UserError: an unknown architecture or key.
     """
     section = dict(config.discriminator)
-    architecture, section["dtype"] = section.pop("architecture"), jnp.dtype(section["dtype"])
+    architecture, section["dtype"] = section.pop("architecture"), _dtype("discriminator", section["dtype"])
     if architecture not in DISCRIMINATORS:
         raise UserError(f"config.discriminator.architecture is {architecture!r}: one of {', '.join(DISCRIMINATORS)}")
     if architecture == "released":
@@ -336,12 +242,15 @@ def build_prior_stage(
     config: ConfigDict, code_shape: tuple[int, int, int], num_classes: int, condition_shape: tuple[int, ...]
 ) -> PriorStage:
     training = build_training(config, "prior")
+    dropout = config.prior_objective.label_dropout
+    if not fits(dropout, float) or not 0 <= dropout <= 1:
+        raise UserError(f"config.prior_objective.label_dropout is {dropout!r}: a number from 0 to 1 is expected")
     return PriorStage(
         net=build_denoiser(config, code_shape, num_classes, condition_shape),
         code_shape=tuple(code_shape),
         condition="condition" if condition_shape else "label" if num_classes else None,
         objective=build_objective(config),
-        label_dropout=config.prior_objective.label_dropout,
+        label_dropout=dropout,
         optimizer=_build("prior_optimizer", Optimizer, config.prior_optimizer),
         num_steps=training.num_steps,
         micro_batches=training.micro_batches,

@@ -1,0 +1,46 @@
+"""From a configuration to the objects that it names.
+
+A configuration is an `ml_collections.ConfigDict`. An unknown key is an error wherever it is set: in a config file, on the
+command line, or in a work directory.
+"""
+
+from binlatent.config.build import (
+    build_autoencoder,
+    build_autoencoder_stage,
+    build_critic,
+    build_data,
+    build_denoiser,
+    build_mesh,
+    build_objective,
+    build_prior_stage,
+    build_sampling,
+    build_training,
+    check,
+    defaults,
+)
+from binlatent.config.files import differences, from_json, load, override, read, shipped, to_json, write
+from binlatent.config.values import check_values
+
+__all__ = [
+    "build_autoencoder",
+    "build_autoencoder_stage",
+    "build_critic",
+    "build_data",
+    "build_denoiser",
+    "build_mesh",
+    "build_objective",
+    "build_prior_stage",
+    "build_sampling",
+    "build_training",
+    "check",
+    "check_values",
+    "defaults",
+    "differences",
+    "from_json",
+    "load",
+    "override",
+    "read",
+    "shipped",
+    "to_json",
+    "write",
+]

@@ -1,0 +1,176 @@
+"""Configurations in files: Python files with `get_config`, and the `config.json` of a work directory."""
+
+import ast
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+
+from binlatent.config.build import defaults
+from binlatent.config.values import KINDS, nearest
+from binlatent.errors import UserError
+from binlatent.files import write_atomic
+
+FORMAT = 2  # of config.json; version 0.1 of this package wrote none
+
+
+def shipped() -> dict[str, Path]:
+    """The configs that come with the project, by name."""
+    package = Path(__file__).parents[1]
+    folder = next(f for f in (package / "configs", package.parent / "configs") if f.is_dir())
+    return {path.stem: path for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")}
+
+
+def load(config: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """A config by path, by a shipped name, or of another work directory, with overrides `section.key=value`.
+
+    `name:argument` gives the argument to its `get_config`, as `image_folder:128`.
+
+    Raises:
+      UserError: there is no such config, it has no `get_config` that returns one, or a key or value does not fit.
+    """
+    name, _, argument = config.partition(":")
+    path = Path(name) if name.endswith(".py") else shipped().get(name)
+    if path is None and (found := epath.Path(config) / "config.json").exists():
+        return override(read(found), overrides)
+    if path is None or not path.is_file():
+        raise UserError(
+            f"no config {name!r}: give a path to a .py file, a work directory, or one of {', '.join(shipped())}"
+        )
+    spec = importlib.util.spec_from_file_location(f"binlatent_config_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        loaded = module.get_config(argument) if argument else module.get_config()
+    except (Exception, SystemExit) as error:  # it is somebody's program: anything may happen in it
+        raise UserError(f"config {path}: {type(error).__name__}: {error}") from error
+    if not isinstance(loaded, ConfigDict):
+        raise UserError(
+            f"config {path}: get_config returned {type(loaded).__name__}, a ConfigDict is expected: begin with "
+            "`config = binlatent.config.defaults()` and end with `return config`"
+        )
+    return override(loaded, overrides)
+
+
+def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
+    """The config with `section.key=value` replaced; values are Python literals, anything else is a string.
+
+    Raises:
+      UserError: no such key (the nearest ones are named), or a value of another type.
+    """
+    config = config.copy_and_resolve_references()
+    known = _flatten(config)
+    for item in overrides:
+        key, separator, text = item.partition("=")
+        if not separator:
+            raise UserError(f"--config.{item} has no value: write --config.{key}=VALUE")
+        if key not in known:
+            raise UserError(f"no config key {key!r}{nearest(key, known)}")
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            value = {"true": True, "false": False}.get(text.lower(), text)
+        kind = type(known[key])  # of None: nothing is known, and what is built from it checks the value
+        if kind is str and not isinstance(value, str):
+            value = text
+        if kind is int and isinstance(value, float) and value.is_integer():
+            value = int(value)  # 1e5 steps
+        section, _, name = key.rpartition(".")
+        target = config
+        for part in filter(None, section.split(".")):
+            target = target[part]
+        try:
+            target[name] = tuple(value) if isinstance(value, list) else value
+        except TypeError as error:
+            expected = KINDS.get(kind, f"a {kind.__name__}")
+            raise UserError(f"--config.{key}={text}: {expected} is expected, got {type(value).__name__}") from error
+    return config
+
+
+def _flatten(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
+    values = config.to_dict() if isinstance(config, ConfigDict) else config
+    return flatten_dict(values, sep=".")
+
+
+def to_json(config: ConfigDict) -> dict[str, Any]:
+    """A config as plain JSON."""
+    return json.loads(config.to_json())
+
+
+def from_json(values: dict[str, Any]) -> ConfigDict:
+    """The inverse of `to_json`: lists become tuples."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        return tuple(plain(v) for v in value) if isinstance(value, list) else value
+
+    return ConfigDict(plain(values)).lock()
+
+
+def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """Keys whose values differ between two configs, with both values; `(absent)` where one has no such key."""
+    a, b = _flatten(to_json(old)), _flatten(to_json(new))
+    pairs = {key: (a.get(key, "(absent)"), b.get(key, "(absent)")) for key in sorted(a.keys() | b.keys())}
+    return {key: (x, y) for key, (x, y) in pairs.items() if x != y}
+
+
+def write(path: epath.PathLike, config: ConfigDict) -> None:
+    """Writes `config.json`; other processes may be reading it."""
+    write_atomic(epath.Path(path), json.dumps({"format": FORMAT} | to_json(config), indent=1))
+
+
+def read(path: epath.PathLike) -> ConfigDict:
+    """The config of a work directory's `config.json`. Keys that came after it was written have their defaults.
+
+    Raises:
+      UserError: it is of another version of this package, or cannot be read, or holds what is no config.
+    """
+    path = epath.Path(path)
+    try:
+        values = json.loads(path.read_text())
+        if not isinstance(values, dict):
+            raise ValueError(f"{type(values).__name__} found, an object is expected")
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: of JSON, and of bytes that are no UTF-8
+        raise UserError(
+            f"{path} cannot be read ({error}). Restore the file, or run the config again in a new --workdir."
+        ) from error
+    found = values.pop("format", None)
+    if found != FORMAT:
+        version = (
+            "written by binlatent 0.1, which gave config.json no format"
+            if found is None
+            else f"of format {found!r}, perhaps written by a newer binlatent"
+        )
+        raise UserError(
+            f"{path} is {version}; this version reads format {FORMAT}. Use the version that wrote it, or run the config "
+            "again in a new --workdir."
+        )
+    values = _complete(values, path)
+    try:
+        return from_json(values)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # keys that a ConfigDict does not take
+        raise UserError(f"{path} holds what is no config: {error}") from error
+
+
+def _complete(values: dict[str, Any], path: epath.Path) -> dict[str, Any]:
+    """A JSON config with the keys that came after it was written, at their defaults: they leave a run as it was."""
+    declared = to_json(defaults())
+    for name, value in values.items():
+        if name not in declared:
+            raise UserError(f"{path} has a section {name!r}, which is none{nearest(name, declared)}")
+        if isinstance(declared[name], dict) != isinstance(value, dict):
+            raise UserError(f"{path}: {name} is {value!r}: an object with keys is expected there")
+
+    def merge(default, value):
+        sections = isinstance(default, dict) and isinstance(value, dict)
+        if not sections or default.get("architecture") != value.get("architecture"):  # another network has other keys
+            return value
+        return {k: merge(default.get(k), value[k]) if k in value else default[k] for k in default | value}
+
+    return merge(declared, values)
