@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict, config_dict
 
 from binlatent.config.values import check_values, fits
-
 from binlatent.data.options import DataOptions
 from binlatent.diffusion.objective import Objective
 from binlatent.diffusion.schedule import schedule
@@ -123,7 +122,9 @@ def check(config: ConfigDict) -> None:
     if unknown := set(config) - sections:
         raise UserError(f"no config section {', '.join(sorted(unknown))}; there are {', '.join(defaults())}")
     if missing := sections - set(config):
-        raise UserError(f"config without {', '.join(sorted(missing))}: begin with `config = binlatent.config.defaults()`")
+        raise UserError(
+            f"config without {', '.join(sorted(missing))}: begin with `config = binlatent.config.defaults()`"
+        )
     check_seed(config.seed)
     if not isinstance(config.codes.flips, bool):
         raise UserError(f"config.codes.flips is {config.codes.flips!r}: True or False is expected")
