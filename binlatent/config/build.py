@@ -184,7 +184,7 @@ def build_denoiser(
 def build_objective(config: ConfigDict) -> Objective:
     section = {k: v for k, v in config.prior_objective.items() if k != "label_dropout"}
     try:
-        section["schedule"] = schedule(section["schedule"])
+        section["schedule"] = schedule(str(section["schedule"]))
     except ValueError as error:
         raise UserError(f"config section 'prior_objective': {error}") from error
     return _build("prior_objective", Objective, section)
@@ -198,7 +198,7 @@ def build_critic(config: ConfigDict) -> Critic:
     """
     section = dict(config.discriminator)
     architecture, section["dtype"] = section.pop("architecture"), _dtype("discriminator", section["dtype"])
-    if architecture not in DISCRIMINATORS:
+    if str(architecture) not in DISCRIMINATORS:
         raise UserError(f"config.discriminator.architecture is {architecture!r}: one of {', '.join(DISCRIMINATORS)}")
     if architecture == "released":
         del section["norm"]  # it has BatchNorm

@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from binlatent.config.build import defaults
-from binlatent.config.values import KINDS, nearest
+from binlatent.config.values import expected, nearest
 from binlatent.errors import UserError
 from binlatent.files import write_atomic
 
@@ -87,8 +87,7 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
         try:
             target[name] = tuple(value) if isinstance(value, list) else value
         except TypeError as error:
-            expected = KINDS.get(kind, f"a {kind.__name__}")
-            raise UserError(f"--config.{key}={text}: {expected} is expected, got {type(value).__name__}") from error
+            raise UserError(f"--config.{key}={text}: {expected(kind)} is expected, got {type(value).__name__}") from error
     return config
 
 

@@ -20,12 +20,33 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
-def fits(value: Any, kind: type) -> bool:
-    """Whether a value may stand where `kind` (a key of `KINDS`) is declared. A number is finite, and no bool is one."""
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value may stand where `kind` is declared: a type of `KINDS`, a tuple or a union of them.
+
+    A number is finite, and no bool is one; a list may stand for a tuple. Any other kind takes everything.
+    """
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, part) for part in parts)
+    if origin is tuple:
+        if not fits(value, tuple):
+            return False
+        if parts[-1] is Ellipsis:
+            return all(fits(item, parts[0]) for item in value)
+        return len(value) == len(parts) and all(map(fits, value, parts))
     if kind in (int, float):
         number = isinstance(value, numbers.Integral if kind is int else numbers.Real) and not isinstance(value, bool)
         return number and math.isfinite(value)
-    return isinstance(value, (tuple, list) if kind is tuple else kind)
+    return isinstance(value, (tuple, list) if kind is tuple else kind) if kind in KINDS else True
+
+
+def expected(kind: Any) -> str:
+    """`an integer`, `a tuple of numbers`: what `fits` accepts, for messages."""
+    if typing.get_origin(kind) is tuple:
+        first, *rest = typing.get_args(kind)
+        items = KINDS[first].split()[-1] + "s"
+        return f"a tuple of {items}" if rest == [Ellipsis] else f"a tuple of {1 + len(rest)} {items}"
+    return KINDS.get(kind, f"a {getattr(kind, '__name__', kind)}")
 
 
 def check_values(where: str, cls: type, values: Mapping[str, Any], *, without: tuple[str, ...] = ()) -> None:
@@ -43,15 +64,6 @@ def check_values(where: str, cls: type, values: Mapping[str, Any], *, without: t
         if name not in declared:
             hint = nearest(name, declared) or f"; there are {', '.join(declared)}"
             raise UserError(f"{where} has no key {name!r}{hint}")
-        kind = _kind(declared[name])
-        if value is not None and kind is not None and not fits(value, kind):
-            raise UserError(f"{where}: {name} is {value!r}: {KINDS[kind]} is expected")
-
-
-def _kind(field: dataclasses.Field) -> type | None:
-    """The one type of `KINDS` that a field is declared with; None where it takes others."""
-    declared = field.type
-    if typing.get_origin(declared) in (typing.Union, types.UnionType):
-        return None
-    declared = typing.get_origin(declared) or declared
-    return declared if declared in KINDS else None
+        kind = declared[name].type
+        if value is not None and not fits(value, kind):
+            raise UserError(f"{where}: {name} is {value!r}: {expected(kind)} is expected")
