@@ -87,7 +87,9 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
         try:
             target[name] = tuple(value) if isinstance(value, list) else value
         except TypeError as error:
-            raise UserError(f"--config.{key}={text}: {expected(kind)} is expected, got {type(value).__name__}") from error
+            raise UserError(
+                f"--config.{key}={text}: {expected(kind)} is expected, got {type(value).__name__}"
+            ) from error
     return config
 
 
