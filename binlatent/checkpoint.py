@@ -94,10 +94,6 @@ class Checkpoints:
         with self._explained():
             self._open.wait_until_finished()
 
-    def reached_preemption(self, step: int) -> bool:
-        """Whether the cluster has announced that it will take the machines; to be asked at every step."""
-        return self._open.reached_preemption(step)
-
     def close(self) -> None:
         # after a failure closing fails once more, and must not hide it
         with contextlib.suppress(Exception) if self._failed else contextlib.nullcontext():

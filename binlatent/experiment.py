@@ -14,7 +14,7 @@ from binlatent import config as config_lib
 from binlatent import mesh as mesh_lib
 from binlatent.checkpoint import checkpoint_steps, fingerprint, load_ema
 from binlatent.data.codes import CodeSource, CodeWriter
-from binlatent.data.loader import eval_batches, train_batches
+from binlatent.data.loader import Validation, batch_spec, eval_batches, train_batches
 from binlatent.data.manifest import CodeSpec, Manifest
 from binlatent.data.sources.base import Source
 from binlatent.data.splits import Splits, open_splits
@@ -28,7 +28,7 @@ STAGES = ("autoencoder", "prior")
 
 # Keys that may change between two runs in one work directory: they do not change what has been learned so far.
 MUTABLE = re.compile(
-    r"sampling\.|mesh\.|data\.(workers|path)$"
+    r"(sampling|plan|mesh)\.|data\.(workers|path)$"
     r"|.*_training\.(num_steps|steps_per_call|micro_batches|log_every|evaluate_\w+|checkpoint_every|keep_\w+|on_nonfinite)$"
 )
 # The split of the data into training and validation is the same for every seed, so that runs can be compared.
@@ -137,24 +137,24 @@ class Experiment:
             made,
             name=stage,
             training=training,
+            batch_spec=batch_spec(sources[0], options, training.batch_size),
             train_batches=lambda step: train_batches(
                 sources[0], options, seed=self.config.seed, batch_size=training.batch_size, start_step=step, **shards
             ),
-            eval_batches=lambda: eval_batches(sources[1], options, batch_size=training.batch_size, **shards),
+            eval_batches=Validation(
+                sources[1], options, batch_size=training.batch_size, num_batches=training.evaluate_batches, **shards
+            ),
             mesh=config_lib.build_mesh(self.config),
             seed=self.config.seed,
             folder=self.workdir / stage,
             metadata=metadata
             | {
                 "stage": stage,
-                "seed": self.config.seed,
-                "batch_size": training.batch_size,
                 "config": config_lib.to_json(self.config),
                 "versions": versions(),
             },
             hooks=Hooks(
                 preview=preview,
-                warnings=getattr(made, "warnings", None),
                 initial=None if init_from is None else lambda state: _start_from(state, init_from, stage),
                 profile=profile,
             ),

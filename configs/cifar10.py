@@ -18,6 +18,7 @@ def get_config(source: str = "tfds"):
         config.data.validation_split = "test"
     config.data.resolution = 32
     config.data.flip = True
+    config.plan.num_classes = 10
 
     config.autoencoder.channels = 128
     config.autoencoder.channel_multipliers = (1, 2, 4)

@@ -14,6 +14,7 @@ def get_config():
     config.data.source = "digits"
     config.data.resolution = 8
     config.data.channels = 1
+    config.plan.num_classes = 10
 
     # Convolutions on few channels at high resolution are slow on a CPU, so the stem folds 2×2 pixels into channels.
     config.autoencoder.stem = 2

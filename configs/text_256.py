@@ -22,6 +22,8 @@ def get_config():
     config.data.validation_split = ""
     config.data.validation_fraction = 0.01
     config.data.labels = False
+    config.plan.num_classes = 0
+    config.plan.condition_shape = (77, 1024)  # tokens and features of the text encoder
     config.data.embeddings = "npy"
     config.data.flip = False  # a text may name a side
     config.codes.flips = False

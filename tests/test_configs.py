@@ -8,7 +8,7 @@ import pytest
 
 from binlatent import config as config_lib
 from binlatent.machines import plan
-from binlatent.mesh import on_mesh
+from binlatent.sampling import programs
 
 DOCS = Path(__file__).parents[1] / "docs/configs.md"
 BITS = {
@@ -25,15 +25,11 @@ BITS = {
 CONFIGS = sorted(config_lib.shipped())
 
 
-def data(name):
-    return {"num_classes": plan.CLASSES.get(name, 0), "condition_shape": plan.CONDITIONS.get(name, ())}
-
-
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_prior_is_what_its_config_says(name):
     config = config_lib.load(name)
     mesh = config_lib.build_mesh(config)
-    row = plan.plan(config, "prior", mesh, **data(name))
+    row = plan.plan(config, "prior", mesh)
     assert row.bits == BITS.get(name, row.bits)
     shards = mesh.shape["fsdp"]
     # parameters, two moments and an average, four bytes each; small arrays are on every device
@@ -50,7 +46,7 @@ def test_a_prior_is_what_its_config_says(name):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_an_autoencoder_is_what_the_table_says(name):
     config = config_lib.load(name)
-    stage, batch = plan.build_stage(config, "autoencoder", **data(name))
+    stage, batch = plan.build_stage(config, "autoencoder")
     params = jax.eval_shape(lambda: stage.init(jax.random.key(0), batch)).params
     millions = sum(x.size for x in jax.tree.leaves(params)) / 1e6
     bits, size = math.prod(config_lib.build_autoencoder(config).code_shape), config.autoencoder_training.batch_size
@@ -74,7 +70,7 @@ def test_training_and_sampling_compile_for_eight_devices(name):
     config = config_lib.load(name)
     mesh = config_lib.build_mesh(config)
     for stage in ("autoencoder", "prior"):
-        row = plan.plan(config, stage, mesh, compiled=True, **data(name))
+        row = plan.plan(config, stage, mesh, compiled=True)
         assert row.temporary_bytes > 0
-    sample, shapes, shardings = plan.sampling(config, mesh, batch_size=8, **data(name))
-    jax.jit(on_mesh(sample, mesh), in_shardings=shardings).lower(*shapes).compile()
+    shapes, settings = plan.sampling(config, mesh, batch_size=8)
+    programs.generate.lower(*shapes, **settings).compile()

@@ -12,8 +12,8 @@ import pytest
 from binlatent import config as config_lib
 from binlatent import mesh as mesh_lib
 from binlatent import prng
-from binlatent.machines import plan
-from binlatent.mesh import MeshShape, on_mesh
+from binlatent.mesh import MeshShape
+from binlatent.train.compile import StagePrograms
 from tests import tiny
 
 BATCH = 16
@@ -32,19 +32,13 @@ def stages():
 
 def run(stage, batch, mesh, steps=3):
     """The state after a few steps on a mesh, and the losses."""
-    key = prng.root(0)
-    abstract = jax.eval_shape(lambda k: stage.init(k, batch), key)
-    shardings = mesh_lib.state_shardings(abstract, mesh)
-    state = jax.jit(lambda k: stage.init(k, batch), out_shardings=shardings)(key)
-    step = jax.jit(
-        on_mesh(lambda state, batch: stage.train_step(state, batch, prng.stream(key, "train", state.step)), mesh),
-        in_shardings=(shardings, mesh_lib.batch_sharding(mesh)),
-        out_shardings=(shardings, mesh_lib.replicated(mesh)),
-    )
-    losses = []
+    spec = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
+    programs = StagePrograms(stage, mesh, spec, key=prng.root(0))
+    state, frozen, losses = programs.init(), programs.frozen(), []
+    one = jax.tree.map(lambda x: x[None], batch)
     for _ in range(steps):
-        state, values = step(state, mesh_lib.to_mesh(batch, mesh))
-        losses.append(float(values["loss"]))
+        state, values = programs.train_steps(state, mesh_lib.to_mesh(one, mesh, steps=True), frozen)
+        losses.append(float(values["loss"][0]))
     return state, losses
 
 
@@ -88,9 +82,8 @@ MOVES = "all-gather|all-to-all|collective-permute"
 
 def largest_collective(stage, batch, mesh, kinds=f"{MOVES}|all-reduce") -> int:
     """Numbers in the largest array that the compiled training step sends between devices."""
-    state = jax.eval_shape(lambda: stage.init(jax.random.key(0), batch))
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((256, *x.shape[1:]), x.dtype), batch)
-    text = plan.compile_step(stage, state, shapes, mesh).as_text()
+    text = StagePrograms(stage, mesh, shapes).compile_train_steps().as_text()
     lines = re.findall(rf"= (.*) (?:{kinds})(?:-start)?\(", text)
     assert lines
     return max(math.prod(map(int, dims.split(","))) for line in lines for dims in re.findall(r"\w\[([\d,]+)\]", line))

@@ -53,15 +53,11 @@ class Bench(flags.Command):
 
     def run(self) -> None:
         from binlatent import config as config_lib
-        from binlatent.machines import bench, plan
+        from binlatent.machines import bench
 
         config = config_lib.load(self.config, self.overrides)
-        data = {
-            "num_classes": plan.CLASSES.get(self.config, 0),
-            "condition_shape": plan.CONDITIONS.get(self.config, ()),
-        }
         say(f"{self.config}, made-up data and weights")
-        say(bench.table(bench.bench(config, batch_size=self.batch_size or 0, seconds=self.seconds, data=data)))
+        say(bench.table(bench.bench(config, batch_size=self.batch_size or 0, seconds=self.seconds)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

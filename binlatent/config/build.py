@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict, config_dict
 
 from binlatent.config.values import check_values, fits
-from binlatent.data.options import DataOptions
+from binlatent.data.options import DataOptions, ExpectedData
 from binlatent.diffusion.objective import Objective
 from binlatent.diffusion.schedule import schedule
 from binlatent.errors import UserError
@@ -29,8 +29,8 @@ from binlatent.train.adversarial import Adversarial
 from binlatent.train.augment import Augmentation
 from binlatent.train.autoencoder import TERMS, AutoencoderStage
 from binlatent.train.discriminator import Critic
-from binlatent.train.loop import Training
 from binlatent.train.optimizer import Optimizer
+from binlatent.train.options import Training
 from binlatent.train.perceptual import LOSSES
 from binlatent.train.prior import PriorStage
 from binlatent.train.terms import Term
@@ -63,6 +63,7 @@ def defaults() -> ConfigDict:
     config.seed = 0
     config.mesh = _fields(MeshShape)
     config.data = _fields(DataOptions)
+    config.plan = _fields(ExpectedData)
     config.autoencoder = _fields(BinaryAutoencoder, "resolution", "image_channels")
     config.autoencoder_loss = ConfigDict(
         {name: _fields(Term, "name", weight=weight) for name, weight in LOSS_TERMS.items()}, type_safe=True
@@ -128,12 +129,16 @@ def check(config: ConfigDict) -> None:
     check_seed(config.seed)
     if not isinstance(config.codes.flips, bool):
         raise UserError(f"config.codes.flips is {config.codes.flips!r}: True or False is expected")
-    build_data(config), build_mesh(config), build_sampling(config), build_autoencoder_stage(config)
+    build_data(config), build_plan(config), build_mesh(config), build_sampling(config), build_autoencoder_stage(config)
     build_prior_stage(config, build_autoencoder(config).code_shape, 0, ())
 
 
 def build_data(config: ConfigDict) -> DataOptions:
     return _build("data", DataOptions, config.data)
+
+
+def build_plan(config: ConfigDict) -> ExpectedData:
+    return _build("plan", ExpectedData, config.plan)
 
 
 def build_mesh(config: ConfigDict):

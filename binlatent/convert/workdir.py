@@ -192,6 +192,7 @@ def _save(
         "stage": stage,
         "seed": config.seed,
         "batch_size": training.batch_size,
+        "num_steps": training.num_steps,
         "config": config_lib.to_json(config),
         "imported": os.path.basename(os.fspath(file)),
     }

@@ -5,6 +5,7 @@ random generator from its position, and process p takes rows p·B/n … (p+1)·B
 resumes needs only its step, and the global batch does not depend on how many hosts or workers read it.
 """
 
+import functools
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -74,6 +75,7 @@ def eval_batches(
     limit: int | None = None,
     process_index: int = 0,
     process_count: int = 1,
+    endless: bool = False,
 ) -> Iterator[Batch]:
     """Examples `start` … `start + limit` once, in order; every process gets the same number of batches.
 
@@ -85,6 +87,7 @@ def eval_batches(
       limit: how many examples; None: all that follow.
       process_index: this process.
       process_count: n.
+      endless: begin again after the last batch.
 
     Returns:
       A finite iterator of dicts of arrays (B/n, ...) with `mask` bool (B/n,): False where the last batch is filled up
@@ -99,7 +102,56 @@ def eval_batches(
     data = grain.MapDataset.range(start, start + batches * batch_size)
     data = data.map(_ReadForEval(source, stop, source.eval_transform(options)))
     workers = options.workers if stop - start >= WORKERS_FROM else 0
-    return _iterate(data.batch(rows)[process_index::process_count], source, options, workers)
+    data = data.batch(rows)[process_index::process_count]
+    return _iterate(data.repeat() if endless else data, source, options, workers)
+
+
+class Validation:
+    """The batches of one evaluation, the same at every iteration; what reads them stays between two of them.
+
+    Args:
+      num_batches: how many; 0 for all of the source.
+      source, options, batch_size, process_index, process_count: see `eval_batches`.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        options: DataOptions,
+        *,
+        batch_size: int,
+        num_batches: int = 0,
+        process_index: int = 0,
+        process_count: int = 1,
+    ):
+        every = -(-len(source) // batch_size)
+        self._num = min(num_batches or every, every)
+        self._open = functools.partial(
+            eval_batches,
+            source,
+            options,
+            batch_size=batch_size,
+            limit=self._num * batch_size,
+            process_index=process_index,
+            process_count=process_count,
+            endless=True,
+        )
+        self._batches: Iterator[Batch] | None = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._batches is None:
+            self._batches = self._open()
+        for _ in range(self._num):
+            yield next(self._batches)
+
+
+def batch_spec(source: Source, options: DataOptions, batch_size: int) -> dict[str, Any]:
+    """Shapes (B, ...) and types of a training batch over all processes, of one example; no worker is started."""
+    import jax  # not above: workers, which import this file, do without
+
+    example = grain.MapDataset.source(source).seed(0).random_map(source.train_transform(options))[0]
+    arrays = {name: np.asarray(value) for name, value in example.items()}
+    return {name: jax.ShapeDtypeStruct((batch_size, *x.shape), x.dtype) for name, x in arrays.items()}
 
 
 class _ReadForEval:

@@ -61,6 +61,19 @@ class DataOptions:
             raise UserError(f"data.embeddings='{self.embeddings}': source '{self.source}' has no embeddings; use ''.")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExpectedData:
+    """The `plan` section of a config: what the data will bring, for `plan` and `bench`, which open none.
+
+    Attributes:
+      num_classes: 0 where there are no labels.
+      condition_shape: of the condition stored with each image, as (tokens, features) of a text; () where there is none.
+    """
+
+    num_classes: int = 0
+    condition_shape: tuple[int, ...] = ()
+
+
 def _choice(name: str, value: Any, known: tuple):
     if value not in known:
         raise UserError(f"data.{name}={value!r}: expected one of {', '.join(map(repr, known))}.")

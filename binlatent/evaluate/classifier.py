@@ -3,13 +3,14 @@
 from etils import epath
 
 from binlatent import config as config_lib
-from binlatent.data.loader import eval_batches, train_batches
+from binlatent.data.loader import Validation, batch_spec, train_batches
 from binlatent.errors import UserError
 from binlatent.experiment import SPLIT_SEED, Experiment, versions
 from binlatent.nets.classifier import FeatureClassifier
 from binlatent.train.classifier import FeatureStage
-from binlatent.train.loop import Training, train
+from binlatent.train.loop import train
 from binlatent.train.optimizer import Optimizer
+from binlatent.train.options import Training
 
 
 def train_features(workdir: epath.PathLike, *, num_steps: int = 2000, batch_size: int = 128, seed: int = 0) -> None:
@@ -34,15 +35,14 @@ def train_features(workdir: epath.PathLike, *, num_steps: int = 2000, batch_size
         FeatureStage(net=FeatureClassifier(num_classes=splits.num_classes), optimizer=optimizer, num_steps=num_steps),
         name="features",
         training=Training(num_steps=num_steps, batch_size=batch_size, evaluate_every=500, checkpoint_every=500),
+        batch_spec=batch_spec(splits.train, data, batch_size),
         train_batches=lambda step: train_batches(splits.train, data, seed=seed, batch_size=batch_size, start_step=step),
-        eval_batches=lambda: eval_batches(splits.validation, data, batch_size=batch_size),
+        eval_batches=Validation(splits.validation, data, batch_size=batch_size),
         mesh=config_lib.build_mesh(experiment.config),
         seed=seed,
         folder=experiment.workdir / "features",
         metadata={
             "stage": "features",
-            "seed": seed,
-            "batch_size": batch_size,
             "data": splits.fingerprint,
             "num_classes": splits.num_classes,
             "split_seed": SPLIT_SEED,

@@ -1,6 +1,7 @@
 """`binlatent bench`: what this machine's devices do with a config, as one table. Data and weights are made up."""
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -14,8 +15,9 @@ from binlatent import config as config_lib
 from binlatent import mesh as mesh_lib
 from binlatent.errors import UserError
 from binlatent.machines import plan
-from binlatent.mesh import on_mesh
-from binlatent.train.throughput import count_flops, peak_flops, step_flops
+from binlatent.sampling import programs as sampling_programs
+from binlatent.train.compile import StagePrograms
+from binlatent.train.throughput import count_flops, peak_flops
 from binlatent.typing import PyTree
 
 SAMPLING_STEPS = (16, 64)
@@ -34,42 +36,41 @@ class Row:
     bytes: int
 
 
-def bench(config: ConfigDict, *, batch_size: int = 0, seconds: float = 10.0, data: dict | None = None) -> list[Row]:
+def bench(config: ConfigDict, *, batch_size: int = 0, seconds: float = 10.0) -> list[Row]:
     """Measures training steps of both stages, and sampling with decoding at 16 and 64 steps.
 
     Args:
+      config: its section `plan` says what conditions the data would bring.
       batch_size: of every row; 0 takes the largest power of two (times the devices) that fits the memory.
       seconds: how long each row is run, after it is compiled and warm.
-      data: `num_classes` and `condition_shape` of the config's data.
 
     Raises:
       UserError: the batch size does not divide, or is to be found on a device that does not tell its memory.
     """
-    mesh, data = config_lib.build_mesh(config), data or {}
+    mesh = config_lib.build_mesh(config)
     try:
         mesh_lib.check_batch_size(batch_size or mesh.size, mesh)
     except ValueError as error:
         raise UserError(f"--batch_size: {error}") from error
-    rows = [_training(config, stage, mesh, batch_size, seconds, data) for stage in ("prior", "autoencoder")]
-    return rows + [_sampling(config, steps, mesh, batch_size, seconds, data) for steps in SAMPLING_STEPS]
+    rows = [_training(config, stage, mesh, batch_size, seconds) for stage in ("prior", "autoencoder")]
+    return rows + [_sampling(config, steps, mesh, batch_size, seconds) for steps in SAMPLING_STEPS]
 
 
-def _training(config: ConfigDict, stage: str, mesh: Mesh, batch_size: int, seconds: float, data: dict) -> Row:
+def _training(config: ConfigDict, stage: str, mesh: Mesh, batch_size: int, seconds: float) -> Row:
     config = config.copy_and_resolve_references()
-    config[f"{stage}_training"].micro_batches = 1
+    config[f"{stage}_training"].update(micro_batches=1, steps_per_call=1)
 
     def prepare(size):
         config[f"{stage}_training"].batch_size = size
-        made, batch = plan.build_stage(config, stage, **data)
-        state = jax.eval_shape(lambda: made.init(jax.random.key(0), batch))
-        return made, state, batch, plan.compile_step(made, state, batch, mesh)
+        made, batch = plan.build_stage(config, stage)
+        programs = StagePrograms(made, mesh, batch)
+        return programs, programs.compile_train_steps()
 
-    size, (made, abstract, shapes, step) = _fitting(prepare, lambda prepared: prepared[3], mesh, batch_size)
-    same = mesh_lib.replicated(mesh)
-    shardings = mesh_lib.state_shardings(abstract, mesh)
-    state = jax.jit(lambda: made.init(jax.random.key(0), shapes), out_shardings=shardings)()
-    batch = _filled(shapes, mesh_lib.batch_sharding(mesh))
-    frozen = _filled(getattr(made, "frozen", {}), same)
+    size, (programs, step) = _fitting(prepare, mesh, batch_size)
+    _, shapes, frozen_shapes = programs.train_spec()
+    state = programs.init()
+    batch = _filled(shapes, mesh_lib.batch_sharding(mesh, steps=True))
+    frozen = _filled(frozen_shapes, mesh_lib.replicated(mesh))
 
     def call():
         nonlocal state
@@ -80,33 +81,31 @@ def _training(config: ConfigDict, stage: str, mesh: Mesh, batch_size: int, secon
         what=f"{stage}: training step",
         batch_size=size,
         seconds=_time(call, seconds),
-        flops=step_flops(made, abstract, shapes),
+        flops=programs.step_flops(),
         bytes=_planned(step),
     )
 
 
-def _sampling(config: ConfigDict, steps: int, mesh: Mesh, batch_size: int, seconds: float, data: dict) -> Row:
+def _sampling(config: ConfigDict, steps: int, mesh: Mesh, batch_size: int, seconds: float) -> Row:
     config = config.copy_and_resolve_references()
     config.sampling.steps = steps
 
     def prepare(size):
-        function, shapes, shardings = plan.sampling(config, mesh, batch_size=size, **data)
-        return (
-            function,
-            shapes,
-            shardings,
-            jax.jit(on_mesh(function, mesh), in_shardings=shardings).lower(*shapes).compile(),
-        )
+        shapes, settings = plan.sampling(config, mesh, batch_size=size)
+        return (shapes, settings), sampling_programs.generate.lower(*shapes, **settings).compile()
 
-    size, (function, shapes, shardings, sample) = _fitting(prepare, lambda prepared: prepared[3], mesh, batch_size)
-    params, _, condition = shapes
-    keys = jax.device_put(jax.random.split(jax.random.key(0), size), shardings[1])
-    args = (_filled(params, shardings[0]), keys, _filled(condition, shardings[2]))
+    size, ((shapes, settings), sample) = _fitting(prepare, mesh, batch_size)
+    params, decoder, keys, condition, *_ = shapes
+    keys = jax.device_put(jax.random.split(jax.random.key(0), size), keys.sharding)
+    options, one = config_lib.build_sampling(config), mesh_lib.replicated(mesh)
+    weight, temperature = (jax.device_put(jnp.float32(x), one) for x in (options.guidance, options.temperature))
+    condition = _filled(condition, mesh_lib.batch_sharding(mesh))
+    args = (_filled(params, one), _filled(decoder, one), keys, condition, weight, temperature, None, None)
     return Row(
         what=f"sampling and decoding: {steps} steps",
         batch_size=size,
-        seconds=_time(lambda: sample(*args), seconds),
-        flops=count_flops(function, *shapes),
+        seconds=_time(lambda: sample(*args)[0], seconds),
+        flops=count_flops(functools.partial(sampling_programs.generate, **settings), *shapes),
         bytes=_planned(sample),
     )
 
@@ -127,8 +126,12 @@ def _planned(compiled) -> int:
     )
 
 
-def _fitting(prepare: Callable, program: Callable, mesh: Mesh, batch_size: int):
-    """(batch size, what `prepare` makes of it): the given size, or the largest that is planned to fit."""
+def _fitting(prepare: Callable, mesh: Mesh, batch_size: int):
+    """(batch size, what `prepare` makes of it): the given size, or the largest that is planned to fit.
+
+    Args:
+      prepare: (batch size) → (anything, the compiled program).
+    """
     if batch_size:
         return batch_size, prepare(batch_size)
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
@@ -137,7 +140,7 @@ def _fitting(prepare: Callable, program: Callable, mesh: Mesh, batch_size: int):
     size, found = mesh.size, None
     while True:
         made = prepare(size)
-        if _planned(program(made)) > FILL * limit:
+        if _planned(made[1]) > FILL * limit:
             break
         found, size = (size, made), 2 * size
     if found is None:

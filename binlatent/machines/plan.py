@@ -6,6 +6,7 @@ they fit together and what they need besides the state.
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,19 +16,14 @@ from ml_collections import ConfigDict
 
 from binlatent import config as config_lib
 from binlatent import mesh as mesh_lib
-from binlatent.mesh import on_mesh
 from binlatent.nets.resnet import ResNet50
 from binlatent.nets.vgg import LPIPS
-from binlatent.sampling.guidance import bind, guide
+from binlatent.train.compile import StagePrograms
 from binlatent.train.perceptual import RESNET_SIZE
-from binlatent.train.throughput import step_flops
+from binlatent.train.stage import Stage
 from binlatent.typing import PyTree
 
-# What data of the shipped configs bring along; a plan of another config takes none.
-CLASSES = {"digits": 10, "cifar10": 10, "imagenet_256": 1000}
-CONDITIONS = {"text_256": (77, 1024)}  # tokens and features of a text encoder
-
-ABOUT = """# What the shipped configs cost
+HEADER = """# What the shipped configs cost
 
 Written by `binlatent plan --compile --out docs/configs.md`; a test compares it with the configs. Nothing here was run on
 hardware: everything follows from shapes, for {devices} devices in the mesh that the config asks for.
@@ -38,8 +34,7 @@ hardware: everything follows from shapes, for {devices} devices in the mesh that
 * *state*: parameters, two moments and the moving average in float32, on one device.
 * *temporary*: what the compiled step needs besides, on one device, as XLA plans it for CPUs, where bfloat16 is partly widened
   to float32 and attention is not fused: more than a GPU or TPU needs.
-* classes and text embeddings come with the data; taken here: 1,000 classes for `imagenet_256`, 77 tokens of 1,024 features
-  for `text_256`.
+* classes and text embeddings come with the data; taken here is what the section `plan` of the config expects.
 """
 
 
@@ -77,100 +72,87 @@ def perceptual_shapes() -> dict[str, PyTree]:
     }
 
 
-def build_stage(config: ConfigDict, stage: str, *, num_classes: int = 0, condition_shape: tuple[int, ...] = ()):
-    """A stage from a config alone, and the shapes of a batch of its training.
-
-    Args:
-      num_classes, condition_shape: of the data.
-    """
+def build_stage(config: ConfigDict, stage: str) -> tuple[Stage, PyTree]:
+    """A stage from a config alone, and the shapes (b, …) of a batch of its training; its `plan` section says what the data
+    will bring."""
     batch_size = config_lib.build_training(config, stage).batch_size
     if stage == "autoencoder":
         made = config_lib.build_autoencoder_stage(config, perceptual_shapes())
         side, channels = config.data.resolution, config.data.channels
         return made, {"image": jax.ShapeDtypeStruct((batch_size, side, side, channels), jnp.uint8)}
-    code_shape = config_lib.build_autoencoder(config).code_shape
-    made = config_lib.build_prior_stage(config, code_shape, num_classes, condition_shape)
+    code_shape, data = config_lib.build_autoencoder(config).code_shape, config_lib.build_plan(config)
+    made = config_lib.build_prior_stage(config, code_shape, data.num_classes, data.condition_shape)
     batch = {"code": jax.ShapeDtypeStruct((batch_size, -(-math.prod(code_shape) // 8)), jnp.uint8)}
-    if num_classes:
+    if data.num_classes:
         batch["label"] = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
-    if condition_shape:
-        batch["condition"] = jax.ShapeDtypeStruct((batch_size, *condition_shape), jnp.float32)
+    if data.condition_shape:
+        batch["condition"] = jax.ShapeDtypeStruct((batch_size, *data.condition_shape), jnp.float32)
     return made, batch
 
 
-def plan(config: ConfigDict, stage: str, mesh: Mesh, *, compiled: bool = False, **data) -> Plan:
+def plan(config: ConfigDict, stage: str, mesh: Mesh, *, compiled: bool = False) -> Plan:
     """The plan of one stage.
 
     Args:
       compiled: compile the training step for the mesh, too.
-      **data: see `build_stage`.
     """
-    made, batch = build_stage(config, stage, **data)
-    key = jax.random.key(0)
-    state = jax.eval_shape(lambda: made.init(key, batch))
-    shardings = mesh_lib.state_shardings(state, mesh)
-    held = jax.tree.map(lambda x, s: math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize, state, shardings)
+    made, batch = build_stage(config, stage)
+    programs = StagePrograms(made, mesh, batch)
+    state = programs.state_spec
+    held = jax.tree.map(lambda x: math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize, state)
     result = Plan(
         parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(state.params)),
         bits=math.prod(config_lib.build_autoencoder(config).code_shape),
-        batch_size=jax.tree.leaves(batch)[0].shape[0],
-        flops=step_flops(made, state, batch),
+        batch_size=jax.tree.leaves(programs.batch_spec)[0].shape[0],
+        flops=programs.step_flops(),
         state_bytes=sum(jax.tree.leaves(held)),
         devices=mesh.size,
     )
     if not compiled:
         return result
-    memory = compile_step(made, state, batch, mesh).memory_analysis()
+    memory = programs.compile_train_steps().memory_analysis()
     return dataclasses.replace(result, temporary_bytes=memory.temp_size_in_bytes)
 
 
-def compile_step(stage, state: PyTree, batch: PyTree, mesh: Mesh):
-    """A stage's training step, compiled for a mesh from shapes alone."""
-    shardings, same = mesh_lib.state_shardings(state, mesh), mesh_lib.replicated(mesh)
-    frozen = getattr(stage, "frozen", {})
+def sampling(config: ConfigDict, mesh: Mesh, *, batch_size: int) -> tuple[tuple, dict[str, Any]]:
+    """What `sampling.programs.generate`, the program that `binlatent sample` runs, is called with for a config.
 
-    def step(state, batch, frozen):
-        made = dataclasses.replace(stage, frozen=frozen) if frozen else stage
-        return made.train_step(state, batch, jax.random.fold_in(jax.random.key(0), state.step))
-
-    jitted = jax.jit(
-        on_mesh(step, mesh),
-        in_shardings=(shardings, mesh_lib.batch_sharding(mesh), same),
-        out_shardings=(shardings, same),
-        donate_argnums=0,
-    )
-    return jitted.lower(state, batch, frozen).compile()
-
-
-def sampling(config: ConfigDict, mesh: Mesh, *, batch_size: int, num_classes=0, condition_shape=()):
-    """Sampling with decoding as a config has it: the function, the shapes of its arguments, and where they lie.
-
-    The arguments are the parameters of (autoencoder, denoiser), a key an example, and the condition or None.
+    Returns:
+      the arguments, as shapes that say where on the mesh they lie, and the settings that it is compiled for.
     """
-    net = config_lib.build_autoencoder(config)
-    denoiser = config_lib.build_denoiser(config, net.code_shape, num_classes, condition_shape)
-    options = config_lib.build_sampling(config)
-    sampler = options.sampler(config_lib.build_objective(config).schedule)
+    net, data = config_lib.build_autoencoder(config), config_lib.build_plan(config)
+    denoiser = config_lib.build_denoiser(config, net.code_shape, data.num_classes, data.condition_shape)
+    options, objective = config_lib.build_sampling(config), config_lib.build_objective(config)
+    replicated, by_batch = mesh_lib.replicated(mesh), mesh_lib.batch_sharding(mesh)
+
+    def on(sharding, *shape, dtype=jnp.float32):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+    condition = None
+    if data.condition_shape:
+        condition = on(by_batch, batch_size, *data.condition_shape)
+    elif data.num_classes:
+        condition = on(by_batch, batch_size, dtype=jnp.int32)
     images = jnp.zeros((1, net.resolution, net.resolution, net.image_channels))
     code, t = jnp.zeros((1, *net.code_shape), bool), jnp.zeros(1)
-    one = jnp.zeros((1, *condition_shape)) if condition_shape else jnp.zeros(1, jnp.int32) if num_classes else None
+    one = None if condition is None else jnp.zeros((1, *condition.shape[1:]), condition.dtype)
+    key = jax.random.key(0)
     params = jax.eval_shape(
-        lambda k: (net.init(k, images)["params"], denoiser.init(k, code, t, one)["params"]), jax.random.key(0)
+        lambda: (denoiser.init(key, code, t, one)["params"], net.init(key, images)["params"])  # nothing is drawn
     )
-
-    def sample(params, keys, condition):
-        def apply(z, t, c, keep):
-            return denoiser.apply({"params": params[1]}, z, t, c, keep)
-
-        guided = options.guidance and condition is not None
-        denoise = guide(apply, condition, options.guidance, options.when()) if guided else bind(apply, condition)
-        final = sampler(denoise, keys, sampler.noise(keys, net.code_shape), temperature=options.temperature)
-        return net.apply({"params": params[0]}, final, method="decode")
-
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size))
-    condition = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype), one)
-    where = mesh_lib.batch_sharding(mesh)
-    return sample, (params, keys, condition), (mesh_lib.replicated(mesh), where, where)
+    params = jax.tree.map(lambda x: on(replicated, *x.shape, dtype=x.dtype), params)
+    keys = on(by_batch, batch_size, dtype=key.dtype)
+    settings = {
+        "net": denoiser,
+        "objective": objective,
+        "autoencoder": net,
+        "sampler": options.sampler(objective.schedule),
+        "guidance": options.when() if options.guidance and condition is not None else None,
+        "clamp": "noised",
+        "start": 1.0,
+        "trajectory": False,
+    }
+    return (*params, keys, condition, on(replicated), on(replicated), None, None), settings
 
 
 def table(names: list[str], mesh_devices: int, *, compiled: bool) -> str:
@@ -186,8 +168,7 @@ def table(names: list[str], mesh_devices: int, *, compiled: bool) -> str:
         if mesh.size != mesh_devices:
             raise ValueError(f"{mesh.size} devices are there, the table is of {mesh_devices}")
         for stage in ("autoencoder", "prior"):
-            data = {"num_classes": CLASSES.get(name, 0), "condition_shape": CONDITIONS.get(name, ())}
-            row = plan(config, stage, mesh, compiled=compiled, **data)
+            row = plan(config, stage, mesh, compiled=compiled)
             temporary = "" if row.temporary_bytes is None else f"{row.temporary_bytes / 2**30:.2f} GiB"
             lines.append(
                 f"| `{name}` | {stage} | {row.bits:,} | {row.parameters / 1e6:.1f} M | {row.batch_size} | "
@@ -200,4 +181,4 @@ def table(names: list[str], mesh_devices: int, *, compiled: bool) -> str:
 def write(path: epath.PathLike, text: str, devices: int) -> None:
     """Writes a table with what its columns mean."""
     epath.Path(path).parent.mkdir(parents=True, exist_ok=True)
-    epath.Path(path).write_text(f"{ABOUT.format(devices=devices)}\n{text}")
+    epath.Path(path).write_text(f"{HEADER.format(devices=devices)}\n{text}")

@@ -13,6 +13,7 @@ from binlatent.nets.autoencoder import BinaryAutoencoder
 from binlatent.train import metrics, perceptual, regularizers
 from binlatent.train.discriminator import Critic
 from binlatent.train.optimizer import Optimizer, accumulate, all_finite
+from binlatent.train.stage import Stage
 from binlatent.train.state import TrainState
 from binlatent.train.terms import Term, weighted_sum
 from binlatent.typing import Array, PRNGKey, PyTree
@@ -24,7 +25,7 @@ TERMS = (*IMAGE_TERMS, *CODE_TERMS, "adversarial")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class AutoencoderStage:
+class AutoencoderStage(Stage):
     """Trains a binary autoencoder on images, and its discriminator in the same step.
 
     A batch holds `image` uint8 (b, h, w, c); validation batches a `mask` (b,) too.
@@ -42,11 +43,8 @@ class AutoencoderStage:
 
     net: BinaryAutoencoder
     terms: tuple[Term, ...]
-    optimizer: Optimizer
-    num_steps: int
     micro_batches: int = 1
     critic: Critic | None = None
-    frozen: PyTree = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         enabled = [term.name for term in self.terms if term.enabled]

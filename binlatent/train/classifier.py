@@ -8,13 +8,14 @@ import optax
 
 from binlatent.nets.classifier import FeatureClassifier
 from binlatent.train import metrics
-from binlatent.train.optimizer import Optimizer, all_finite, value_and_grad
+from binlatent.train.optimizer import all_finite, value_and_grad
+from binlatent.train.stage import Stage
 from binlatent.train.state import TrainState
 from binlatent.typing import Array, PRNGKey, PyTree
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FeatureStage:
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class FeatureStage(Stage):
     """Trains a classifier on images and their labels.
 
     A batch holds `image` uint8 (b, h, w, c) and `label` int (b,); validation batches a `mask` (b,) too.
@@ -25,8 +26,6 @@ class FeatureStage:
     """
 
     net: FeatureClassifier
-    optimizer: Optimizer
-    num_steps: int
 
     def init(self, key: PRNGKey, batch: PyTree) -> TrainState:
         """A fresh state; of `batch` only the shapes are used."""
@@ -51,11 +50,11 @@ class FeatureStage:
         total, values, grads = value_and_grad(loss, state.params, batch, {})
         finite = all_finite(total, grads)
         params, opt_state = self.optimizer.update(grads, state.opt_state, state.params, self.num_steps)
-        following = state.advance(params=params, opt_state=opt_state, finite=finite, ema_decay=self.optimizer.ema_decay)
-        return following, {"loss": total, **values, "finite": finite, "skipped": following.skipped}
+        new_state = state.advance(params=params, opt_state=opt_state, finite=finite, ema_decay=self.optimizer.ema_decay)
+        return new_state, {"loss": total, **values, "finite": finite, "skipped": new_state.skipped}
 
     def eval_step(self, state: TrainState, batch: PyTree, key: PRNGKey) -> dict:
-        """Cross-entropy (nats) and accuracy of the averaged parameters."""
+        """Cross-entropy (nats) and accuracy of the EMA parameters."""
         del key
         values = self._values(state.ema, batch)
         return {name: metrics.mean(value, batch["mask"]) for name, value in values.items()}

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -10,15 +9,16 @@ from binlatent import bits, prng
 from binlatent.diffusion import elbo
 from binlatent.diffusion.objective import Objective, low_discrepancy_times
 from binlatent.train import metrics
-from binlatent.train.optimizer import Optimizer, all_finite, value_and_grad
+from binlatent.train.optimizer import all_finite, value_and_grad
+from binlatent.train.stage import Stage
 from binlatent.train.state import TrainState
 from binlatent.typing import Array, PRNGKey, PyTree
 
 LIKELIHOOD_STEPS = 256  # T of the bound that validation estimates, one term an example
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PriorStage:
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class PriorStage(Stage):
     """Trains a denoiser on packed codes; the encoder has no part in it.
 
     A batch holds `code` uint8 (b, n), and `label` int (b,) or `condition` float where the model is conditional;
@@ -33,13 +33,10 @@ class PriorStage:
       optimizer, num_steps, micro_batches: see `Optimizer` and `Training`.
     """
 
-    net: nn.Module
     code_shape: tuple[int, int, int]
     condition: str | None
     objective: Objective
     label_dropout: float
-    optimizer: Optimizer
-    num_steps: int
     micro_batches: int = 1
 
     def init(self, key: PRNGKey, batch: PyTree) -> TrainState:
@@ -79,11 +76,11 @@ class PriorStage:
         loss, values, grads = value_and_grad(self.loss, state.params, batch, noise, micro_batches=self.micro_batches)
         finite = all_finite(loss, grads)
         params, opt_state = self.optimizer.update(grads, state.opt_state, state.params, self.num_steps)
-        following = state.advance(params=params, opt_state=opt_state, finite=finite, ema_decay=self.optimizer.ema_decay)
-        return following, {"loss": loss, **values, "finite": finite, "skipped": following.skipped}
+        new_state = state.advance(params=params, opt_state=opt_state, finite=finite, ema_decay=self.optimizer.ema_decay)
+        return new_state, {"loss": loss, **values, "finite": finite, "skipped": new_state.skipped}
 
     def eval_step(self, state: TrainState, batch: PyTree, key: PRNGKey) -> dict:
-        """Loss terms and an unbiased estimate of the bound, of the averaged parameters."""
+        """Loss terms and an unbiased estimate of the bound, of the EMA parameters."""
         code, mask = bits.unpack(batch["code"], self.code_shape), batch["mask"]
         condition, num = self._condition(batch), batch["code"].shape[0]
         noise = self.noise(jax.random.fold_in(key, 0), num)

@@ -1,6 +1,5 @@
 """How fast a run goes: operations of a step, what the devices could do, rates of a window of steps, memory."""
 
-import dataclasses
 import math
 import re
 import time
@@ -8,8 +7,6 @@ from collections.abc import Callable
 
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
-
-from binlatent.typing import PyTree
 
 # Dense bfloat16 operations a second of one JAX device (a core of TPU v2 and v3, otherwise a chip), from the makers' data
 # sheets, by the start of `device_kind`; the longest start that fits counts.
@@ -55,19 +52,6 @@ def count_flops(function: Callable, *args) -> int:
       *args: arrays or their shapes.
     """
     return _flops(jax.make_jaxpr(function)(*args).jaxpr)
-
-
-def step_flops(stage, state: PyTree, batch: PyTree) -> int:
-    """Operations of a stage's training step on a global batch, recomputation (`remat`) left out: what MFU counts."""
-    if getattr(stage.net, "remat", "none") != "none":
-        stage = dataclasses.replace(stage, net=stage.net.clone(remat="none"))
-    frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), getattr(stage, "frozen", {}))
-
-    def step(state, batch, key, frozen):
-        made = dataclasses.replace(stage, frozen=frozen) if frozen else stage
-        return made.train_step(state, batch, key)
-
-    return count_flops(step, state, batch, jax.eval_shape(lambda: jax.random.key(0)), frozen)
 
 
 def _flops(jaxpr: Jaxpr) -> int:

@@ -6,13 +6,11 @@ from binlatent.machines import bench, plan
 from binlatent.machines.bench import Row
 from tests import tiny
 
-DATA = {"num_classes": 3}
-
 
 @pytest.mark.slow
 def test_every_row_is_measured():
-    config = tiny.config(prior__depth=1)
-    rows = bench.bench(config, batch_size=jax.device_count(), seconds=0.05, data=DATA)
+    config = tiny.config(prior__depth=1, plan__num_classes=3)
+    rows = bench.bench(config, batch_size=jax.device_count(), seconds=0.05)
     assert [row.what for row in rows] == [
         "prior: training step",
         "autoencoder: training step",
@@ -44,9 +42,9 @@ def test_the_largest_batch_that_fits_is_taken(monkeypatch):
     monkeypatch.setattr(bench.jax, "local_devices", lambda: [Device()])
     monkeypatch.setattr(bench, "_planned", lambda program: program)
     mesh = plan.mesh_lib.MeshShape().build(jax.devices()[:2])
-    prepare, program = lambda size: 2**30 * (1 + size), lambda made: made
-    assert bench._fitting(prepare, program, mesh, 0) == (8, 9 * 2**30)
-    assert bench._fitting(prepare, program, mesh, 16)[0] == 16  # asked for, so taken
+    prepare = lambda size: (size, 2**30 * (1 + size))  # noqa: E731
+    assert bench._fitting(prepare, mesh, 0) == (8, (8, 9 * 2**30))
+    assert bench._fitting(prepare, mesh, 16)[0] == 16  # asked for, so taken
 
 
 def test_what_cannot_be_measured_is_said():

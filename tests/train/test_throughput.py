@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from binlatent import config as config_lib
+from binlatent.mesh import MeshShape
 from binlatent.train import throughput
-from binlatent.train.throughput import Window, count_flops, peak_flops, step_flops
+from binlatent.train.compile import StagePrograms
+from binlatent.train.throughput import Window, count_flops, peak_flops
 from tests import tiny
 
 
@@ -39,8 +41,7 @@ def test_a_prior_step_is_three_times_its_forward_pass(remat):
     config = tiny.config(prior__width=64, prior__remat=remat)
     stage = config_lib.build_prior_stage(config, (4, 4, 4), 0, ())
     batch = {"code": jax.ShapeDtypeStruct((8, 8), jnp.uint8)}
-    state = jax.eval_shape(lambda k: stage.init(k, batch), jax.random.key(0))
-    counted = step_flops(stage, state, batch)
+    counted = StagePrograms(stage, MeshShape().build(jax.devices()[:1]), batch).step_flops()
     tokens, d = 8 * 16, 64
     block = 2 * tokens * 12 * d**2 + 4 * tokens * 16 * d  # matrices, then scores and mixing over 16 tokens
     others = 2 * tokens * 2 * 4 * d + 2 * 8 * (256 * d + d**2 + 6 * d**2 + 2 * d**2)

@@ -1,0 +1,126 @@
+"""The compiled programs of a stage on a mesh.
+
+There is no other training step: the loop runs these programs, `plan` and `bench` compile them from shapes alone, and the
+operations of a step are counted from the same function.
+"""
+
+import dataclasses
+import functools
+
+import jax
+from jax.sharding import Mesh
+
+from binlatent import mesh as mesh_lib
+from binlatent import prng
+from binlatent.mesh import on_mesh
+from binlatent.train.stage import Stage
+from binlatent.train.state import TrainState
+from binlatent.train.throughput import count_flops
+from binlatent.typing import PRNGKey, PyTree
+
+
+class StagePrograms:
+    """A stage's programs on a mesh, each compiled when it is first called.
+
+    Args:
+      stage: what is trained.
+      mesh: where.
+      batch_spec: shapes (b, …) and types of a global training batch.
+      key: the root key of the run.
+      steps_per_call: optimizer steps of one call of `train_steps`.
+    """
+
+    def __init__(
+        self, stage: Stage, mesh: Mesh, batch_spec: PyTree, *, key: PRNGKey | None = None, steps_per_call: int = 1
+    ):
+        self.stage, self.mesh, self.batch_spec, self.steps_per_call = stage, mesh, batch_spec, steps_per_call
+        self.key = prng.root(0) if key is None else key
+
+    @functools.cached_property
+    def state_spec(self) -> TrainState:
+        """Shapes, types and shardings of the state."""
+        shapes = jax.eval_shape(lambda key: self.stage.init(key, self.batch_spec), self.key)
+        return jax.tree.map(
+            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            shapes,
+            mesh_lib.state_shardings(shapes, self.mesh),
+        )
+
+    @property
+    def shardings(self) -> TrainState:
+        """Where each array of the state lies."""
+        return jax.tree.map(lambda x: x.sharding, self.state_spec)
+
+    def init(self) -> TrainState:
+        """A fresh state, made where it lies."""
+        init = jax.jit(lambda key: self.stage.init(key, self.batch_spec), out_shardings=self.shardings)
+        return init(prng.stream(self.key, "init"))
+
+    def frozen(self) -> PyTree:
+        """The stage's frozen weights on every device, as the programs take them."""
+        return jax.device_put(self.stage.frozen, mesh_lib.replicated(self.mesh))
+
+    @functools.cached_property
+    def train_steps(self):
+        """(state, batches, frozen) → (state, metrics). Batches are (steps, b, …), metrics (steps,); the state is donated."""
+        replicated = mesh_lib.replicated(self.mesh)
+        return jax.jit(
+            on_mesh(functools.partial(_train_steps, self.stage, self.key, self.steps_per_call), self.mesh),
+            in_shardings=(self.shardings, mesh_lib.batch_sharding(self.mesh, steps=True), replicated),
+            out_shardings=(self.shardings, replicated),
+            donate_argnums=0,
+        )
+
+    @functools.cached_property
+    def eval_step(self):
+        """(state, batch, index of the batch, frozen) → mergeable metrics."""
+        replicated = mesh_lib.replicated(self.mesh)
+
+        def step(state, batch, index, frozen):
+            return _with(self.stage, frozen).eval_step(state, batch, prng.stream(self.key, "evaluate", index))
+
+        return jax.jit(
+            on_mesh(step, self.mesh),
+            in_shardings=(self.shardings, mesh_lib.batch_sharding(self.mesh), None, replicated),
+            out_shardings=replicated,
+        )
+
+    def train_spec(self) -> tuple[TrainState, PyTree, PyTree]:
+        """Shapes of the arguments of `train_steps`."""
+        steps = self.steps_per_call
+        batches = jax.tree.map(lambda x: jax.ShapeDtypeStruct((steps, *x.shape), x.dtype), self.batch_spec)
+        return self.state_spec, batches, _shapes(self.stage.frozen)
+
+    def compile_train_steps(self) -> jax.stages.Compiled:
+        """`train_steps`, compiled from shapes alone."""
+        return self.train_steps.lower(*self.train_spec()).compile()
+
+    def step_flops(self) -> int:
+        """Operations of one training step over all devices, recomputation (`remat`) left out: what MFU counts."""
+        stage, net = self.stage, self.stage.net
+        if "remat" in {field.name for field in dataclasses.fields(net)}:
+            stage = dataclasses.replace(stage, net=net.clone(remat="none"))
+        one = StagePrograms(stage, self.mesh, self.batch_spec, key=self.key)
+        return count_flops(functools.partial(_train_steps, stage, self.key, 1), *map(_shapes, one.train_spec()))
+
+
+def _train_steps(stage: Stage, key: PRNGKey, num: int, state: TrainState, batches: PyTree, frozen: PyTree):
+    """`num` steps; batches and metrics have a leading axis of steps."""
+    stage = _with(stage, frozen)
+
+    def step(state, batch):
+        return stage.train_step(state, batch, prng.stream(key, "train", state.step))
+
+    if num > 1:
+        return jax.lax.scan(step, state, batches)
+    # not a loop of one: on CPUs a convolution inside a loop takes ten times as long
+    state, values = step(state, jax.tree.map(lambda x: x[0], batches))
+    return state, jax.tree.map(lambda x: x[None], values)
+
+
+def _with(stage: Stage, frozen: PyTree) -> Stage:
+    return dataclasses.replace(stage, frozen=frozen)
+
+
+def _shapes(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)

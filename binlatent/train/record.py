@@ -1,0 +1,95 @@
+"""What is kept and shown of a run while it trains: metrics of steps, evaluations, previews."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from binlatent.train.metrics import MetricWriter
+from binlatent.train.options import Training
+from binlatent.train.progress import Progress
+from binlatent.train.throughput import Window
+from binlatent.typing import Array
+
+
+class NonFiniteLoss(Exception):
+    """The loss or its gradient is not finite at `step`."""
+
+    def __init__(self, step: int, loss: float):
+        super().__init__(f"the loss or its gradient is not finite at step {step} (loss {loss})")
+
+
+class Recorder:
+    """Writes metrics of training and evaluation, and shows them.
+
+    Metrics of a call are read while the next one runs, so that the device never waits for the host.
+
+    Args:
+      name: of the stage, for people.
+      folder: of the stage.
+      training: how often there is a record, and whether a non-finite loss is an error.
+      start: the step that the run begins at.
+      flops: operations of a step; None where there is nothing to compare them with.
+    """
+
+    def __init__(self, name: str, folder: epath.Path, training: Training, *, start: int, flops: int | None):
+        self._name, self._training = name, training
+        self._window = Window(training.batch_size, flops)
+        self._writer = MetricWriter(folder, start)
+        self._progress = Progress(name, start, training.num_steps)
+        self._pending: tuple[int, dict[str, Array]] | None = None
+
+    def add(self, step: int, metrics: dict[str, Array]) -> None:
+        """The metrics (steps,) of a call that has just begun and ends at `step`; those of the call before are read.
+
+        Raises:
+          NonFiniteLoss: of the call before, where the run is to stop at it.
+        """
+        self.settle()
+        self._pending = (step, metrics)
+        self._progress.move(step)
+
+    def settle(self) -> None:
+        """Reads the metrics of the call that was added last. Raises what `add` does."""
+        if self._pending is None:
+            return
+        (step, metrics), self._pending = self._pending, None
+        metrics = jax.device_get(metrics)
+        num = self._training.steps_per_call
+        for i in range(num):
+            self._add_step(step - num + 1 + i, {name: float(value[i]) for name, value in metrics.items()})
+
+    def _add_step(self, step: int, values: dict[str, float]) -> None:
+        if not values["finite"] and self._training.on_nonfinite == "stop":
+            raise NonFiniteLoss(step, values["loss"])
+        self._window.add(values)
+        if self._training.due(step, self._training.log_every):
+            record = self._window.flush()
+            self._writer.write(step, record, "train")
+            self._progress.show(record)
+
+    def evaluated(self, step: int, values: dict[str, Any], warnings: list[str], preview: np.ndarray | None) -> None:
+        """Writes and shows an evaluation, what a person should know about it, and a picture (h, w, c) uint8."""
+        self._writer.write(step, values | {"warnings": len(warnings)}, "validation")
+        self._progress.say(step, values, warnings)
+        if preview is not None:
+            self._writer.write_image(step, self._name, preview)
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around what waits for data."""
+        began = time.perf_counter()
+        yield
+        self._window.waited += time.perf_counter() - began
+
+    def pause(self) -> None:
+        """Time up to now was spent on something else than steps, and does not count in their rate."""
+        self._window.pause()
+
+    def close(self) -> None:
+        self._progress.close()
+        self._writer.close()
