@@ -1,7 +1,7 @@
 """Checkpoints: a train state and a JSON item, written in the background by Orbax.
 
 The JSON item says what the state belongs to (seed, batch size, config, versions) and holds a checksum of every array:
-Orbax restores a file with a flipped bit without a word. A checkpoint that does not restore is said aloud, set aside as
+Orbax restores a file with a flipped bit without a word. A checkpoint that does not restore is reported, set aside as
 `<step>.broken`, and the one before it is used.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
+from binlatent.console import say, warn
 from binlatent.errors import UserError
 from binlatent.files import digest
 from binlatent.mesh import path_name
@@ -64,8 +65,16 @@ class Checkpoints:
         self.folder = epath.Path(os.path.abspath(folder) if "://" not in os.fspath(folder) else folder)
         self._ocp = ocp
         self._options = ocp.CheckpointManagerOptions(preservation_policy=policies.AnyPreservationPolicy(policy))
-        self._open = ocp.CheckpointManager(self.folder, options=self._options)
+        self._open = self._manager()
         self._failed = False
+
+    def _manager(self):
+        class Manager(self._ocp.CheckpointManager):
+            def reached_preemption(self, step: int) -> bool:
+                """The loop asks that itself, by call: asked here by step, the processes would wait for another step."""
+                return False
+
+        return Manager(self.folder, options=self._options)
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, oldest first."""
@@ -130,7 +139,7 @@ class Checkpoints:
                 _check(item.state, item.metadata["checksums"])
             except Exception as error:  # Orbax raises many kinds, the bare one among them
                 failures.append(f"step {step}: {_first_line(error)}")
-                print(f"warning: the checkpoint of step {step} in {self.folder} does not restore: {_first_line(error)}")
+                warn(f"the checkpoint of step {step} in {self.folder} does not restore: {_first_line(error)}")
                 continue
             self._set_aside([s for s in steps if s > step])
             return item.state, dict(item.metadata)
@@ -149,12 +158,12 @@ class Checkpoints:
         if jax.process_index() == 0:
             for step in broken:
                 (self.folder / str(step)).rename(self.folder / f"{step}.broken")
-                print(f"  set aside as {self.folder / f'{step}.broken'}")
+                say(f"  set aside as {self.folder / f'{step}.broken'}")
         if jax.process_count() > 1:
             from jax.experimental import multihost_utils
 
             multihost_utils.sync_global_devices("set aside")
-        self._open = self._ocp.CheckpointManager(self.folder, options=self._options)
+        self._open = self._manager()
 
 
 def _first_line(error: BaseException) -> str:
@@ -162,13 +171,21 @@ def _first_line(error: BaseException) -> str:
 
 
 def checkpoint_steps(folder: epath.PathLike) -> list[int]:
-    """Steps that have a checkpoint in a folder, oldest first, without opening it."""
+    """Steps that have a finished checkpoint in a folder, oldest first, without opening it.
+
+    On a local disk an unfinished one has a temporary name. In a bucket it has its last name from the beginning, and is
+    finished once Orbax has written `commit_success.txt` into it.
+    """
+    import orbax.checkpoint as ocp
+
     folder = epath.Path(folder)
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.exists() else []
+    if not folder.exists():
+        return []
+    return sorted(found.step for found in ocp.path.step.standard_name_format().find_all(folder))
 
 
 def load_ema(folder: epath.PathLike, sharding=None) -> tuple[int, PyTree, dict[str, Any]]:
-    """The averaged parameters of the latest checkpoint that restores: (step, parameters, metadata). Needs no model code.
+    """The EMA parameters of the latest checkpoint that restores: (step, parameters, metadata). Needs no model code.
 
     Args:
       folder: a stage's `checkpoints`.
@@ -198,7 +215,7 @@ def load_ema(folder: epath.PathLike, sharding=None) -> tuple[int, PyTree, dict[s
             return step, ema["ema"], metadata
         except Exception as error:  # Orbax raises many kinds, the bare one among them
             failures.append(f"step {step}: {_first_line(error)}")
-            print(f"warning: the checkpoint of step {step} in {folder} does not restore: {_first_line(error)}")
+            warn(f"the checkpoint of step {step} in {folder} does not restore: {_first_line(error)}")
     if failures:
         raise UserError(f"no checkpoint in {folder} restores:\n  " + "\n  ".join(failures))
     raise UserError(f"no checkpoint in {folder}: train this stage first (`binlatent run` or `binlatent train`)")

@@ -93,8 +93,9 @@ class Experiment:
         return max(checkpoint_steps(self.workdir / stage / "checkpoints"), default=0)
 
     def done(self, stage: str) -> bool:
-        """Whether a stage has been trained to its last step."""
-        return self.step(stage) >= config_lib.build_training(self.config, stage).num_steps
+        """Whether a stage has been trained to its last step, and the checkpoint of that step restores."""
+        num_steps = config_lib.build_training(self.config, stage).num_steps
+        return self.step(stage) >= num_steps and load_ema(self.workdir / stage / "checkpoints")[0] >= num_steps
 
     @property
     def codes(self) -> epath.Path:

@@ -4,6 +4,9 @@ import os
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# XLA's pool has a thread a core, and a collective holds one until every device has joined: with fewer threads than
+# collectives under way, those on a mesh of several axes wait for each other for ever.
+os.environ.setdefault("NPROC", "64")
 # Most of a test's time is compilation: little optimisation, and every program compiled once, by whichever process is
 # first. Through the environment, so that the processes that tests start do the same.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"

@@ -62,11 +62,32 @@ def test_a_broken_checkpoint_is_said_and_the_one_before_used(tmp_path, capsys, h
     assert load_ema(tmp_path)[0] == 1
     found, _ = restore(tmp_path)
     assert int(found["step"]) == 1
-    assert "step 2" in capsys.readouterr().out
+    assert "the checkpoint of step 2" in capsys.readouterr().err
     assert checkpoint_steps(tmp_path) == [1]
     assert (tmp_path / "2.broken").exists()
     write(tmp_path, 2)  # its step can be saved again
     assert int(restore(tmp_path)[0]["step"]) == 2
+
+
+def test_an_uncommitted_checkpoint_of_a_bucket_does_not_count(tmp_path, monkeypatch):
+    """As on object stores: the folder has its name before the save is finished, and Orbax's commit file ends it."""
+    from orbax.checkpoint._src.path import gcs_utils
+
+    monkeypatch.setattr(gcs_utils, "is_gcs_path", lambda path: True)
+    monkeypatch.setattr(gcs_utils, "is_hierarchical_namespace_enabled", lambda path: False)
+    write(tmp_path, 1, 2)
+    assert checkpoint_steps(tmp_path) == [1, 2]
+    (tmp_path / "2" / "commit_success.txt").unlink()  # as if killed before
+    assert checkpoint_steps(tmp_path) == [1]
+    assert load_ema(tmp_path)[0] == 1
+    assert int(restore(tmp_path)[0]["step"]) == 1
+
+
+def test_an_unfinished_checkpoint_of_a_disk_does_not_count(tmp_path):
+    write(tmp_path, 1, 2)
+    (tmp_path / "2").rename(tmp_path / "2.orbax-checkpoint-tmp-1700000000000")
+    assert checkpoint_steps(tmp_path) == [1]
+    assert load_ema(tmp_path)[0] == 1
 
 
 def test_nothing_restores(tmp_path):

@@ -23,6 +23,7 @@ from binlatent.console import say
 from binlatent.errors import UserError
 from binlatent.train import metrics, throughput
 from binlatent.train.compile import StagePrograms
+from binlatent.train.lock import lock
 from binlatent.train.options import Training
 from binlatent.train.preemption import Preempted, StopRequest
 from binlatent.train.profile import Tracer
@@ -75,15 +76,19 @@ def train(
 
     Raises:
       UserError: the loss is not finite, a checkpoint can be neither read nor written, or it is of a run that this one
-        would not continue.
+        would not continue; another process trains in the folder.
       Preempted: the process got SIGTERM, or the cluster takes its machines; the state is saved.
     """
     mesh_lib.check_batch_size(training.batch_size, mesh, training.micro_batches)
     hooks, folder, per_call = hooks or Hooks(), epath.Path(folder), training.steps_per_call
     metadata |= {"seed": seed, "batch_size": training.batch_size, "num_steps": training.num_steps}
     programs = StagePrograms(stage, mesh, batch_spec, key=prng.root(seed), steps_per_call=per_call)
-    checkpoints = Checkpoints(folder / "checkpoints", keep=training.keep_checkpoints, keep_every=training.keep_every)
-    with contextlib.closing(checkpoints), contextlib.ExitStack() as opened:
+    with contextlib.ExitStack() as opened:
+        opened.enter_context(lock(folder))
+        checkpoints = Checkpoints(
+            folder / "checkpoints", keep=training.keep_checkpoints, keep_every=training.keep_every
+        )
+        opened.callback(checkpoints.close)
         state = first_state(checkpoints, programs, training=training, metadata=metadata, initial=hooks.initial)
         start = int(state.step)
         if start >= training.num_steps:
