@@ -317,8 +317,9 @@ class Pipeline:
         if not np.all((times >= 0) & (times <= 1)):
             raise UserError(f"t is {t}: times in [0, 1] are expected")
         label = None if label is None else np.atleast_1d(label)
+        objective = config_lib.build_objective(self.config)
         parts = [
-            np.asarray(programs.denoise(prior.params, code, at, condition, net=prior.net))[:count]
+            np.asarray(programs.denoise(prior.params, code, at, condition, net=prior.net, objective=objective))[:count]
             for count, (code, at, condition) in self._batches(codes, times, self._condition(label, len(codes)))
         ]
         return np.concatenate(parts)

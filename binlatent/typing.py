@@ -8,7 +8,7 @@ y  code height, tokens           x  code width, tokens
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
@@ -20,8 +20,23 @@ Times = Float[Array, "b"]  # t in [0, 1]: 0 is data, 1 is noise
 PRNGKey = Key[Array, ""]
 PyTree = Any
 
-# (code z_t, times t) -> flip log-odds, the condition already bound
-Denoise = Callable[[Array, Array], Array]
+
+class Prediction(NamedTuple):
+    """What a denoiser says of the bits of z_0: for every token a mixture of C products of independent bits.
+
+    Flip log-odds and log-weights, as METHOD §11 has them; `diffusion.prediction` computes with them.
+
+    Attributes:
+      logits: (b, …, C, k), of every component and bit, the log-odds that z_0 differs from z_t.
+      weights: (b, …, C), log-weights of the components, up to a constant a token. With C = 1 they say nothing.
+    """
+
+    logits: Array
+    weights: Array
+
+
+# (code z_t, times t) -> prediction, the condition already bound
+Denoise = Callable[[Array, Array], Prediction]
 
 __all__ = [
     "Array",
@@ -34,6 +49,7 @@ __all__ = [
     "Key",
     "Logits",
     "PRNGKey",
+    "Prediction",
     "Probabilities",
     "PyTree",
     "Times",

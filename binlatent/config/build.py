@@ -182,6 +182,10 @@ def build_denoiser(
     if architecture == "released":
         from binlatent.nets.official_denoiser import ReleasedDenoiser
 
+        width, cross = (0, *condition_shape)[-1], len(condition_shape) == 2
+        # an imported model says itself what it is conditioned on
+        given = {"num_classes": num_classes, "condition_width": width, "cross_attention": cross}
+        section |= given if num_classes or condition_shape else {}
         return _build("prior", ReleasedDenoiser, section, code_shape=tuple(code_shape))
     raise UserError(f"config.prior.architecture is {architecture!r}: 'transformer' or 'released' is expected")
 

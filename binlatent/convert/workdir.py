@@ -131,7 +131,8 @@ def _config(
             config.prior = _section(den.net, "code_shape")
             config.prior.architecture = "released"
             config.prior_objective.schedule = den.schedule
-            config.prior_objective.weighting = _weighting(given, lines)
+            config.prior_objective.weighting = weighting = _weighting(given, lines)
+            config.prior_objective.parametrization = "leave_one_out" if weighting == "balanced" else "flip"
             config.sampling.steps = min(config.sampling.steps, den.net.total_steps)
     return config
 

@@ -6,29 +6,31 @@ import jax.numpy as jnp
 from binlatent import prng
 from binlatent.diffusion import process
 from binlatent.diffusion.schedule import Schedule
-from binlatent.typing import Array, Bool, Denoise, Float, Int, Key
+from binlatent.typing import Array, Bool, Denoise, Float, Int, Key, Prediction
 
 
 def term(
-    denoise: Denoise,
+    prediction: Prediction,
+    flipped: Bool[Array, "b *bits"],
     uniform: Float[Array, "b *bits"],
-    code: Bool[Array, "b *bits"],
     index: Int[Array, "b"],
     *,
     schedule: Schedule,
     steps: int,
 ) -> Float[Array, "b"]:
-    """Term `index` (1 … steps) of each example's bound, in bits, with one draw of z_t; the bound is their sum.
+    """Term `index` (1 … steps) of each example's bound, in bits, at one draw of z_t; the bound is their sum.
 
-    Term 1 is −log₂ p(z_0 | z_{t_1}); term i is KL(q(z_s | z_t, z_0) ‖ p(z_s | z_t)) at t = i/steps, s = (i − 1)/steps.
+    Term i is KL(q(z_s | z_t, z_0) ‖ p(z_s | z_t)) at t = i/steps, s = (i − 1)/steps; term 1 is −log₂ p(z_0 | z_{t_1}).
     `steps` times the term of a random index is an unbiased estimate of the whole bound.
+
+    Args:
+      prediction: flip log-odds f at (z_t, t).
+      flipped: where z_0 differs from z_t.
+      uniform: U[0, 1) draws for z_s, used where bits of a token are tied together.
     """
-    t, s = index / steps, (index - 1) / steps
-    alpha_t, alpha_s = schedule(t), schedule(s)
-    code_t = process.corrupt(uniform, code, alpha_t)
-    true = process.posterior(code_t, code, alpha_t, alpha_s)  # at s = 0 it is z_0 itself: the KL is −log p(z_0 | z_t)
-    modelled = process.reverse(code_t, denoise(code_t, t), alpha_t, alpha_s, "mixture")
-    return process.kl(true, modelled).sum(tuple(range(1, code.ndim))) / jnp.log(2.0)
+    alpha_t, alpha_s = schedule(index / steps), schedule((index - 1) / steps)
+    nats = process.divergence(prediction, flipped, uniform, alpha_t, alpha_s)
+    return nats.sum(tuple(range(1, nats.ndim))) / jnp.log(2.0)
 
 
 def negative_elbo(
@@ -40,7 +42,7 @@ def negative_elbo(
     fair coin, and in expectation never below the entropy of the data.
 
     Args:
-      denoise: (z_t, t) → flip log-odds.
+      denoise: (z_t, t) → flip log-odds f.
       keys: one key an example.
       code: bits (b, …).
       steps: T, a static number.
@@ -52,8 +54,11 @@ def negative_elbo(
         raise ValueError(f"a likelihood needs at least 1 step, got {steps}")
 
     def one(_, i):
-        uniform = prng.uniform(prng.fold(keys, i), code.shape[1:])
-        return None, term(denoise, uniform, code, jnp.full(code.shape[:1], i), schedule=schedule, steps=steps)
+        step_keys, index = prng.fold(keys, i), jnp.full(code.shape[:1], i)
+        noise, uniform = (prng.uniform(prng.fold(step_keys, j), code.shape[1:]) for j in range(2))
+        code_t = process.corrupt(noise, code, schedule(index / steps))
+        prediction = denoise(code_t, index / steps)
+        return None, term(prediction, code ^ code_t, uniform, index, schedule=schedule, steps=steps)
 
     _, terms = jax.lax.scan(one, None, jnp.arange(1, steps + 1, dtype=jnp.int32))
     return terms

@@ -4,13 +4,14 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import optax
 
+from binlatent.diffusion import prediction as prediction_lib
 from binlatent.diffusion import process
 from binlatent.diffusion.schedule import Schedule
-from binlatent.typing import Array, Bool, Float, PRNGKey
+from binlatent.typing import Array, Bool, Float, Prediction, PRNGKey
 
 WEIGHTINGS = ("uniform", "weighted", "balanced")
+MOST_PER_TIME = 64.0  # cap of 1/(t − s), which turns the auxiliary term into a rate
 
 
 def low_discrepancy_times(key: PRNGKey, num: int) -> Float[Array, "b"]:
@@ -20,31 +21,46 @@ def low_discrepancy_times(key: PRNGKey, num: int) -> Float[Array, "b"]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Objective:
-    """The loss of the prior, one value an example.
+    """The loss of the prior, one value an example, and how the network's output is to be read.
 
     Attributes:
       weighting: `uniform`; `weighted`, 1 − t (the paper's variant); or `balanced`, the release's default, where each flip
-        is weighted by the example's share of unflipped bits and each non-flip by its share of flipped bits. What
-        `balanced` learns is not calibrated: see `calibrate`.
-      auxiliary: weight of KL(q(z_s | z_t, z_0) ‖ p(z_s | z_t)), the true reverse step against the modelled one.
-      auxiliary_interval: t − s of that reverse step (s stops at 0).
-      posterior: the reverse step that the auxiliary term models.
+        is weighted by the example's share of unflipped bits and each non-flip by its share of flipped bits. The balanced
+        loss is computed on g itself: its weights cancel the channel's evidence.
+      parametrization: what the network gives: `leave_one_out` log-odds g, to which o(t) is added here, or `flip` log-odds f
+        (models of the release trained without balance). See `diffusion.prediction`.
+      auxiliary: weight of KL(q(z_s | z_t, z_0) ‖ p(z_s | z_t)) / (t − s) at an s < t, the true reverse step against the
+        modelled marginals; the quotient is capped at 64 times the KL.
+      total_steps: 0 for continuous time; T > 0 trains at times i/T only and takes s = t − 1/T, as the release does.
 
     Raises:
-      ValueError: an unknown weighting or posterior.
+      ValueError: an unknown weighting or parametrization, two that contradict each other, or negative numbers.
     """
 
     schedule: Schedule
     weighting: str = "uniform"
+    parametrization: str = "leave_one_out"
     auxiliary: float = 0.0
-    auxiliary_interval: float = 1 / 64
-    posterior: str = "mixture"
+    total_steps: int = 0
 
     def __post_init__(self):
         if self.weighting not in WEIGHTINGS:
             raise ValueError(f"no weighting {self.weighting!r}; there are {', '.join(WEIGHTINGS)}")
-        if self.posterior not in process.POSTERIORS:
-            raise ValueError(f"no posterior {self.posterior!r}; there are {', '.join(process.POSTERIORS)}")
+        known = prediction_lib.PARAMETRIZATIONS
+        if self.parametrization not in known:
+            raise ValueError(f"no parametrization {self.parametrization!r}; there are {', '.join(known)}")
+        if self.weighting == "balanced" and self.parametrization == "flip":
+            raise ValueError("the balanced loss learns leave-one-out log-odds: set parametrization to 'leave_one_out'")
+        if self.auxiliary < 0 or self.total_steps < 0:
+            raise ValueError(f"auxiliary is {self.auxiliary}, total_steps {self.total_steps}: at least 0 is expected")
+
+    def times(self, t: Float[Array, "b"]) -> Float[Array, "b"]:
+        """Times U(0, 1) as those that are trained at: the same, or the next i/T, i = 1 … T."""
+        return jnp.clip(jnp.ceil(t * self.total_steps), 1) / self.total_steps if self.total_steps else t
+
+    def earlier(self, t: Float[Array, "b"], uniform: Float[Array, "b"]) -> Float[Array, "b"]:
+        """s of the auxiliary term, U(0, t) or the grid's time before t."""
+        return jnp.maximum(t - 1 / self.total_steps, 0.0) if self.total_steps else t * uniform
 
     def corrupt(
         self, uniform: Float[Array, "b *bits"], code: Bool[Array, "b *bits"], t: Float[Array, "b"]
@@ -52,50 +68,56 @@ class Objective:
         """z_t from z_0 and one U[0, 1) draw a bit."""
         return process.corrupt(uniform, code, self.schedule(t))
 
-    def calibrate(self, flip_logits: Float[Array, "b *bits"], t: Float[Array, "b"]) -> Float[Array, "b *bits"]:
-        """Log-odds that a bit is flipped, given all of z_t, from the network's output.
+    def temper(self, output: Prediction, t: Float[Array, "b"], temperature) -> Prediction:
+        """The network's output with g divided by the temperature."""
+        return prediction_lib.temper(
+            output, t, temperature, schedule=self.schedule, parametrization=self.parametrization
+        )
 
-        They are the output itself, but for `balanced`. There the best output is lower in evidence by exactly what z_t
-        says of its own bit, log((1 + α)/(1 − α)): it is P(z_0 | the other bits of z_t). The `plugin` step brings that
-        evidence in again and is exact for such an output; the `mixture` step and likelihoods need it put back.
-        """
-        if self.weighting != "balanced":
-            return flip_logits
-        alpha = process.per_bit(self.schedule(t), flip_logits.ndim)
-        return flip_logits + jnp.log1p(-alpha) - jnp.log1p(alpha)
+    def calibrate(self, output: Prediction, t: Float[Array, "b"]) -> Prediction:
+        """Flip log-odds given all of z_t, from the network's output."""
+        return prediction_lib.calibrate(output, t, schedule=self.schedule, parametrization=self.parametrization)
 
     def __call__(
         self,
-        flip_logits: Float[Array, "b *bits"],
+        output: Prediction,
         code: Bool[Array, "b *bits"],
         code_t: Bool[Array, "b *bits"],
         t: Float[Array, "b"],
+        s: Float[Array, "b"] | None = None,
     ) -> dict[str, Float[Array, "b"]]:
         """The terms of each example: `loss` is the one to minimise, the others are to be logged.
 
+        Args:
+          output: of the network at (code_t, t).
+          s: the earlier times of the auxiliary term, s < t; not used without it.
+
         Returns:
-          `loss`; `flip_cross_entropy` (nats a bit, unweighted); `flip_accuracy`; `auxiliary` where it has a weight.
+          `loss`; `flip_cross_entropy` (−log p(z_0 | z_t), nats a bit, unweighted); `flip_accuracy`; `auxiliary` (KL of a
+          unit of time, nats a bit) where it has a weight.
+
+        Raises:
+          ValueError: the balanced loss of a mixture, which is not defined, or no `s` for the auxiliary term.
         """
-        bits = tuple(range(1, code.ndim))
+        bits, k = tuple(range(1, code.ndim)), code.shape[-1]
         flipped = code ^ code_t
-        logits = flip_logits.astype(jnp.float32)
-        cross_entropy = optax.sigmoid_binary_cross_entropy(logits, flipped.astype(jnp.float32))
+        output = Prediction(*(x.astype(jnp.float32) for x in output))
+        calibrated = self.calibrate(output, t)
         terms = {
-            "flip_cross_entropy": cross_entropy.mean(bits),
-            "flip_accuracy": ((logits > 0) == flipped).mean(bits),
+            "flip_cross_entropy": -process.log_probability(calibrated, flipped).mean(bits[:-1]) / k,
+            "flip_accuracy": ((prediction_lib.marginal(calibrated) > 0) == flipped).mean(bits),
         }
+        loss = terms["flip_cross_entropy"]
         if self.weighting == "balanced":
+            if output.logits.shape[-2] > 1:
+                raise ValueError("the balanced loss is of independent bits: set the network's components to 1")
             share = flipped.mean(bits, keepdims=True)
-            loss = (cross_entropy * jnp.where(flipped, 1 - share, share)).mean(bits)
-        else:
-            loss = terms["flip_cross_entropy"]
-            if self.weighting == "weighted":
-                loss = loss * (1 - t)
+            signed = jnp.where(flipped, output.logits[..., 0, :], -output.logits[..., 0, :])
+            loss = -(jax.nn.log_sigmoid(signed) * jnp.where(flipped, 1 - share, share)).mean(bits)
         if self.auxiliary:
-            alpha_t, alpha_s = self.schedule(t), self.schedule(jnp.maximum(t - self.auxiliary_interval, 0.0))
-            true = process.posterior(code_t, code, alpha_t, alpha_s)
-            learned = self.calibrate(logits, t) if self.posterior == "mixture" else logits
-            modelled = process.reverse(code_t, learned, alpha_t, alpha_s, self.posterior)
-            terms["auxiliary"] = process.kl(true, modelled).mean(bits)
+            if s is None:
+                raise ValueError("the auxiliary term needs s, the times of its earlier end")
+            kl = process.marginal_divergence(calibrated, flipped, self.schedule(t), self.schedule(s)).mean(bits)
+            terms["auxiliary"] = kl / jnp.maximum(t - s, 1 / MOST_PER_TIME)
             loss = loss + self.auxiliary * terms["auxiliary"]
-        return {"loss": loss, **terms}
+        return {"loss": loss * (1 - t) if self.weighting == "weighted" else loss, **terms}

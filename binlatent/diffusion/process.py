@@ -1,8 +1,9 @@
-"""The Bernoulli forward process and its two reverse steps, as pure functions.
+"""The Bernoulli forward process and its reverse steps, as pure functions.
 
-Noise at time t keeps a bit with probability α_t and replaces it by a fair coin otherwise. Distributions are carried as the pair
-(P(bit = 1), P(bit = 0)): both are sums of positive products, so neither loses its digits where the other is near 1, as
-`1 - p` in float32 would. That matters for likelihoods over many small steps.
+Noise at time t keeps a bit with probability α_t and replaces it by a fair coin otherwise. A reverse step is described by whether
+z_s differs from z_t (a flip): its probability then depends on z_t only through what is known of z_0. Distributions are carried
+as the pair of log-probabilities (flip, stay), so that neither loses its digits where the other is near 1, and cross-entropies
+and their gradients stay finite for any logits.
 """
 
 from typing import NamedTuple
@@ -10,20 +11,23 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from binlatent.typing import Array, Bool, Float
+from binlatent.diffusion.prediction import log_weights, marginal
+from binlatent.typing import Array, Bool, Float, Prediction
 
 POSTERIORS = ("mixture", "plugin")
 
+IMPOSSIBLE = -1e4  # log-probability of what cannot happen: finite, so that 0 · log 0 and its gradient are 0
 
-class Bernoulli(NamedTuple):
-    """A Bernoulli distribution a bit, both probabilities (…); they sum to 1."""
 
-    one: Array
-    zero: Array
+class Flips(NamedTuple):
+    """Log-probabilities that a bit differs from z_t, and that it does not; both (…), their exponentials sum to 1."""
+
+    flip: Array
+    stay: Array
 
 
 def per_bit(alpha, ndim: int) -> Array:
-    """Shapes α, (b,) or a scalar for all, to multiply codes of `ndim` axes."""
+    """Shapes α, (b,) or a scalar for all, to multiply arrays of `ndim` axes."""
     return jnp.reshape(alpha, (-1,) + (1,) * (ndim - 1))
 
 
@@ -38,80 +42,120 @@ def corrupt(uniform: Float[Array, "b *bits"], code: Bool[Array, "b *bits"], alph
     return code ^ (uniform < per_bit((1 - alpha) / 2, code.ndim))
 
 
-def _certain(code: Array) -> Bernoulli:
-    """Hard bits, or soft ones in [0, 1], as a distribution."""
-    one = code.astype(jnp.float32)
-    return Bernoulli(one, 1 - one)
+def _log(p: Array) -> Array:
+    return jnp.where(p > 0, jnp.log(jnp.where(p > 0, p, 1.0)), IMPOSSIBLE)
 
 
-def _diffuse(p: Bernoulli, alpha: Array) -> Bernoulli:
-    return Bernoulli(alpha * p.one + (1 - alpha) / 2, alpha * p.zero + (1 - alpha) / 2)
+def _steps(alpha_t, alpha_s, ndim: int) -> tuple[Flips, Flips]:
+    """q(z_s | z_t, z_0) by Bayes' rule, where z_0 differs from z_t and where it does not; numbers an example."""
+    a_t, a_s = per_bit(alpha_t, ndim), per_bit(alpha_s, ndim)
+    keep, change = (a_s + a_t) / (2 * a_s), (a_s - a_t) / (2 * a_s)  # z_t against z_s; no digits lost for close times
+    # where α_t rounds to 1, z_0 cannot differ from z_t; if it is said to, z_s is z_0
+    possible = a_t < 1
+    rest = jnp.where(possible, 1 - a_t, 1.0)
+    differs = Flips(
+        _log(jnp.where(possible, change * (1 + a_s) / rest, 1.0)),
+        _log(jnp.where(possible, keep * (1 - a_s) / rest, 0.0)),
+    )
+    return differs, Flips(_log(change * (1 - a_s) / (1 + a_t)), _log(keep * (1 + a_s) / (1 + a_t)))
 
 
-def marginal(code: Array, alpha) -> Bernoulli:
-    """q(z_t | z_0), for hard bits or soft ones in [0, 1]."""
-    return _diffuse(_certain(code), per_bit(alpha, code.ndim))
-
-
-def _bayes(code_t: Array, origin: Bernoulli, alpha_t, alpha_s) -> Bernoulli:
-    """q(z_t | z_s) · q(z_s | z_0 ~ origin), normalised over z_s."""
-    prior = _diffuse(origin, per_bit(alpha_s, code_t.ndim))
-    keep = per_bit(alpha_t / alpha_s, code_t.ndim)
-    flip = per_bit((alpha_s - alpha_t) / alpha_s, code_t.ndim) / 2  # not (1 − keep)/2: no digits lost for close s and t
-    one = jnp.where(code_t, keep + flip, flip) * prior.one
-    zero = jnp.where(code_t, flip, keep + flip) * prior.zero
-    total = one + zero
-    possible = total > 0  # z_t may contradict a hard z_0 where α rounds to 1; the origin decides there
-    total = jnp.where(possible, total, 1.0)
-    return Bernoulli(jnp.where(possible, one / total, prior.one), jnp.where(possible, zero / total, prior.zero))
-
-
-def posterior(code_t: Bool[Array, "b *bits"], code_0: Array, alpha_t, alpha_s) -> Bernoulli:
-    """q(z_s | z_t, z_0) for any s < t (Bayes' rule; METHOD §4).
+def posterior(flipped: Bool[Array, "b *bits"], alpha_t, alpha_s) -> Flips:
+    """q(z_s | z_t, z_0) for any s < t (METHOD §4).
 
     Args:
-      code_t: bits at time t.
-      code_0: bits at time 0; a soft value in [0, 1] gives the `plugin` step.
+      flipped: where z_0 differs from z_t.
       alpha_t, alpha_s: keep probabilities, scalar or (b,), α_s > α_t.
     """
-    return _bayes(code_t, _certain(code_0), alpha_t, alpha_s)
+    differs, equals = _steps(alpha_t, alpha_s, flipped.ndim)
+    return Flips(*(jnp.where(flipped, a, b) for a, b in zip(differs, equals, strict=True)))
 
 
-def estimate(code_t: Bool[Array, "b *bits"], flip_logits: Float[Array, "b *bits"]) -> Bernoulli:
-    """m = P(z_0 | z_t) from flip log-odds: the logit of m is f where z_t = 0 and −f where z_t = 1."""
-    logits = jnp.where(code_t, -flip_logits, flip_logits)
-    return Bernoulli(jax.nn.sigmoid(logits), jax.nn.sigmoid(-logits))
-
-
-def reverse(
-    code_t: Bool[Array, "b *bits"], flip_logits: Float[Array, "b *bits"], alpha_t, alpha_s, kind: str
-) -> Bernoulli:
-    """p(z_s | z_t), the model's reverse step.
+def reverse(logits: Float[Array, "b *bits"], alpha_t, alpha_s, kind: str) -> Flips:
+    """p(z_s | z_t), the model's reverse step for independent bits, or for each component of a mixture.
 
     Args:
-      kind: `mixture`, the law of total probability over z_0, or `plugin`, the release's step, which puts the soft
-        estimate in place of z_0 and so counts the evidence of z_t twice.
+      logits: flip log-odds of z_0, of any shape that begins with the batch.
+      kind: `mixture`, the law of total probability over z_0, for log-odds f given all of z_t; or `plugin`, the release's
+        step, which puts the soft estimate in place of z_0 and so brings in the evidence of z_t. It counts that twice for
+        f, and is exact for leave-one-out log-odds.
 
     Raises:
       ValueError: there is no such kind.
     """
-    m = estimate(code_t, flip_logits)
-    if kind == "plugin":
-        return _bayes(code_t, m, alpha_t, alpha_s)
+    yes, no = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
     if kind == "mixture":
-        if_one = posterior(code_t, jnp.ones_like(code_t), alpha_t, alpha_s)
-        if_zero = posterior(code_t, jnp.zeros_like(code_t), alpha_t, alpha_s)
-        return Bernoulli(
-            m.one * if_one.one + m.zero * if_zero.one,
-            m.one * if_one.zero + m.zero * if_zero.zero,
-        )
+        differs, equals = _steps(alpha_t, alpha_s, logits.ndim)
+        return Flips(*(jnp.logaddexp(yes + a, no + b) for a, b in zip(differs, equals, strict=True)))
+    if kind == "plugin":
+        a_t, a_s = per_bit(alpha_t, logits.ndim), per_bit(alpha_s, logits.ndim)
+        data, coin = _log(a_s), _log((1 - a_s) / 2)
+        flip = jnp.logaddexp(data + yes, coin) + _log((a_s - a_t) / (2 * a_s))
+        stay = jnp.logaddexp(data + no, coin) + _log((a_s + a_t) / (2 * a_s))
+        total = jnp.logaddexp(flip, stay)
+        return Flips(flip - total, stay - total)
     raise ValueError(f"no posterior {kind!r}; there are {', '.join(POSTERIORS)}")
 
 
-def kl(q: Bernoulli, p: Bernoulli) -> Array:
-    """KL(q ‖ p) a bit, in nats; 0 log 0 = 0, so a deterministic q gives −log p."""
+def draw(
+    prediction: Prediction, uniform: Float[Array, "b *bits"], choice: Float[Array, "b *tokens"],
+    alpha_t, alpha_s, kind: str,
+) -> Bool[Array, "b *bits"]:  # fmt: skip
+    """Where z_s ~ p(z_s | z_t) differs from z_t: one component is drawn a token, then its bits by the step `kind`.
 
-    def part(a, b):
-        return jax.scipy.special.xlogy(a, a) - jax.scipy.special.xlogy(a, b)
+    Args:
+      uniform, choice: U[0, 1) draws, one a bit and one a token.
+    """
+    upper = jnp.cumsum(jnp.exp(log_weights(prediction)), axis=-1)[..., :-1]
+    component = (choice[..., None] >= upper).sum(-1)
+    return uniform < jnp.exp(reverse(_component(prediction, component), alpha_t, alpha_s, kind).flip)
 
-    return part(q.one, p.one) + part(q.zero, p.zero)
+
+def likeliest(prediction: Prediction) -> Bool[Array, "b *bits"]:
+    """Where the likelier value of each bit of z_0, within its token's likeliest component, differs from z_t."""
+    return _component(prediction, jnp.argmax(prediction.weights, axis=-1)) > 0
+
+
+def _component(prediction: Prediction, index: Array) -> Array:
+    """Logits (b, …, k) of one component a token."""
+    return jnp.take_along_axis(prediction.logits, index[..., None, None], axis=-2).squeeze(-2)
+
+
+def kl(q: Flips, p: Flips) -> Array:
+    """KL(q ‖ p) a bit, in nats; a certain q gives −log p."""
+    return jnp.exp(q.flip) * (q.flip - p.flip) + jnp.exp(q.stay) * (q.stay - p.stay)
+
+
+def log_probability(prediction: Prediction, flipped: Bool[Array, "b *bits"]) -> Float[Array, "b *tokens"]:
+    """log p(z_0 | z_t) a token, in nats, for flip log-odds f; `flipped` says where z_0 differs from z_t."""
+    signed = jnp.where(flipped[..., None, :], prediction.logits, -prediction.logits)
+    return jax.nn.logsumexp(log_weights(prediction) + jax.nn.log_sigmoid(signed).sum(-1), axis=-1)
+
+
+def divergence(
+    prediction: Prediction, flipped: Bool[Array, "b *bits"], uniform: Float[Array, "b *bits"], alpha_t, alpha_s
+) -> Float[Array, "b *tokens"]:
+    """An unbiased estimate of KL(q(z_s | z_t, z_0) ‖ p(z_s | z_t)) a token, in nats, for the `mixture` step.
+
+    It is the exact KL to the product of the model's marginals, plus log(that product / p) at one draw of z_s. The second
+    part is what the components tie together: small for small steps, and exactly 0 for one component.
+
+    Args:
+      prediction: flip log-odds f.
+      flipped: where z_0 differs from z_t.
+      uniform: U[0, 1) draws, one a bit, for z_s.
+    """
+    true = posterior(flipped, alpha_t, alpha_s)
+    moves = uniform < jnp.exp(true.flip)
+    parts = reverse(prediction.logits, alpha_t, alpha_s, "mixture")
+    joint = jax.nn.logsumexp(log_weights(prediction) + jnp.where(moves[..., None, :], *parts).sum(-1), axis=-1)
+    alone = reverse(marginal(prediction), alpha_t, alpha_s, "mixture")
+    separate = jnp.where(moves, *alone).sum(-1)
+    return kl(true, alone).sum(-1) + separate - joint
+
+
+def marginal_divergence(
+    prediction: Prediction, flipped: Bool[Array, "b *bits"], alpha_t, alpha_s
+) -> Float[Array, "b *bits"]:
+    """KL(q(z_s | z_t, z_0) ‖ the model's marginals of z_s) a bit, in nats, for the `mixture` step."""
+    return kl(posterior(flipped, alpha_t, alpha_s), reverse(marginal(prediction), alpha_t, alpha_s, "mixture"))

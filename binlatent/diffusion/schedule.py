@@ -5,6 +5,7 @@ A schedule is a frozen dataclass and a function of continuous time; a T-step cha
 
 import dataclasses
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -33,11 +34,11 @@ class Cosine:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sigmoid:
-    """A falling sigmoid between `start` and `end` at temperature `tau`, rescaled to run from 1 to 0 (the release)."""
+    """A falling sigmoid between 0 and 3 at temperature 0.8, rescaled to run from 1 to 0 (the release's numbers)."""
 
-    start: float = 0.0
-    end: float = 3.0
-    tau: float = 0.8
+    start: ClassVar[float] = 0.0
+    end: ClassVar[float] = 3.0
+    tau: ClassVar[float] = 0.8
 
     def __call__(self, t: Float[Array, "*b"]) -> Float[Array, "*b"]:
         # (σ(−u) − σ(−u₁)) / (σ(−u₀) − σ(−u₁)) as a product: no cancellation near t = 1, where ratios of two α are needed
@@ -53,12 +54,12 @@ class Sigmoid:
 SCHEDULES = {"linear": Linear, "cosine": Cosine, "sigmoid": Sigmoid}
 
 
-def schedule(name: str, **options) -> Schedule:
-    """The schedule of a name, e.g. `schedule("sigmoid", tau=0.8)`.
+def schedule(name: str) -> Schedule:
+    """The schedule of a name.
 
     Raises:
       ValueError: there is no such schedule.
     """
     if name not in SCHEDULES:
         raise ValueError(f"no schedule {name!r}; there are {', '.join(SCHEDULES)}")
-    return SCHEDULES[name](**options)
+    return SCHEDULES[name]()

@@ -1,4 +1,8 @@
-"""The denoiser: a diffusion transformer over the tokens of a code, giving flip log-odds.
+"""The denoiser: a diffusion transformer over the tokens of a code, giving leave-one-out log-odds of its bits.
+
+A token's bits are a mixture of products (METHOD §11), so that bits of a token can be drawn jointly in one step; with one
+component they are independent. Components are predicted as log-odds of z_0 = 1 and turned by the sign of z_t, so that one
+means the same whatever z_t is.
 
 Blocks are pre-norm with adaLN-zero modulation (Peebles and Xie, 2023). One modulation network is shared by all blocks and
 each block adds offsets of its own (Chen et al., 2023, PixArt-α), so that parameters stay near the release's instead of
@@ -14,7 +18,7 @@ import jax.numpy as jnp
 
 from binlatent.bits import signs
 from binlatent.mesh import constrain_batch
-from binlatent.typing import Array, Bool, Float
+from binlatent.typing import Array, Bool, Float, Prediction
 
 DType = jax.typing.DTypeLike
 
@@ -102,6 +106,7 @@ class Denoiser(nn.Module):
     Attributes:
       code_shape: (y, x, k) of the codes.
       width, depth, heads, mlp_ratio: of the transformer.
+      components: C of the mixture of a token's bits; 1 for independent bits.
       num_classes: classes to condition on; 0 for none.
       condition_width: features of a condition vector, or of each token of a text; 0 for none.
       condition_tokens: 0 for one vector an example; otherwise the number of text tokens, read by cross-attention.
@@ -117,6 +122,7 @@ class Denoiser(nn.Module):
     depth: int = 24
     heads: int = 12
     mlp_ratio: float = 4.0
+    components: int = 8
     num_classes: int = 0
     condition_width: int = 0
     condition_tokens: int = 0
@@ -126,6 +132,8 @@ class Denoiser(nn.Module):
     def __post_init__(self):
         if self.width % self.heads or self.width % 4:
             raise ValueError(f"width {self.width} must be a multiple of heads ({self.heads}) and of 4")
+        if self.components < 1:
+            raise ValueError(f"components is {self.components}: at least 1 is expected")
         if self.remat not in REMAT_POLICIES:
             raise ValueError(f"no remat policy {self.remat!r}; there are {', '.join(REMAT_POLICIES)}")
         if self.num_classes and self.condition_width:
@@ -136,16 +144,17 @@ class Denoiser(nn.Module):
 
     @nn.compact
     def __call__(
-        self, code: Bool[Array, "b y x k"], t: Float[Array, "b"], condition=None, keep: Bool[Array, "b"] | None = None
-    ) -> Float[Array, "b y x k"]:
-        """Flip log-odds of z_t.
+        self, code: Bool[Array, "b y x k"], t: Float[Array, "b"], condition=None,
+        condition_mask: Bool[Array, "b"] | None = None,
+    ) -> Prediction:  # fmt: skip
+        """Leave-one-out flip log-odds g of z_t, (b, y, x, components, k), and weights (b, y, x, components).
 
         Args:
           code: z_t.
           t: times in [0, 1].
           condition: labels int (b,); vectors (b, condition_width); or text tokens (b, condition_tokens,
             condition_width). None is the learned null condition for all.
-          keep: False replaces an example's condition by the null. None keeps all.
+          condition_mask: False replaces an example's condition by the null. None replaces none.
 
         Raises:
           ValueError: a code or a condition of another shape.
@@ -163,7 +172,7 @@ class Denoiser(nn.Module):
         # times change little between steps: features and the modulation stay in float32
         features = time_features(t, 256)
         context = nn.Dense(d, name="time_out")(nn.silu(nn.Dense(d, kernel_init=small, name="time_in")(features)))
-        vector, text = self._condition(condition, keep, b)
+        vector, text = self._condition(condition, condition_mask, b)
         if vector is not None:
             context = context + vector
         context = constrain_batch(nn.silu(context))
@@ -190,10 +199,15 @@ class Denoiser(nn.Module):
         )
         tokens = nn.LayerNorm(use_bias=False, use_scale=False, epsilon=1e-6)(tokens).reshape(b, y * x, d)
         tokens = (tokens * (1 + scale) + shift).reshape(-1, d).astype(self.dtype)
-        flips = dense(k, kernel_init=zeros, name="flips")(tokens)
-        return flips.astype(jnp.float32).reshape(b, y, x, k)
+        # components that start equal would stay so
+        bias = nn.initializers.normal(0.5) if self.components > 1 else zeros
+        ones = dense(self.components * k, kernel_init=zeros, bias_init=bias, name="bits")(tokens)
+        ones = ones.astype(jnp.float32).reshape(b, y, x, self.components, k)  # log-odds of z_0 = 1
+        weights = dense(self.components, kernel_init=zeros, name="weights")(tokens) if self.components > 1 else None
+        weights = jnp.zeros((b, y, x, 1)) if weights is None else weights.astype(jnp.float32).reshape(b, y, x, -1)
+        return Prediction(jnp.where(code[..., None, :], -ones, ones), weights)
 
-    def _condition(self, condition, keep, b: int) -> tuple[Array | None, Array | None]:
+    def _condition(self, condition, mask, b: int) -> tuple[Array | None, Array | None]:
         """The condition as a vector added to the time embedding, and as text tokens for cross-attention."""
         d = self.width
         if not (self.num_classes or self.condition_width):
@@ -202,23 +216,23 @@ class Denoiser(nn.Module):
             return None, None
         null = self.param("null", nn.initializers.normal(0.02), (d,))[None]  # (1, d)
         if condition is None:
-            condition, keep = self._absent(b), jnp.zeros(b, bool)
-        if keep is None:
-            keep = jnp.ones(b, bool)
+            condition, mask = self._absent(b), jnp.zeros(b, bool)
+        if mask is None:
+            mask = jnp.ones(b, bool)
 
         if self.num_classes:
             embedded = nn.Embed(self.num_classes, d, embedding_init=nn.initializers.normal(0.02), name="classes")(
                 condition
             )
-            return jnp.where(keep[:, None], embedded, null), None
+            return jnp.where(mask[:, None], embedded, null), None
         expected = self._absent(b).shape
         if condition.shape != expected:
             raise ValueError(f"a condition of shape {condition.shape} given to a denoiser that expects {expected}")
         embedded = nn.Dense(d, dtype=self.dtype, name="condition_in")(condition.reshape(-1, self.condition_width))
         if not self.condition_tokens:
-            return jnp.where(keep[:, None], embedded.astype(jnp.float32), null), None
+            return jnp.where(mask[:, None], embedded.astype(jnp.float32), null), None
         text = embedded.reshape(b, self.condition_tokens, d)
-        return None, jnp.where(keep[:, None, None], text, null[None].astype(self.dtype))
+        return None, jnp.where(mask[:, None, None], text, null[None].astype(self.dtype))
 
     def _absent(self, b: int) -> Array:
         """A condition of the right shape, to be replaced by the null."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from binlatent.bits import signs
-from binlatent.typing import Array, Bool, Float
+from binlatent.typing import Array, Bool, Float, Prediction
 
 PREDICTIONS = ("flip", "z0")
 
@@ -121,15 +121,15 @@ class ReleasedDenoiser(nn.Module):
 
     @nn.compact
     def __call__(
-        self, code: Bool[Array, "b y x k"], t: Float[Array, "b"], condition=None, keep: Bool[Array, "b"] | None = None
-    ) -> Float[Array, "b y x k"]:
-        """Flip log-odds of z_t.
+        self, code: Bool[Array, "b y x k"], t: Float[Array, "b"], condition=None, condition_mask: Bool[Array, "b"] | None = None,
+    ) -> Prediction:  # fmt: skip
+        """Flip log-odds of z_t, one component; what they are given is the objective's `parametrization`.
 
         Args:
           code: z_t.
           t: times in [0, 1].
           condition: labels int (b,); vectors (b, condition_width); or text tokens (b, n, condition_width). None for none.
-          keep: False leaves an example's condition out. None keeps all.
+          condition_mask: False leaves an example's condition out. None keeps all.
 
         Raises:
           ValueError: a code or a condition of another shape.
@@ -152,12 +152,12 @@ class ReleasedDenoiser(nn.Module):
         self_mask = text_mask = None
         if token is not None:
             appended.append(token.astype(self.dtype)[:, None])
-            if keep is not None:  # an example without its condition does not look at that token
+            if condition_mask is not None:  # an example without its condition does not look at that token
                 always = jnp.ones((b, length + 1), bool)
-                self_mask = jnp.concatenate([always, keep[:, None]], axis=1)[:, None, None]
-        if text is not None and keep is not None:  # either the null token or the text
-            texts = jnp.broadcast_to(keep[:, None], (b, text.shape[1]))
-            text_mask = jnp.concatenate([~keep[:, None], texts], axis=1)[:, None, None]
+                self_mask = jnp.concatenate([always, condition_mask[:, None]], axis=1)[:, None, None]
+        if text is not None and condition_mask is not None:  # either the null token or the text
+            texts = jnp.broadcast_to(condition_mask[:, None], (b, text.shape[1]))
+            text_mask = jnp.concatenate([~condition_mask[:, None], texts], axis=1)[:, None, None]
         tokens = jnp.concatenate(appended, axis=1)
 
         layers = nn.scan(
@@ -173,7 +173,8 @@ class ReleasedDenoiser(nn.Module):
 
         tokens = nn.LayerNorm(epsilon=1e-5, name="norm_out")(tokens[:, :length])
         logits = nn.Dense(k, kernel_init=nn.initializers.normal(0.02), name="head")(tokens).reshape(b, y, x, k)
-        return logits if self.predict == "flip" else jnp.where(code, -logits, logits)
+        flips = logits if self.predict == "flip" else jnp.where(code, -logits, logits)
+        return Prediction(flips[..., None, :], jnp.zeros((b, y, x, 1)))
 
     def _condition(self, condition, b: int) -> tuple[Array | None, Array | None]:
         """The condition as one token (b, d), or as text tokens (b, n, condition_width); both None where there is none."""

@@ -1,4 +1,4 @@
-"""Editing: known bits held fast while the rest is sampled, and walks between codes."""
+"""Editing: known bits are clamped while the rest is sampled, and interpolations between codes."""
 
 import jax.numpy as jnp
 

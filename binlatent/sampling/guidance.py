@@ -1,4 +1,8 @@
-"""Classifier-free guidance on flip log-odds: f = (1 + w) f_cond − w f_uncond."""
+"""Classifier-free guidance of a denoiser's output: (1 + w) · conditional − w · unconditional.
+
+On flip log-odds it is the same for f as for g, since the channel's evidence cancels. A mixture is guided component by component,
+its log-weights by the same formula: a component that the condition makes likelier is drawn more often still.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,10 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from binlatent.typing import Array, Denoise, Float
+from binlatent.typing import Array, Denoise, Float, Prediction
 
-# (code, t, condition, keep) -> flip log-odds; keep (b,) is False where the condition is replaced by the null
-ConditionalDenoise = Callable[[Array, Array, Any, Array | None], Array]
+# (code, t, condition, condition_mask) -> prediction; the mask (b,) is False where the condition is replaced by the null
+ConditionalDenoise = Callable[[Array, Array, Any, Array | None], Prediction]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,25 +24,27 @@ class Guidance:
     Attributes:
       interval: times [low, high] at which guidance acts; outside, the conditional estimate is used as it is
         (Kynkäänniemi et al., 2024).
-      power: the weight is w · (1 − t)^power: 0 is constant, more guides late, near the data (as MaskBit does).
+      guidance_power: the weight is w · (1 − t)^guidance_power: 0 is constant, more guides late, near the data (as MaskBit does).
 
     Raises:
       ValueError: an interval that is not within [0, 1], or a negative power.
     """
 
     interval: tuple[float, float] = (0.0, 1.0)
-    power: float = 0.0
+    guidance_power: float = 0.0
 
     def __post_init__(self):
         low, high = self.interval
         if not 0 <= low <= high <= 1:
             raise ValueError(f"guidance interval {self.interval} is not within [0, 1]")
-        if self.power < 0:
-            raise ValueError(f"guidance power {self.power} is negative")
+        if self.guidance_power < 0:
+            raise ValueError(f"guidance_power {self.guidance_power} is negative")
 
     def weight_at(self, weight: float | Array, t: Float[Array, "b"]) -> Float[Array, "b"]:
+        """The weight at times t; `weight` is w."""
         low, high = self.interval
-        return jnp.where((t >= low) & (t <= high), weight * (1 - t) ** self.power if self.power else weight, 0.0)
+        weight = weight * (1 - t) ** self.guidance_power if self.guidance_power else weight
+        return jnp.where((t >= low) & (t <= high), weight, 0.0)
 
 
 def bind(denoise: ConditionalDenoise, condition: Any) -> Denoise:
@@ -59,10 +65,13 @@ def guide(denoise: ConditionalDenoise, condition: Any, weight: float | Array, gu
         def twice(a):
             return jnp.concatenate([a, a])
 
-        keep = jnp.arange(2 * b) < b
-        flips = denoise(twice(code), twice(t), jax.tree.map(twice, condition), keep)
-        conditional, unconditional = flips[:b], flips[b:]
-        w = guidance.weight_at(weight, t).reshape(-1, *(1,) * (code.ndim - 1))
-        return conditional + w * (conditional - unconditional)
+        mask = jnp.arange(2 * b) < b
+        output = denoise(twice(code), twice(t), jax.tree.map(twice, condition), mask)
+        w = guidance.weight_at(weight, t)
+
+        def extrapolate(a):
+            return a[:b] + w.reshape(-1, *(1,) * (a.ndim - 1)) * (a[:b] - a[b:])
+
+        return jax.tree.map(extrapolate, output)
 
     return guided

@@ -1,12 +1,8 @@
-"""What a person may choose when sampling; never an option of a model."""
+"""What a person may choose when sampling; never an option of a model. Importing it does not import JAX."""
 
 import dataclasses
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:  # JAX is imported with them: `binlatent sample --help` reads the fields alone
-    from binlatent.diffusion.schedule import Schedule
-    from binlatent.sampling.guidance import Guidance
-    from binlatent.sampling.sampler import Sampler
+import math
+from typing import Any, Literal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -14,13 +10,14 @@ class SamplingOptions:
     """Defaults of a work directory's `sampling` section; each can be replaced in a call.
 
     Attributes:
-      steps: network calls of the walk from noise to a code.
-      guidance: w of f = (1 + w) f_cond − w f_uncond; 0 for none.
-      guidance_interval, guidance_power: when it acts, see `Guidance`.
-      temperature: flip log-odds are divided by it.
-      posterior: `mixture` or `plugin`.
-      last_step: `sample` or `argmax`.
-      power: spacing of the time grid.
+      steps: Calls of the denoiser from noise to a code. More steps are slower and closer to the model's distribution.
+      guidance: Weight w of classifier-free guidance, (1 + w) · conditional − w · unconditional estimate; 0 is none.
+      guidance_interval: Times at which guidance acts, within 0 (data) and 1 (noise).
+      guidance_power: Guidance is weighted by (1 − t) to this power: 0 is constant, more guides late, near the data.
+      temperature: Below 1 samples are more typical and less varied. 1 samples the model as it is.
+      posterior: The reverse step: mixture is exact for a perfect denoiser, plugin is the PyTorch release's.
+      last_step: Draw the last step as any other (sample), or take the likelier value of every bit (argmax).
+      time_power: Above 1 the steps are shorter near the data, below 1 near the noise.
 
     Raises:
       ValueError: a value out of range.
@@ -31,25 +28,41 @@ class SamplingOptions:
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     guidance_power: float = 0.0
     temperature: float = 1.0
-    posterior: str = "mixture"
-    last_step: str = "sample"
-    power: float = 1.0
+    posterior: Literal["mixture", "plugin"] = "mixture"
+    last_step: Literal["sample", "argmax"] = "sample"
+    time_power: float = 1.0
 
     def __post_init__(self):
-        if self.temperature <= 0:
-            raise ValueError(f"temperature is {self.temperature}: a positive number is expected")
-        self.when()
+        for name, choices in (("posterior", ("mixture", "plugin")), ("last_step", ("sample", "argmax"))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; there are {', '.join(choices)}")
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}: at least 1 is expected")
+        if not math.isfinite(self.guidance):
+            raise ValueError(f"guidance is {self.guidance}: a finite number is expected")
+        if not 0 <= self.guidance_power < math.inf:
+            raise ValueError(f"guidance_power is {self.guidance_power}: a finite number, at least 0, is expected")
+        for name in ("temperature", "time_power"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}: a positive, finite number is expected")
+        low, high = self.guidance_interval
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"guidance_interval is {self.guidance_interval}: 0 <= low <= high <= 1 is expected")
 
-    def when(self) -> "Guidance":
-        """When guidance acts."""
+    def when(self) -> Any:
+        """When guidance acts, a `Guidance`."""
         from binlatent.sampling.guidance import Guidance
 
-        return Guidance(interval=tuple(self.guidance_interval), power=self.guidance_power)
+        return Guidance(interval=tuple(self.guidance_interval), guidance_power=self.guidance_power)
 
-    def sampler(self, schedule: "Schedule") -> "Sampler":
-        """The sampler for a model trained with `schedule`."""
+    def sampler(self, schedule: Any) -> Any:
+        """The `Sampler` for a model trained with a `Schedule`."""
         from binlatent.sampling.sampler import Sampler
 
         return Sampler(
-            schedule=schedule, steps=self.steps, posterior=self.posterior, last_step=self.last_step, power=self.power
+            schedule=schedule,
+            steps=self.steps,
+            posterior=self.posterior,
+            last_step=self.last_step,
+            time_power=self.time_power,
         )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from binlatent import prng
 from binlatent.diffusion import elbo
+from binlatent.diffusion.prediction import marginal
 from binlatent.images import to_float
 from binlatent.nets import binarize
 from binlatent.sampling import editing
@@ -29,50 +30,70 @@ def decode(params, code, *, net):
     return jnp.clip(net.apply({"params": params}, code, method="decode"), 0, 1)
 
 
-@partial(jax.jit, static_argnames=("net",))
-def denoise(params, code, t, condition, *, net):
-    """Flip log-odds of codes at times t (b,)."""
-    return net.apply({"params": params}, code, t, condition)
+@partial(jax.jit, static_argnames=("net", "objective"))
+def denoise(params, code, t, condition, *, net, objective):
+    """Flip log-odds f of every bit, (b, y, x, k), of codes at times t (b,)."""
+    return marginal(objective.calibrate(net.apply({"params": params}, code, t, condition), t))
 
 
 @partial(
-    jax.jit, static_argnames=("net", "objective", "autoencoder", "sampler", "guidance", "clamp", "start", "trajectory")
-)
+    jax.jit,
+    static_argnames=(
+        "net", "objective", "autoencoder", "sampler", "guidance", "clamp", "start", "trajectory", "image_dtype",
+    ),
+)  # fmt: skip
 def generate(
     params, autoencoder_params, keys, condition, weight, temperature, code, known,
-    *, net, objective, autoencoder, sampler, guidance, clamp, start, trajectory,
+    *, net, objective, autoencoder, sampler, guidance, clamp, start, trajectory, image_dtype="float32",
 ):  # fmt: skip
-    """The whole of sampling in one compiled call: noise, the walk, decoding."""
+    """All of sampling in one compiled call: noise, the reverse steps, decoding.
 
-    def apply(z, t, c, keep):
-        return net.apply({"params": params}, z, t, c, keep)
+    Args:
+      params, autoencoder_params: of the denoiser and the autoencoder.
+      keys: one an example (b,).
+      condition: of the denoiser, or None.
+      weight, temperature: scalars: the guidance weight (used where `guidance` is given) and the temperature.
+      code: bits (b, y, x, k) to start from, noised to time `start`; None starts from noise.
+      known: bits to hold, bool (b, y, x, k), by the `clamp` of `editing.hold`; None holds none.
+      net, objective: the denoiser's network, and how its output is to be read.
+      autoencoder: its network; None gives no images.
+      sampler, guidance: a `Sampler`; a `Guidance`, or None for none.
+      trajectory: also return every state.
+      image_dtype: `float32` in [0, 1], or `uint8`, a quarter of the bytes to move from the device.
 
-    flips = bind(apply, condition) if guidance is None else guide(apply, condition, weight, guidance)
-    if sampler.posterior == "mixture":
-        flips = _calibrated(flips, objective)
+    Returns:
+      (images (b, h, w, c) or None, codes (b, y, x, k), states (steps + 1, b, y, x, k) or None).
+    """
+
+    def apply(z, t, c, condition_mask):
+        return net.apply({"params": params}, z, t, c, condition_mask)
+
+    output = bind(apply, condition) if guidance is None else guide(apply, condition, weight, guidance)
+
+    def predict(z, t):
+        tempered = objective.temper(output(z, t), t, temperature)
+        return objective.calibrate(tempered, t) if sampler.posterior == "mixture" else tempered
+
     if code is None:
         begin = sampler.noise(keys, net.code_shape)
     else:
         begin = editing.noised(prng.fold(keys, sampler.steps), code, sampler.schedule(jnp.float32(start)))
     held = None if known is None else editing.hold(code, known, clamp)
-    final = sampler(flips, keys, begin, start=start, temperature=temperature, clamp=held, trajectory=trajectory)
+    final = sampler(predict, keys, begin, start=start, clamp=held, trajectory=trajectory)
     final, states = final if trajectory else (final, None)
     images = None
     if autoencoder is not None:
         images = jnp.clip(autoencoder.apply({"params": autoencoder_params}, final, method="decode"), 0, 1)
+        if image_dtype == "uint8":
+            images = jnp.round(images * 255).astype(jnp.uint8)
     return images, final, states
-
-
-def _calibrated(denoise, objective):
-    """What the mixture step and a likelihood need: log-odds of P(z_0 | z_t), whatever the loss taught."""
-    return lambda z, t: objective.calibrate(denoise(z, t), t)
 
 
 @partial(jax.jit, static_argnames=("net", "objective", "steps"))
 def negative_elbo(params, code, keys, condition, *, net, objective, steps):
     """Terms (steps, b) of the bound of codes, in bits."""
 
-    def flips(z, t):
-        return net.apply({"params": params}, z, t, condition)
+    def predict(z, t):
+        return objective.calibrate(net.apply({"params": params}, z, t, condition), t)
 
-    return elbo.negative_elbo(_calibrated(flips, objective), keys, code, schedule=objective.schedule, steps=steps)
+    return elbo.negative_elbo(predict, keys, code, schedule=objective.schedule, steps=steps)

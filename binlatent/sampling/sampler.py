@@ -10,7 +10,7 @@ from binlatent import prng
 from binlatent.diffusion import process
 from binlatent.diffusion.schedule import Schedule
 from binlatent.sampling.grid import time_grid
-from binlatent.typing import Array, Bool, Denoise, Float, Key
+from binlatent.typing import Array, Bool, Denoise, Key
 
 LAST_STEPS = ("sample", "argmax")
 
@@ -20,14 +20,14 @@ Clamp = Callable[[Array, Array, Array], Array]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """How to walk from noise to a code. Hashable, so it can be a static argument of jit.
+    """How to get from noise to a code (ancestral sampling). Hashable, so it can be a static argument of jit.
 
     Attributes:
       schedule: α(t), the one that the denoiser was trained with.
       steps: how many network calls.
       posterior: `mixture` (exact for a perfect denoiser) or `plugin` (the release's).
       last_step: `sample` the last step like any other, or take its `argmax` (the release's).
-      power: spacing of the time grid, see `time_grid`.
+      time_power: spacing of the time grid, see `time_grid`.
 
     Raises:
       ValueError: an unknown posterior or last step, or fewer than 1 step.
@@ -37,7 +37,7 @@ class Sampler:
     steps: int = 16
     posterior: str = "mixture"
     last_step: str = "sample"
-    power: float = 1.0
+    time_power: float = 1.0
 
     def __post_init__(self):
         if self.posterior not in process.POSTERIORS:
@@ -49,7 +49,7 @@ class Sampler:
 
     def noise(self, keys: Key[Array, "b"], shape: tuple[int, ...]) -> Bool[Array, "b *bits"]:
         """z_1: fair coins of `shape` for every key."""
-        # index `steps` is used by no step of the walk
+        # index `steps` is used by no step
         return prng.uniform(prng.fold(keys, self.steps), shape) < 0.5
 
     def __call__(
@@ -59,42 +59,40 @@ class Sampler:
         code: Bool[Array, "b *bits"],
         *,
         start: float = 1.0,
-        temperature: float | Float[Array, ""] = 1.0,
         clamp: Clamp | None = None,
         trajectory: bool = False,
     ):
-        """Walks `code` from time `start` to 0.
+        """Brings `code` from time `start` to 0.
 
         Args:
-          denoise: (z_t, t) → flip log-odds (b, …).
+          denoise: (z_t, t) → prediction: flip log-odds f for the `mixture` step, the network's output for `plugin`.
           keys: one key an example: an example's result depends on its own key, not on the batch it is in.
           code: z at time `start`: `noise(keys, shape)` where that is 1.
-          temperature: flip log-odds are divided by it; below 1 sharpens.
           clamp: called on the start and after every step, see `sampling.editing`.
-          trajectory: also return every state that the walk passes.
+          trajectory: also return every state on the way.
 
         Returns:
           The code (b, …); with `trajectory` the pair (code, states (steps + 1, b, …) from the start to the code).
         """
-        times = time_grid(self.steps, start=start, power=self.power)
+        times = time_grid(self.steps, start=start, time_power=self.time_power)
         if clamp is not None:
             code = clamp(prng.fold(keys, self.steps + 1), code, self.schedule(times[0]))
 
         def step(code, inputs):
             i, t, s = inputs
             alpha_t, alpha_s = self.schedule(t), self.schedule(s)
-            flip_logits = denoise(code, jnp.full(code.shape[:1], t)) / temperature
-            one = process.reverse(code, flip_logits, alpha_t, alpha_s, self.posterior).one
+            prediction = denoise(code, jnp.full(code.shape[:1], t))
             step_keys = prng.fold(keys, i)
             uniform = prng.uniform(prng.fold(step_keys, 0), code.shape[1:])
+            choice = prng.uniform(prng.fold(step_keys, 2), code.shape[1:-1])
+            flips = process.draw(prediction, uniform, choice, alpha_t, alpha_s, self.posterior)
             if self.last_step == "argmax":
                 # of the estimate itself: at s = 0 the plugin step would count z_t once more
-                likely = process.estimate(code, flip_logits).one > 0.5
-                one = jnp.where(i == self.steps - 1, likely.astype(one.dtype), one)
-            following = uniform < one
+                flips = jnp.where(i == self.steps - 1, process.likeliest(prediction), flips)
+            next_code = code ^ flips
             if clamp is not None:
-                following = clamp(prng.fold(step_keys, 1), following, alpha_s)
-            return following, (following if trajectory else None)
+                next_code = clamp(prng.fold(step_keys, 1), next_code, alpha_s)
+            return next_code, (next_code if trajectory else None)
 
         final, states = jax.lax.scan(step, code, (jnp.arange(self.steps, dtype=jnp.uint32), times[:-1], times[1:]))
         return (final, jnp.concatenate([code[None], states])) if trajectory else final

@@ -9,7 +9,9 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import flax.struct
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -23,6 +25,30 @@ def mean(values: Array, mask: Array | None = None):
     from clu import metrics
 
     return metrics.Average.from_model_output(values, mask)
+
+
+@flax.struct.dataclass
+class StandardError:
+    """Standard error of a mean over examples, each estimated by draws: of the draws alone, not of the examples."""
+
+    variance: Array  # summed over examples
+    count: Array
+
+    @classmethod
+    def from_draws(cls, values: Array, mask: Array) -> "StandardError":
+        """From draws (r, b), r ≥ 2, at r even places of a stratified range, in order, and a mask (b,).
+
+        Neighbours differ by their noise and by one place; half their mean squared difference bounds a draw's variance.
+        """
+        r = values.shape[0]
+        variance = (jnp.diff(values, axis=0) ** 2).mean(0) / 2 / r
+        return cls(jnp.where(mask, variance, 0.0).sum(), mask.sum().astype(jnp.float32))
+
+    def merge(self, other: "StandardError") -> "StandardError":
+        return jax.tree.map(jnp.add, self, other)
+
+    def compute(self) -> Array:
+        return jnp.sqrt(self.variance) / self.count
 
 
 def merge(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,75 @@
+"""What a network's output means: the channel's evidence, temperature, and the marginal of a mixture.
+
+Bayes splits the flip log-odds f of a bit exactly in two (METHOD §9):
+
+    f = g + o(t),    o(t) = log((1 − α)/(1 + α))
+
+`o` is the bit's own evidence, how likely the channel flips any bit, and needs no network. `g` is what the other bits and the
+condition say: the leave-one-out log-odds (arXiv 2605.22765). A network that gives g does not have to learn o, which falls
+without bound as t → 0.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from binlatent.diffusion.schedule import Schedule
+from binlatent.typing import Array, Float, Prediction
+
+PARAMETRIZATIONS = ("leave_one_out", "flip")
+
+# The smallest probability of a flip that o is computed with: α rounds to 1 near t = 0, where o falls to −∞.
+SMALLEST = 1e-12
+
+
+def product(logits: Float[Array, "b *tokens k"]) -> Prediction:
+    """Independent bits, a mixture of one component."""
+    return Prediction(logits[..., None, :], jnp.zeros_like(logits[..., :1]))
+
+
+def evidence(alpha: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """o = log((1 − α)/(1 + α)) ≤ 0, the log-odds that the channel flips a bit; finite also at α = 1."""
+    return jnp.log(jnp.maximum(1 - alpha, SMALLEST)) - jnp.log1p(alpha)
+
+
+def _shaped(alpha, prediction: Prediction) -> Array:
+    """Per-example numbers (b,), to be combined with the logits."""
+    return jnp.reshape(alpha, (-1,) + (1,) * (prediction.logits.ndim - 1))
+
+
+def temper(
+    output: Prediction, t: Float[Array, "b"], temperature, *, schedule: Schedule, parametrization: str
+) -> Prediction:
+    """The output with g divided by the temperature, in every component; a temperature of 1 is an exact identity.
+
+    Dividing f = g + o would sharpen the channel's evidence once more at every step, and do ever less the more steps there
+    are. Weights of components are left as they are: they contain the evidence of their token's own bits.
+    """
+    logits = output.logits / temperature
+    if parametrization == "flip":  # (f − o)/τ + o
+        logits = logits + _shaped(evidence(schedule(t)), output) * (1 - 1 / temperature)
+    return output._replace(logits=logits)
+
+
+def calibrate(output: Prediction, t: Float[Array, "b"], *, schedule: Schedule, parametrization: str) -> Prediction:
+    """Flip log-odds f given all of z_t: what the `mixture` step, likelihoods and cross-entropy need.
+
+    The output itself where a network gives f; o is added where it gives g.
+    """
+    if parametrization == "flip":
+        return output
+    return output._replace(logits=output.logits + _shaped(evidence(schedule(t)), output))
+
+
+def log_weights(prediction: Prediction) -> Float[Array, "b *tokens c"]:
+    """Normalised log-weights; exactly 0 for one component."""
+    return jax.nn.log_softmax(prediction.weights, axis=-1)
+
+
+def marginal(prediction: Prediction) -> Float[Array, "b *tokens k"]:
+    """Flip log-odds of every bit alone."""
+    if prediction.logits.shape[-2] == 1:
+        return prediction.logits[..., 0, :]
+    weights = log_weights(prediction)[..., None]
+    flip = jax.nn.logsumexp(weights + jax.nn.log_sigmoid(prediction.logits), axis=-2)
+    stay = jax.nn.logsumexp(weights + jax.nn.log_sigmoid(-prediction.logits), axis=-2)
+    return flip - stay
