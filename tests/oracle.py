@@ -6,28 +6,48 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from binlatent.diffusion.prediction import product
+from binlatent.typing import Prediction
+
 
 class Oracle:
-    """A distribution over `patterns` (p, k) with `weights` (p,), and its exact flip log-odds."""
+    """A distribution over `patterns` (p, k) with `weights` (p,), and its exact flip log-odds.
 
-    def __init__(self, patterns, weights, schedule):
+    Attributes:
+      components: 1 predicts independent bits. More splits the patterns into groups and predicts, for
+        every group, its posterior weight and independent bits within it: with one pattern a group the exact joint.
+    """
+
+    def __init__(self, patterns, weights, schedule, components=1):
         self.patterns, self.weights, self.schedule = jnp.asarray(patterns), jnp.asarray(weights), schedule
+        self.components = components
 
     @classmethod
-    def random(cls, schedule, *, bits=10, patterns=12, seed=0):
+    def random(cls, schedule, *, bits=10, patterns=12, seed=0, components=1):
         rng = np.random.default_rng(seed)
         rows = rng.choice(2**bits, patterns, replace=False)
         table = (rows[:, None] >> np.arange(bits)) & 1
-        return cls(table.astype(bool), rng.dirichlet(np.ones(patterns)).astype(np.float32), schedule)
+        return cls(table.astype(bool), rng.dirichlet(np.ones(patterns)).astype(np.float32), schedule, components)
 
-    def __call__(self, code, t):
+    def posterior(self, code, t):
+        """P(pattern | z_t), (b, p)."""
         alpha = self.schedule(t)[:, None, None]
         same = code[:, None, :] == self.patterns[None]
-        evidence = jnp.log(jnp.where(same, (1 + alpha) / 2, (1 - alpha) / 2)).sum(-1)  # (b, p)
-        posterior = jax.nn.softmax(evidence + jnp.log(self.weights)[None])
-        m = jnp.clip(posterior @ self.patterns.astype(jnp.float32), 1e-7, 1 - 1e-7)
+        evidence = jnp.log(jnp.where(same, (1 + alpha) / 2, (1 - alpha) / 2)).sum(-1)
+        return jax.nn.softmax(evidence + jnp.log(self.weights)[None])
+
+    def __call__(self, code, t):
+        group = jnp.arange(len(self.weights)) * self.components // len(self.weights)
+        member = (group[:, None] == jnp.arange(self.components)[None]).astype(jnp.float32)
+        joint = self.posterior(code, t)[:, :, None] * member[None]  # (b, p, C)
+        weights = joint.sum(1)
+        ones = (
+            jnp.einsum("bpc,pk->bck", joint, self.patterns.astype(jnp.float32)) / jnp.maximum(weights, 1e-30)[..., None]
+        )
+        m = jnp.clip(ones, 1e-7, 1 - 1e-7)
         logit = jnp.log(m) - jnp.log1p(-m)
-        return jnp.where(code, -logit, logit)
+        flips = jnp.where(code[:, None], -logit, logit)
+        return product(flips[:, 0]) if self.components == 1 else Prediction(flips, jnp.log(jnp.maximum(weights, 1e-30)))
 
     @property
     def entropy(self):

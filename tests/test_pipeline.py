@@ -63,7 +63,7 @@ def test_editing_keeps_what_is_known(model):
         (lambda m: m.sample(labels=[-1]), "from 0 to 2"),
         (lambda m: m.sample(steps=0), "steps is 0"),
         (lambda m: m.sample(temperature=0.0), "temperature is 0.0"),
-        (lambda m: m.sample(posterior="exact"), "mixture, plugin"),
+        (lambda m: m.sample(posterior="exact"), "mixture.*plugin"),
         (lambda m: m.sample(stpes=3), "stpes"),
         (lambda m: m.sample(num=0), "num is 0"),
         (lambda m: m.encode(np.zeros((2, 9, 8, 1), np.uint8)), r"\(2, 9, 8, 1\).*b, 8, 8, 1"),

@@ -1,4 +1,4 @@
-"""The release's training loss, in all its variants: to continue a released prior exactly as it was trained.
+"""The release's training loss, in all its variants, against which `configs/release.py` and `diffusion.objective` are held.
 
 `diffusion.objective` is what priors are trained on here. The two agree where they should: `focal` −1 is its `uniform`
 weighting, and `focal` 0 its `balanced` one. An objective of this class takes the place of that one in a `PriorStage`.
@@ -12,7 +12,7 @@ import optax
 
 from binlatent.diffusion import process
 from binlatent.diffusion.schedule import Schedule
-from binlatent.typing import Array, Bool, Float
+from binlatent.typing import Array, Bool, Float, Prediction
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,16 +48,17 @@ class ReleasedLoss:
 
     def __call__(
         self,
-        flip_logits: Float[Array, "b *bits"],
+        output: Prediction,
         code: Bool[Array, "b *bits"],
         code_t: Bool[Array, "b *bits"],
         t: Float[Array, "b"],
+        s: Float[Array, "b"] | None = None,
     ) -> dict[str, Float[Array, "b"]]:
         """`loss`, and its terms: `flip_cross_entropy` (the release's `bce_loss`, with `focal` but without the weight of
         time), `flip_accuracy`, and `auxiliary` where it has a weight."""
         bits = tuple(range(1, code.ndim))
         flipped, index = code ^ code_t, self._index(t)
-        logits = flip_logits.astype(jnp.float32)
+        logits = output.logits[..., 0, :].astype(jnp.float32)
         values = optax.sigmoid_binary_cross_entropy(logits, flipped.astype(jnp.float32))
         if self.focal >= 0:
             share = flipped.mean(bits, keepdims=True)
@@ -77,10 +78,9 @@ class ReleasedLoss:
 
     def _auxiliary(self, logits: Array, code: Array, code_t: Array, index: Array) -> Array:
         alpha_t, alpha_s = (self.schedule(i / self.total_steps) for i in (index, index - 1))
-        true = process.posterior(code_t, code, alpha_t, alpha_s)
-        plugin = process.reverse(code_t, logits, alpha_t, alpha_s, "plugin")
-        estimate = process.estimate(code_t, logits)
+        true = process.posterior(code ^ code_t, alpha_t, alpha_s)
+        plugin = process.reverse(logits, alpha_t, alpha_s, "plugin")
+        estimate = (jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits))
         first = process.per_bit(index == 1, code.ndim)
-        one, zero = (jnp.where(first, a, b) for a, b in zip(estimate, plugin, strict=True))
-        xlogy = jax.scipy.special.xlogy
-        return -xlogy(true.one, one) - xlogy(true.zero, zero)
+        flip, stay = (jnp.where(first, a, b) for a, b in zip(estimate, plugin, strict=True))
+        return -jnp.exp(true.flip) * flip - jnp.exp(true.stay) * stay

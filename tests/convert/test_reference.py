@@ -13,6 +13,7 @@ from binlatent.convert.hyperparameters import Hyperparameters
 from binlatent.convert.torch_file import read_state
 from binlatent.diffusion import process
 from binlatent.diffusion.objective import Objective
+from binlatent.diffusion.prediction import product
 from binlatent.diffusion.schedule import schedule
 from binlatent.sampling.guidance import Guidance, bind, guide
 from binlatent.train import regularizers
@@ -40,6 +41,11 @@ def denoiser(request, reference):
     return _open(reference, request.param, "bld_ema_1000.th", import_denoiser)
 
 
+def _one(flips, code_t):
+    """P(z_s = 1)."""
+    return jnp.exp(jnp.where(code_t, flips.stay, flips.flip))
+
+
 def _channels_last(x):
     return jnp.asarray(x.transpose(0, 2, 3, 1))
 
@@ -60,10 +66,9 @@ def test_plugin_posterior(reference, name, t, s):
     case = {k: np.load(f"{reference}/posterior.npz")[f"{name}/{t}-{s}/{k}"] for k in ("p0", "x_t", "posterior")}
     alpha_t, alpha_s = schedule(SCHEDULES[name])(jnp.array([t, s]) / 64)
     code_t, p0 = jnp.asarray(case["x_t"] > 0.5), jnp.asarray(case["p0"])
-    np.testing.assert_allclose(process.posterior(code_t, p0, alpha_t, alpha_s).one, case["posterior"], atol=1e-6)
     flips = jnp.where(code_t, -1, 1) * (jnp.log(p0) - jnp.log1p(-p0))
-    reverse = process.reverse(code_t, flips, alpha_t, alpha_s, "plugin")
-    np.testing.assert_allclose(reverse.one, case["posterior"], atol=2e-6)
+    found = _one(process.reverse(flips, alpha_t, alpha_s, "plugin"), code_t)
+    np.testing.assert_allclose(found, case["posterior"], atol=2e-6)
 
 
 def test_autoencoder(autoencoder):
@@ -102,7 +107,11 @@ def test_discriminator(autoencoder):
 
 def _apply(imported):
     apply = jax.jit(imported.net.apply)
-    return lambda code, t, condition=None, keep=None: apply({"params": imported.params}, code, t, condition, keep)
+
+    def logits(code, t, condition=None, mask=None):
+        return apply({"params": imported.params}, code, t, condition, mask).logits[..., 0, :]
+
+    return logits
 
 
 def _case(imported, io):
@@ -130,7 +139,8 @@ def test_denoiser(denoiser):
 def test_forward_process(denoiser):
     imported, io = denoiser
     code, _, t, _ = _case(imported, io)
-    p = process.marginal(code, schedule(imported.schedule)(t)).one
+    alpha = process.per_bit(schedule(imported.schedule)(t), code.ndim)
+    p = alpha * code + (1 - alpha) / 2
     np.testing.assert_allclose(p.reshape(io["x0"].shape), io["forward_prob"], atol=1e-6)
 
 
@@ -151,7 +161,7 @@ def test_losses(denoiser):
         logits = jnp.asarray(io["logits"]).reshape(code.shape)
         # the recorded case `x0` reads the same numbers as log-odds of z_0
         flips = jnp.where(code_t, -logits, logits) if predicted == "x0" else logits
-        terms = {key: float(value.mean()) for key, value in loss(flips, code, code_t, t).items()}
+        terms = {key: float(value.mean()) for key, value in loss(product(flips), code, code_t, t).items()}
         for ours, theirs in (("loss", "loss"), ("flip_cross_entropy", "bce"), ("flip_accuracy", "acc")):
             np.testing.assert_allclose(terms[ours], io[f"{theirs}/{name}"], atol=1e-5, err_msg=f"{theirs}/{name}")
 
@@ -161,7 +171,11 @@ def test_our_objective_agrees_where_it_should(denoiser):
     code, code_t, t, _ = _case(imported, io)
     logits = jnp.asarray(io["logits"]).reshape(code.shape)
     for weighting, name in (("uniform", "focal-1"), ("balanced", "focal0")):
-        ours = Objective(schedule=schedule(imported.schedule), weighting=weighting)(logits, code, code_t, t)["loss"]
+        parametrization = "flip" if weighting == "uniform" else "leave_one_out"
+        objective = Objective(
+            schedule=schedule(imported.schedule), weighting=weighting, parametrization=parametrization
+        )
+        ours = objective(product(logits), code, code_t, t)["loss"]
         np.testing.assert_allclose(ours.mean(), io[f"loss/mean/flip/{name}/aux0.0"], atol=1e-5)
 
 
@@ -170,15 +184,19 @@ def test_trajectory(denoiser):
     alpha, steps = schedule(imported.schedule), imported.net.total_steps
     apply, condition = _apply(imported), _case(imported, io)[3]
     weight, temperature = float(io["traj/guidance"]), float(io["traj/temperature"])
-    denoise = bind(apply, condition) if np.isnan(weight) else guide(apply, condition, weight, Guidance())
+
+    def predict(*arguments):
+        return product(apply(*arguments))
+
+    denoise = bind(predict, condition) if np.isnan(weight) else guide(predict, condition, weight, Guidance())
     states = jnp.asarray(io["traj/x"] > 0).reshape(-1, 3, *imported.net.code_shape)
     times = jnp.asarray(io["traj/t"] / steps, jnp.float32)
     assert len(times) == 16 and len(states) == 17
     for i, t in enumerate(times):
-        flips = denoise(states[i], jnp.full(3, t)) / temperature
+        flips = denoise(states[i], jnp.full(3, t)).logits[..., 0, :] / temperature
         if i + 1 < len(times):
-            p = process.reverse(states[i], flips, alpha(t), alpha(times[i + 1]), "plugin").one
+            p = _one(process.reverse(flips, alpha(t), alpha(times[i + 1]), "plugin"), states[i])
             np.testing.assert_allclose(p.reshape(io["traj/prob"][i].shape), io["traj/prob"][i], atol=1e-4)
-    estimate = np.asarray(process.estimate(states[-2], flips).one)
+    estimate = np.asarray(jax.nn.sigmoid(jnp.where(states[-2], -flips, flips)))
     sure = np.abs(estimate - 0.5) > 1e-4
     assert np.array_equal((estimate > 0.5)[sure], np.asarray(states[-1])[sure])

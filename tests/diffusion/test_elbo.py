@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from binlatent import prng
-from binlatent.diffusion import elbo
+from binlatent.diffusion import elbo, process
+from binlatent.diffusion.prediction import evidence, product
 from binlatent.diffusion.schedule import Linear
 from tests.oracle import Oracle
 
@@ -23,9 +24,21 @@ def test_bound_of_the_oracle_approaches_the_entropy_from_above():
     assert fine < empirical + 0.12
 
 
+def test_components_lower_the_bound_of_few_steps():
+    """With one component a pattern, the bound of any number of steps is near the entropy."""
+    found = {}
+    for components in (1, 4, 12):
+        oracle = Oracle.random(Linear(), components=components)
+        index = jax.random.choice(jax.random.key(1), 12, (4000,), p=oracle.weights)
+        found[components] = float(bound(oracle, oracle.patterns[index], 4).sum(0).mean())
+    empirical = -float(jnp.log2(oracle.weights)[index].mean())
+    assert found[1] > found[4] + 0.1 > found[12]
+    assert abs(found[12] - empirical) < 0.1
+
+
 def test_fair_coins_cost_one_bit_a_bit():
     codes = jax.random.bernoulli(jax.random.key(0), 0.5, (500, 16))
-    fair = lambda z, t: jnp.log((1 - Linear()(t)) / (1 + Linear()(t)))[:, None] * jnp.ones((1, 16))  # noqa: E731
+    fair = lambda z, t: product(evidence(Linear()(t))[:, None] * jnp.ones((1, 16)))  # noqa: E731
     bits = bound(fair, codes, 64).sum(0) / 16
     assert abs(float(bits.mean()) - 1) < 5 * float(bits.std()) / 500**0.5 + 1e-3
 
@@ -36,7 +49,10 @@ def test_a_random_term_estimates_the_bound():
     whole = float(bound(oracle, codes[:4000], steps).sum(0).mean())
     index = jax.random.randint(jax.random.key(3), (n,), 1, steps + 1)
     uniform = jax.random.uniform(jax.random.key(4), (n, 10))
-    terms = steps * elbo.term(oracle, uniform, codes, index, schedule=Linear(), steps=steps)
+    code_t = process.corrupt(uniform, codes, Linear()(index / steps))
+    terms = steps * elbo.term(
+        oracle(code_t, index / steps), codes ^ code_t, uniform, index, schedule=Linear(), steps=steps
+    )
     assert abs(float(terms.mean()) - whole) < 5 * float(terms.std()) / n**0.5 + 0.05
 
 

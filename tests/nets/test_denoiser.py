@@ -15,7 +15,7 @@ CONDITIONS = {
 
 
 def make(options, condition):
-    net = Denoiser(code_shape=SHAPE, width=16, depth=2, heads=2, **options)
+    net = Denoiser(code_shape=SHAPE, width=16, depth=2, heads=2, components=3, **options)
     code = jax.random.bernoulli(jax.random.key(0), 0.5, (2, *SHAPE))
     t = jnp.array([0.1, 0.9])
     params = net.init(jax.random.key(1), code, t, condition)["params"]
@@ -32,9 +32,9 @@ def make(options, condition):
 def test_conditions_and_their_null(kind):
     options, condition = CONDITIONS[kind]
     net, params, code, t = make(options, condition)
-    apply = lambda *a: np.asarray(net.apply({"params": params}, code, t, *a))  # noqa: E731
+    apply = lambda *a: np.asarray(net.apply({"params": params}, code, t, *a).logits)  # noqa: E731
     absent = apply()
-    assert absent.shape == (2, *SHAPE)
+    assert absent.shape == (2, 3, 2, 3, 4)
     if condition is None:
         with pytest.raises(ValueError, match="without one"):
             apply(jnp.array([0, 1]))
@@ -47,17 +47,28 @@ def test_conditions_and_their_null(kind):
 
 
 def test_starts_without_an_opinion():
-    net = Denoiser(code_shape=SHAPE, width=16, depth=2, heads=2)
+    net = Denoiser(code_shape=SHAPE, width=16, depth=2, heads=2, components=1)
     code, t = jnp.ones((1, *SHAPE), bool), jnp.array([0.5])
     params = net.init(jax.random.key(0), code, t)
-    assert not np.asarray(net.apply(params, code, t)).any()
+    assert not np.asarray(net.apply(params, code, t).logits).any()
+
+
+def test_components_differ_from_the_start_and_mean_the_same_whatever_the_noised_bit_is():
+    net = Denoiser(code_shape=SHAPE, width=16, depth=2, heads=2, components=3)
+    code, t = jax.random.bernoulli(jax.random.key(3), 0.5, (4, *SHAPE)), jnp.full(4, 0.5)
+    params = net.init(jax.random.key(0), code, t)
+    found = net.apply(params, code, t)
+    ones = np.where(np.asarray(code)[..., None, :], -1, 1) * np.asarray(found.logits)  # log-odds of z_0 = 1
+    np.testing.assert_allclose(ones, np.broadcast_to(ones[:1, :1, :1], ones.shape))
+    assert np.abs(np.diff(ones[0, 0, 0], axis=0)).min() > 1e-3
+    assert not np.asarray(found.weights).any()
 
 
 @pytest.mark.parametrize("remat", ["full", "dots"])
 def test_remat_changes_no_number(remat):
     net, params, code, t = make({}, None)
     other = net.clone(remat=remat)
-    loss = lambda net: lambda p: (net.apply({"params": p}, code, t) ** 2).sum()  # noqa: E731
+    loss = lambda net: lambda p: (net.apply({"params": p}, code, t).logits ** 2).sum()  # noqa: E731
     a, b = (jax.grad(loss(n))(params) for n in (net, other))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), a, b)
 
@@ -67,13 +78,13 @@ def test_bfloat16_keeps_parameters_and_output_in_float32():
     code, t = jnp.ones((1, *SHAPE), bool), jnp.array([0.5])
     params = net.init(jax.random.key(0), code, t)
     assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-    assert net.apply(params, code, t).dtype == jnp.float32
+    assert {x.dtype for x in net.apply(params, code, t)} == {jnp.dtype("float32")}
 
 
 def test_every_example_and_token_is_read_in_its_place():
     net, params, code, t = make({}, None)
-    out = net.apply({"params": params}, code, t)
-    swapped = net.apply({"params": params}, code[::-1], t[::-1])
+    out = net.apply({"params": params}, code, t).logits
+    swapped = net.apply({"params": params}, code[::-1], t[::-1]).logits
     np.testing.assert_allclose(out[::-1], swapped, atol=1e-5)
     positions = grid_positions(3, 2, 16)
     assert len({tuple(np.round(np.asarray(p), 5)) for p in positions}) == 6

@@ -38,7 +38,7 @@ def test_interpolation_runs_from_one_end_to_the_other():
 
 def test_grid():
     np.testing.assert_allclose(time_grid(4), [1, 0.75, 0.5, 0.25, 0])
-    np.testing.assert_allclose(time_grid(2, start=0.5, power=2.0), [0.5, 0.125, 0])
+    np.testing.assert_allclose(time_grid(2, start=0.5, time_power=2.0), [0.5, 0.125, 0])
     with pytest.raises(ValueError, match="steps is 0"):
         time_grid(0)
 

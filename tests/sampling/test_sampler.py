@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from binlatent import prng
+from binlatent.diffusion.prediction import product
 from binlatent.diffusion.schedule import Cosine, Linear
 from binlatent.sampling.sampler import Sampler
 from tests.oracle import Oracle
@@ -15,8 +16,8 @@ DRAWS = 6_000
 
 
 @functools.cache
-def total_variation(posterior, steps):
-    oracle = Oracle.random(Linear(), seed=3)
+def total_variation(posterior, steps, components=1):
+    oracle = Oracle.random(Linear(), seed=3, components=components)
     sampler = Sampler(schedule=Linear(), steps=steps, posterior=posterior)
     keys = prng.per_example(jax.random.key(steps), DRAWS)
     codes = jax.jit(lambda k: sampler(oracle, k, sampler.noise(k, (10,))))(keys)
@@ -37,20 +38,27 @@ def test_plugin_stays_biased():
     assert total_variation("plugin", 16) > 1.5 * total_variation("mixture", 16)
 
 
+@pytest.mark.parametrize("steps", [2, 4, 8, 16])
+def test_components_bring_few_steps_nearer_the_truth(steps):
+    independent, some, exact = (total_variation("mixture", steps, components) for components in (1, 4, 12))
+    assert exact < some < independent
+    assert exact < 3 * Oracle.random(Linear(), seed=3).expected_noise(DRAWS)  # one component a pattern is the joint
+
+
 def test_same_key_same_code_whatever_the_batch():
     oracle = Oracle.random(Linear())
     sampler = Sampler(schedule=Linear(), steps=4)
-    walk = lambda keys: sampler(oracle, keys, sampler.noise(keys, (10,)))  # noqa: E731
+    draw = lambda keys: sampler(oracle, keys, sampler.noise(keys, (10,)))  # noqa: E731
     keys = prng.per_example(jax.random.key(0), 12)
-    assert np.array_equal(walk(keys)[5:8], walk(keys[5:8]))
+    assert np.array_equal(draw(keys)[5:8], draw(keys[5:8]))
 
 
 def test_a_denoiser_that_knows_the_code_arrives_there():
     sampler = Sampler(schedule=Cosine(), steps=7)
     keys = prng.per_example(jax.random.key(0), 3)
     code = jax.random.bernoulli(jax.random.key(1), 0.5, (3, 2, 2, 4))
-    sure = lambda z, t: jnp.where(z ^ code, 40.0, -40.0)  # noqa: E731
-    final, states = sampler(sure, keys, sampler.noise(keys, (2, 2, 4)), trajectory=True, temperature=0.5)
+    sure = lambda z, t: product(jnp.where(z ^ code, 40.0, -40.0))  # noqa: E731
+    final, states = sampler(sure, keys, sampler.noise(keys, (2, 2, 4)), trajectory=True)
     assert np.array_equal(final, code)
     assert states.shape == (8, 3, 2, 2, 4)
     assert np.array_equal(states[-1], code)
@@ -60,7 +68,7 @@ def test_argmax_takes_the_likelier_bit_at_the_last_step():
     sampler = Sampler(schedule=Linear(), steps=1, last_step="argmax")
     keys = prng.per_example(jax.random.key(0), 64)
     code = sampler.noise(keys, (8,))
-    sure = jnp.where(code, 0.4, -0.4)  # log-odds 0.4 for z_0 = 0, everywhere
+    sure = product(jnp.where(code, 0.4, -0.4))  # log-odds 0.4 for z_0 = 0, everywhere
     assert not sampler(lambda z, t: sure, keys, code).any()
     sampled = Sampler(schedule=Linear(), steps=1)(lambda z, t: sure, keys, code)
     assert 0.2 < float(sampled.mean()) < 0.6
