@@ -66,7 +66,9 @@ def test_the_library_gives_the_release_s_numbers(both, reference):
     code_t = io["x_t"].reshape(-1, 8, 8, 16) > 0.5
     # the balanced loss taught it leave-one-out log-odds
     schedule = config_lib.build_objective(model.config).schedule
-    shift = np.asarray(evidence(schedule(jnp.asarray(io["t"] / 64, jnp.float32)))).reshape(-1, *(1,) * (io["logits"].ndim - 1))
+    shift = np.asarray(evidence(schedule(jnp.asarray(io["t"] / 64, jnp.float32)))).reshape(
+        -1, *(1,) * (io["logits"].ndim - 1)
+    )
     flips = model.denoise(code_t, io["t"] / 64, io["label"])
     np.testing.assert_allclose(flips.reshape(io["logits"].shape), io["logits"] + shift, atol=1e-4)
     flips = model.denoise(code_t, io["t"] / 64)
