@@ -3,10 +3,12 @@
 A metric is a clu metric or anything with its `merge` and `compute` (`bits.BitStatistics`).
 """
 
+import concurrent.futures
+import contextlib
+import itertools
 import json
 import os
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import flax.struct
@@ -15,9 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from binlatent.console import warn
 from binlatent.errors import UserError
 from binlatent.files import write_atomic
 from binlatent.typing import Array
+
+CHUNK = 1000  # records of a file in a bucket
 
 
 def mean(values: Array, mask: Array | None = None):
@@ -74,6 +79,9 @@ class MetricWriter:
     `metrics.jsonl` has one JSON object a line: `step` and the values by name, training under `train/…`, evaluation under
     `validation/…`. When a run resumes at `start_step`, later records of the interrupted run are dropped, so that the file
     reads as if there had been no interruption.
+
+    Object stores cannot append: there, further records go to `metrics-<n>.jsonl`, of `CHUNK` records each, of which only
+    the last is written anew, by a thread of its own.
     """
 
     def __init__(self, folder: epath.PathLike, start_step: int = 0):
@@ -82,43 +90,66 @@ class MetricWriter:
         if not self._active:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._lines = [json.dumps(r) for r in read_records(self._folder) if r["step"] <= start_step]
+        lines = [json.dumps(r) for r in read_records(self._folder) if r["step"] <= start_step]
         self._path = self._folder / "metrics.jsonl"
-        write_atomic(self._path, "".join(line + "\n" for line in self._lines))
+        write_atomic(self._path, "".join(line + "\n" for line in lines))
+        for chunk in _chunks(self._folder):
+            chunk.unlink()
         self._local = "://" not in os.fspath(self._folder)
         if self._local:
             import tensorboardX
 
             self._board = tensorboardX.SummaryWriter(os.fspath(self._folder), purge_step=start_step + 1)
+        else:
+            self._chunk, self._lines = 1, []
+            self._thread = concurrent.futures.ThreadPoolExecutor(1, "metrics")
+            self._writing: concurrent.futures.Future | None = None
 
     def write(self, step: int, values: Mapping[str, Any], prefix: str) -> None:
         """Adds one record.
 
         Raises:
-          UserError: it cannot be written, as on a full disk.
+          UserError: it cannot be written, as on a full disk; in a bucket, the one before could not be.
         """
         if not self._active:
             return
+        line = json.dumps({"step": step} | {f"{prefix}/{name}": value for name, value in values.items()})
+        with self._explained():
+            if not self._local:
+                self._write_chunk(line)
+                return
+            with self._path.open("a") as file:
+                file.write(line + "\n")
+            for name, value in values.items():
+                if isinstance(value, list):
+                    self._board.add_histogram(f"{prefix}/{name}", np.asarray(value), step)
+                else:
+                    self._board.add_scalar(f"{prefix}/{name}", value, step)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
         try:
-            self._write(step, values, prefix)
+            yield
         except OSError as error:
             raise UserError(
                 f"{self._path} cannot be written: {error}. Make room or mend the path, then run the same command again to "
                 "resume."
             ) from error
 
-    def _write(self, step: int, values: Mapping[str, Any], prefix: str) -> None:
-        self._lines.append(json.dumps({"step": step} | {f"{prefix}/{name}": value for name, value in values.items()}))
-        if self._local:
-            with self._path.open("a") as file:
-                file.write(self._lines[-1] + "\n")
-            for name, value in values.items():
-                if isinstance(value, list):
-                    self._board.add_histogram(f"{prefix}/{name}", np.asarray(value), step)
-                else:
-                    self._board.add_scalar(f"{prefix}/{name}", value, step)
-        else:  # object stores cannot append
-            self._path.write_text("".join(line + "\n" for line in self._lines))
+    def _write_chunk(self, line: str) -> None:
+        """Adds a line to the current chunk, which is written unless the last write is still under way."""
+        self._lines.append(line)
+        if self._writing is not None and self._writing.done():
+            self._writing.result()
+            self._writing = None
+        if self._writing is None or len(self._lines) == CHUNK:
+            self._flush()
+
+    def _flush(self) -> None:
+        text, path = "".join(line + "\n" for line in self._lines), self._folder / f"metrics-{self._chunk:06d}.jsonl"
+        self._writing = self._thread.submit(path.write_text, text)
+        if len(self._lines) == CHUNK:
+            self._chunk, self._lines = self._chunk + 1, []
 
     def write_image(self, step: int, name: str, image: np.ndarray) -> None:
         """Saves an image (h, w, c) uint8 as `previews/<name>-<step>.png`, and shows it in TensorBoard."""
@@ -127,25 +158,38 @@ class MetricWriter:
         from PIL import Image
 
         folder = self._folder / "previews"
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{name}-{step:07d}.png").open("wb") as file:
-            Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(file, "png")
+        with self._explained():
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / f"{name}-{step:07d}.png").open("wb") as file:
+                Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(file, "png")
         if self._local:
             self._board.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
-        if self._active and self._local:
-            try:
+        """Waits until everything is written; what could not be is reported, and does not hide what ended the run."""
+        if not self._active:
+            return
+        try:
+            if self._local:
                 self._board.close()
-            except OSError as error:  # a full disk; it must not hide what ended the run
-                print(f"warning: TensorBoard's events in {self._folder} are not complete: {error}", file=sys.stderr)
+            else:
+                self._flush()
+                self._thread.shutdown()
+                self._writing.result()
+        except OSError as error:
+            warn(f"metrics in {self._folder} are not complete: {error}")
+
+
+def _chunks(folder: epath.Path) -> list[epath.Path]:
+    return sorted(folder.glob("metrics-*.jsonl"))
 
 
 def read_records(folder: epath.PathLike) -> list[dict[str, Any]]:
-    """The records of a stage's `metrics.jsonl`, oldest first; a line cut off by a crash is left out."""
-    path = epath.Path(folder) / "metrics.jsonl"
-    records = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+    """The records of a stage's metrics, oldest first; a line cut off by a crash is left out."""
+    folder, records = epath.Path(folder), []
+    path = folder / "metrics.jsonl"
+    files = ([path] if path.exists() else []) + (_chunks(folder) if folder.exists() else [])
+    for line in itertools.chain.from_iterable(file.read_text().splitlines() for file in files):
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError:  # the last line of a killed run

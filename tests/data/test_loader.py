@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from binlatent.data import loader
-from binlatent.data.loader import eval_batches, train_batches
+from binlatent.data.loader import Validation, batch_spec, eval_batches, train_batches
 from binlatent.data.options import DataOptions
 from binlatent.data.sources.arrays import ArraySource
 from binlatent.data.splits import open_splits
@@ -151,3 +151,24 @@ def test_a_batch_that_does_not_divide_names_the_numbers(source, batches):
 def test_a_set_smaller_than_a_batch_names_the_numbers(source):
     with pytest.raises(UserError, match=r"batch size 23 is larger than the 22 examples"):
         train_batches(source, OPTIONS, seed=0, batch_size=23)
+
+
+@pytest.mark.parametrize("num_batches", [0, 2])
+def test_an_evaluation_is_the_same_each_time_and_opens_its_readers_once(source, num_batches, monkeypatch):
+    opened = []
+    real = loader._iterate
+    monkeypatch.setattr(loader, "_iterate", lambda *args: opened.append(args) or real(*args))
+    batches = Validation(source, OPTIONS, batch_size=8, num_batches=num_batches)
+    first, second = list(batches), list(batches)
+    assert len(first) == (num_batches or 3) and len(opened) == 1
+    same(first, second)
+    same(first, take(eval_batches(source, OPTIONS, batch_size=8), len(first)))
+
+
+def test_the_shapes_of_a_batch_are_known_without_one(source, monkeypatch):
+    batch = next(train_batches(source, OPTIONS, seed=0, batch_size=8))
+    monkeypatch.setattr(loader, "_iterate", None)  # no pipeline is opened
+    spec = batch_spec(source, OPTIONS, 16)
+    assert {k: (v.shape, v.dtype) for k, v in spec.items()} == {
+        k: ((16, *v.shape[1:]), v.dtype) for k, v in batch.items()
+    }

@@ -53,21 +53,39 @@ def command(folder, program, more=(), **numbers):
 
 
 @pytest.mark.slow
-def test_sigterm_saves_within_a_step_and_exits_0(tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_saves_within_a_step(tmp_path, number, status):
     far = dict.fromkeys(("num_steps", "evaluate_every", "checkpoint_every"), 1_000_000)
     process = command(tmp_path, ["-m", "binlatent.cli.main"], log_every=1, **far)
     folder, end = tmp_path / "run/autoencoder", time.monotonic() + 300
     while len(read_records(folder)) < 5 and time.monotonic() < end:
         time.sleep(0.02)
     seen = read_records(folder)[-1]["step"]
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     out, error = process.communicate(timeout=120)
-    assert process.returncode == 0, error[-2000:]
+    assert process.returncode == status and "Traceback" not in error, error[-2000:]
     (saved,) = checkpoint_steps(folder / "checkpoints")
     assert f"stopped at step {saved} as asked; its state is saved, run again to resume" in out
     logged = read_records(folder)[-1]["step"]
     # records are written one step late, and a few steps pass while the signal is on its way
     assert seen <= logged <= saved <= logged + 2
+
+
+@pytest.mark.slow
+def test_a_second_run_in_the_folder_is_refused(tmp_path):
+    far = dict.fromkeys(("num_steps", "evaluate_every", "checkpoint_every"), 1_000_000)
+    first = command(tmp_path, ["-m", "binlatent.cli.main"], log_every=1, **far)
+    end = time.monotonic() + 300
+    while len(read_records(tmp_path / "run/autoencoder")) < 2 and time.monotonic() < end:
+        time.sleep(0.02)
+    second = command(tmp_path, ["-m", "binlatent.cli.main"], log_every=1, **far)
+    _, error = second.communicate(timeout=120)
+    assert second.returncode == 2 and f"in use by process {first.pid}" in error, error[-2000:]
+    first.send_signal(signal.SIGINT)
+    time.sleep(0.001)
+    first.send_signal(signal.SIGINT)  # the second one does not wait for anything
+    first.wait(timeout=60)
+    assert first.returncode in (-signal.SIGINT, 130)
 
 
 @pytest.mark.slow

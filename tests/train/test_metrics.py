@@ -1,0 +1,34 @@
+"""Records of a run, on a disk and in a bucket."""
+
+import pytest
+
+from binlatent.train import metrics
+from binlatent.train.metrics import MetricWriter, read_records
+from tests.data.test_remote import bucket  # noqa: F401 — a fixture
+
+
+@pytest.fixture(params=["disk", "bucket"])
+def folder(request, tmp_path):
+    return tmp_path if request.param == "disk" else request.getfixturevalue("bucket") / "run"
+
+
+def write(folder, start, steps):
+    writer = MetricWriter(folder, start)
+    for step in steps:
+        writer.write(step, {"loss": 1 / step}, "train")
+    writer.close()
+
+
+def test_a_resumed_run_reads_as_if_there_had_been_no_interruption(folder, monkeypatch):
+    monkeypatch.setattr(metrics, "CHUNK", 3)
+    write(folder, 0, range(1, 9))
+    assert [r["step"] for r in read_records(folder)] == [*range(1, 9)]
+    write(folder, 5, range(6, 14))
+    assert [(r["step"], r["train/loss"]) for r in read_records(folder)] == [(s, 1 / s) for s in range(1, 14)]
+
+
+def test_no_file_of_a_bucket_is_written_anew_for_ever(bucket, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(metrics, "CHUNK", 3)
+    write(bucket / "run", 0, range(1, 9))
+    sizes = [len(p.read_text().splitlines()) for p in sorted((bucket / "run").glob("metrics-*.jsonl"))]
+    assert sizes == [3, 3, 2]
