@@ -119,7 +119,7 @@ def to_mesh(batch: PyTree, mesh: Mesh, *, steps: bool = False) -> PyTree:
 
 
 def gather(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Arrays from wherever they lie, whole on each device of a mesh of this process's own devices.
+    """Arrays from wherever they lie, replicated on each device of a mesh of this process's own devices.
 
     Where they are divided among processes, every process must call this at the same point.
     """
@@ -129,8 +129,8 @@ def gather(tree: PyTree, mesh: Mesh) -> PyTree:
 
     leaves, structure = jax.tree.flatten(tree)
     if any(map(divided, leaves)):
-        same = [replicated(x.sharding.mesh) for x in leaves]
-        leaves = [x.addressable_data(0) for x in jax.jit(lambda x: x, out_shardings=same)(leaves)]
+        everywhere = [replicated(x.sharding.mesh) for x in leaves]
+        leaves = [x.addressable_data(0) for x in jax.jit(lambda x: x, out_shardings=everywhere)(leaves)]
     return jax.device_put(jax.tree.unflatten(structure, leaves), replicated(mesh))
 
 

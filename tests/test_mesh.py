@@ -137,7 +137,7 @@ def test_a_batch_that_does_not_divide_is_named():
         mesh_lib.check_batch_size(24, mesh, micro_batches=2)
 
 
-def test_whole_gathers_divided_arrays():
+def test_gather_replicates_divided_arrays():
     x = jax.device_put(np.arange(64.0), jax.NamedSharding(MeshShape(fsdp=8, data=1).build(), jax.P("fsdp")))
     here = mesh_lib.gather({"x": x}, MeshShape().build(jax.devices()[:2]))["x"]
     assert len(here.addressable_shards) == 2

@@ -77,7 +77,7 @@ def train(
     Raises:
       UserError: the loss is not finite, a checkpoint can be neither read nor written, or it is of a run that this one
         would not continue; another process trains in the folder.
-      Preempted: the process got SIGTERM, or the cluster takes its machines; the state is saved.
+      Preempted: the process got SIGTERM or Ctrl-C, or the cluster takes its machines; the state is saved.
     """
     mesh_lib.check_batch_size(training.batch_size, mesh, training.micro_batches)
     hooks, folder, per_call = hooks or Hooks(), epath.Path(folder), training.steps_per_call
