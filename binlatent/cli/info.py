@@ -26,7 +26,7 @@ def describe(workdir: epath.PathLike) -> str:
     lines = [
         f"{workdir}",
         f"  images       {net.resolution}×{net.resolution}×{net.image_channels}, source {experiment.config.data.source}",
-        f"  code         {y}×{x}×{k} = {y * x * k} bits an image ({pixels * 8 / (y * x * k):.1f} times fewer than its pixels)",
+        f"  code         {y}×{x}×{k} = {y * x * k} bits per image, {pixels * 8 / (y * x * k):.1f} times fewer than its pixels",
     ]
     waiting = []
     for stage in STAGES:

@@ -135,7 +135,7 @@ def _unforeseen(error: Exception, resumable: bool) -> None:
 
     if isinstance(error, Preempted):
         say(str(error))
-        if getattr(error, "interrupted", False):
+        if error.interrupted:
             sys.exit(INTERRUPTED)
         return
     _leave_others(error, 1)

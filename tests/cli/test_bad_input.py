@@ -153,6 +153,16 @@ REFUSED = [
     ("value of another type", RUN + " --config.prior.width=wide", ["--config.prior.width=wide", "is expected"]),
     ("mesh that does not fit", RUN + " --config.mesh.fsdp=3", ["does not fit 8 devices", "--config.mesh"]),
     ("another config's work directory", "run --config digits --workdir {trained}", ["another config", "prior.width"]),
+    ("a config that fails", "run --config {tmp}/fails.py --workdir {new}", ["fails.py", "ZeroDivisionError"]),
+    ("a config that exits", "run --config {tmp}/exits.py --workdir {new}", ["exits.py", "SystemExit"]),
+    ("a config that returns nothing", "run --config {tmp}/nothing.py --workdir {new}", ["nothing.py", "NoneType"]),
+    ("a config without get_config", "run --config {tmp}/empty.py --workdir {new}", ["empty.py", "get_config"]),
+    ("a config that is no Python", "run --config {tmp}/words.py --workdir {new}", ["words.py", "SyntaxError"]),
+    ("an empty config.json", "sample --workdir {tmp}/w_empty", ["config.json", "cannot be read"]),
+    ("a broken config.json", "info --workdir {tmp}/w_broken", ["config.json", "cannot be read"]),
+    ("a list as config.json", "sample --workdir {tmp}/w_list", ["config.json", "list"]),
+    ("a config.json of version 0.1", "info --workdir {tmp}/w_old", ["config.json", "0.1"]),
+    ("a config.json of bytes", "run --workdir {tmp}/w_bytes", ["config.json", "cannot be read"]),
     ("nothing to convert", "convert --workdir {new}", ["--autoencoder", "--denoiser"]),
     ("convert what is not there", "convert --workdir {new} --autoencoder {tmp}/no.th", ["no.th"]),
     ("convert what is no checkpoint", "convert --workdir {new} --autoencoder {tmp}/file", ["{tmp}/file"]),
@@ -189,6 +199,24 @@ def place(tmp_path_factory):
     for name, image in zip(("a.png", "b.PNG"), tiny.images(2), strict=True):
         Image.fromarray(image[..., 0]).save(folder / "mine" / name)
     (folder / "file").write_text("no image")
+    programs = {
+        "fails": "def get_config(): return 1 / 0",
+        "exits": "raise SystemExit(0)",
+        "nothing": "def get_config(): pass",
+        "empty": "",
+        "words": "not a program",
+    }
+    for name, text in programs.items():
+        (folder / f"{name}.py").write_text(text)
+    for name, content in {
+        "empty": b"",
+        "broken": b'{"seed":',
+        "list": b"[]",
+        "old": b'{"seed": 0}',
+        "bytes": b"\xff",
+    }.items():
+        (folder / f"w_{name}").mkdir()
+        (folder / f"w_{name}" / "config.json").write_bytes(content)
     return folder
 
 

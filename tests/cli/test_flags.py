@@ -194,8 +194,7 @@ def test_advice_fits_the_command(monkeypatch, capsys):
 @pytest.mark.parametrize(("interrupted", "status"), [(False, 0), (True, 130)])
 def test_a_run_that_was_asked_to_stop_says_so(monkeypatch, capsys, interrupted, status):
     """By the cluster: it ends well. By Ctrl-C: with the status that shells know."""
-    error = Preempted("prior", 5)
-    error.interrupted = interrupted
+    error = Preempted("prior", 5, interrupted=interrupted)
     found, printed, _ = ended(monkeypatch, capsys, error)
     assert found == status and printed == f"{error}\n"
 
