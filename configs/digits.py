@@ -16,8 +16,8 @@ def get_config():
     config.data.channels = 1
     config.plan.num_classes = 10
 
-    # Convolutions on few channels at high resolution are slow on a CPU, so the stem folds 2×2 pixels into channels.
-    config.autoencoder.stem = 2
+    # Convolutions on few channels at high resolution are slow on a CPU, so the patch_size folds 2×2 pixels into channels.
+    config.autoencoder.patch_size = 2
     config.autoencoder.channels = 96
     config.autoencoder.channel_multipliers = (1,)
     config.autoencoder.res_blocks = 1

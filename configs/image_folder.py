@@ -67,9 +67,9 @@ def get_config(argument: str = "32"):
 
 
 def _shrink(config, count: int) -> None:
-    """For a CPU: the first halvings are folded into the stem, since convolutions on many pixels are what is slow."""
-    stem = 2 ** max(count - 1, 0)
-    config.autoencoder.stem = stem
+    """For a CPU: the first halvings are folded into the patch_size, since convolutions on many pixels are what is slow."""
+    patch_size = 2 ** max(count - 1, 0)
+    config.autoencoder.patch_size = patch_size
     config.autoencoder.channels = 64
     config.autoencoder.channel_multipliers = (1, 2)[-1 - min(count, 1) :]
     config.autoencoder.res_blocks = 1

@@ -36,7 +36,7 @@ def get_config():
     config.autoencoder_loss.adversarial.weight = 1.0
     config.autoencoder_loss.adversarial.start_step = 30_000
     config.autoencoder_loss.sample_entropy.weight = 0.0  # the paper has no such terms
-    config.autoencoder_loss.unused_entropy.weight = 0.0
+    config.autoencoder_loss.batch_entropy.weight = 0.0
     config.discriminator.dtype = "bfloat16"
     for name in ("autoencoder_optimizer", "discriminator_optimizer"):
         config[name].learning_rate = 1e-4

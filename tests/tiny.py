@@ -18,7 +18,7 @@ def config(path: str = "", **overrides):
     c.data.resolution, c.data.channels = 8, 1
     if path:
         c.data.source, c.data.path = "npz", path
-    c.autoencoder.stem, c.autoencoder.channels, c.autoencoder.channel_multipliers = 2, 32, (1,)
+    c.autoencoder.patch_size, c.autoencoder.channels, c.autoencoder.channel_multipliers = 2, 32, (1,)
     c.autoencoder.res_blocks, c.autoencoder.attention_resolutions = 1, ()
     c.autoencoder.code_bits, c.autoencoder.embedding_width = 4, 32
     c.prior.width, c.prior.depth, c.prior.heads = 16, 2, 2

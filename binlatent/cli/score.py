@@ -63,7 +63,7 @@ class Evaluate(Scored):
         options = dataclasses.replace(self.options, sampling=self.sampling)
         if self.only != ("report",):
             parts = evaluation.run([name for name in self.only if name != "report"], options, again=self.again)
-            print_parts(parts, evaluation.refused)
+            print_parts(parts, evaluation.skipped)
             say(f"scores: {evaluation.scores_file}")
         say(f"report: {write_report(evaluation, seed=options.seed)}")
 
@@ -111,7 +111,7 @@ class Reference(Scored):
     def run(self) -> None:
         evaluation = self.open()
         if not evaluation.networks:
-            raise UserError("; ".join(evaluation.refused.values()))
+            raise UserError("; ".join(evaluation.skipped.values()))
         names = [network.name for network in evaluation.networks]
         if self.out and len(names) > 1:
             raise UserError(f"--out names one file: choose one of --features {', '.join(names)}")
@@ -142,6 +142,6 @@ class TrainClassifier(flags.Command):
     seed: int = 0
 
     def run(self) -> None:
-        from binlatent.evaluate.classifier import train_features
+        from binlatent.evaluate.classifier import train_classifier
 
-        train_features(self.workdir, num_steps=self.num_steps, batch_size=self.batch_size, seed=self.seed)
+        train_classifier(self.workdir, num_steps=self.num_steps, batch_size=self.batch_size, seed=self.seed)

@@ -7,9 +7,9 @@ command line, or in a work directory.
 from binlatent.config.build import (
     build_autoencoder,
     build_autoencoder_stage,
-    build_critic,
     build_data,
     build_denoiser,
+    build_discriminator,
     build_mesh,
     build_objective,
     build_plan,
@@ -25,9 +25,9 @@ from binlatent.config.values import check_values
 __all__ = [
     "build_autoencoder",
     "build_autoencoder_stage",
-    "build_critic",
     "build_data",
     "build_denoiser",
+    "build_discriminator",
     "build_mesh",
     "build_objective",
     "build_plan",

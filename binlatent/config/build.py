@@ -28,7 +28,7 @@ from binlatent.sampling.options import SamplingOptions
 from binlatent.train.adversarial import Adversarial
 from binlatent.train.augment import Augmentation
 from binlatent.train.autoencoder import TERMS, AutoencoderStage
-from binlatent.train.discriminator import Critic
+from binlatent.train.discriminator import DiscriminatorTraining
 from binlatent.train.optimizer import Optimizer
 from binlatent.train.options import Training
 from binlatent.train.perceptual import LOSSES
@@ -37,8 +37,8 @@ from binlatent.train.terms import Term
 
 # Terms of the autoencoder's loss that a config may weigh, and the weights they have unless it does. The entropies make
 # bits sure and all of them used: sharper pictures, and codes that take the prior fewer bits (docs/ablation.md).
-LOSS_TERMS = dict.fromkeys(TERMS, 0.0) | {"l1": 1.0, "sample_entropy": 0.02, "unused_entropy": 0.02}
-DISCRIMINATORS = {"patchgan": PatchGAN, "released": PatchDiscriminator}
+LOSS_TERMS = dict.fromkeys(TERMS, 0.0) | {"l1": 1.0, "sample_entropy": 0.02, "batch_entropy": 0.02}
+DISCRIMINATORS = {"patchgan": PatchGAN, "official": PatchDiscriminator}
 LINEN_FIELDS = ("parent", "name")  # of every linen module; no options
 
 
@@ -179,7 +179,7 @@ def build_denoiser(
         tokens, width = (0, *condition_shape)[-2:] if condition_shape else (0, 0)
         derived = {"num_classes": num_classes, "condition_width": width, "condition_tokens": tokens}
         return _build("prior", Denoiser, section, code_shape=tuple(code_shape), **derived)
-    if architecture == "released":
+    if architecture == "official":
         from binlatent.nets.official_denoiser import ReleasedDenoiser
 
         width, cross = (0, *condition_shape)[-1], len(condition_shape) == 2
@@ -187,7 +187,7 @@ def build_denoiser(
         given = {"num_classes": num_classes, "condition_width": width, "cross_attention": cross}
         section |= given if num_classes or condition_shape else {}
         return _build("prior", ReleasedDenoiser, section, code_shape=tuple(code_shape))
-    raise UserError(f"config.prior.architecture is {architecture!r}: 'transformer' or 'released' is expected")
+    raise UserError(f"config.prior.architecture is {architecture!r}: 'transformer' or 'official' is expected")
 
 
 def build_objective(config: ConfigDict) -> Objective:
@@ -199,7 +199,7 @@ def build_objective(config: ConfigDict) -> Objective:
     return _build("prior_objective", Objective, section)
 
 
-def build_critic(config: ConfigDict) -> Critic:
+def build_discriminator(config: ConfigDict) -> DiscriminatorTraining:
     """The discriminator and its training.
 
     Raises:
@@ -209,9 +209,9 @@ def build_critic(config: ConfigDict) -> Critic:
     architecture, section["dtype"] = section.pop("architecture"), _dtype("discriminator", section["dtype"])
     if str(architecture) not in DISCRIMINATORS:
         raise UserError(f"config.discriminator.architecture is {architecture!r}: one of {', '.join(DISCRIMINATORS)}")
-    if architecture == "released":
+    if architecture == "official":
         del section["norm"]  # it has BatchNorm
-    return Critic(
+    return DiscriminatorTraining(
         net=_build("discriminator", DISCRIMINATORS[architecture], section),
         adversarial=_build("discriminator_loss", Adversarial, config.discriminator_loss),
         augmentation=_build("discriminator_augmentation", Augmentation, config.discriminator_augmentation),
@@ -241,7 +241,7 @@ def build_autoencoder_stage(config: ConfigDict, frozen: Mapping[str, Any] | None
             optimizer=_build("autoencoder_optimizer", Optimizer, config.autoencoder_optimizer),
             num_steps=training.num_steps,
             micro_batches=training.micro_batches,
-            critic=build_critic(config) if "adversarial" in enabled else None,
+            discriminator=build_discriminator(config) if "adversarial" in enabled else None,
             frozen={name: frozen[name] if frozen else weights.load(name) for name in LOSSES if name in enabled},
         )
     except ValueError as error:

@@ -118,9 +118,9 @@ def _autoencoder(state: State, hparams: Hyperparameters) -> BinaryAutoencoder:
     down = _levels(encoder, r"c([bas]+)babnc", ENCODER)
     up = _levels(decoder, r"n?cbab([bas]+)nc", DECODER)[::-1]
 
-    stem = _tensor(state, f"{ENCODER}.0.weight", 4)
-    nf = hparams.settle("nf", stem.shape[0], f"first convolution {ENCODER}.0")
-    hparams.settle("n_channels", stem.shape[1], f"first convolution {ENCODER}.0")
+    first = _tensor(state, f"{ENCODER}.0.weight", 4)
+    nf = hparams.settle("nf", first.shape[0], f"first convolution {ENCODER}.0")
+    hparams.settle("n_channels", first.shape[1], f"first convolution {ENCODER}.0")
     widths, at = [], 1
     for blocks, attention in down:
         widths.append(_tensor(state, f"{ENCODER}.{at}.conv1.weight", 4).shape[0])
@@ -155,7 +155,7 @@ def _autoencoder(state: State, hparams: Hyperparameters) -> BinaryAutoencoder:
             hparams.settle("attn_resolutions", sorted(attention), f"encoder, for images of {resolution} pixels,")
     return BinaryAutoencoder(
         resolution=resolution,
-        image_channels=stem.shape[1],
+        image_channels=first.shape[1],
         channels=nf,
         channel_multipliers=multipliers,
         res_blocks=res_blocks,

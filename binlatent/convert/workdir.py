@@ -114,11 +114,11 @@ def _config(
         if ae:
             config.data.resolution, config.data.channels = ae.net.resolution, ae.net.image_channels
             config.autoencoder = _section(ae.net, "resolution", "image_channels")
-            for name in ("sample_entropy", "unused_entropy"):  # the release has no such terms
+            for name in ("sample_entropy", "batch_entropy"):  # the release has no such terms
                 config.autoencoder_loss[name].weight = 0.0
             config.discriminator_optimizer.learning_rate = 1e-4
             if ae.discriminator:  # for fine-tuning with the adversarial term
-                config.discriminator.architecture = "released"
+                config.discriminator.architecture = "official"
                 config.discriminator.channels, config.discriminator.layers = (
                     ae.discriminator.channels,
                     ae.discriminator.layers,
@@ -129,7 +129,7 @@ def _config(
             config.autoencoder.code_bits = k
         if den:
             config.prior = _section(den.net, "code_shape")
-            config.prior.architecture = "released"
+            config.prior.architecture = "official"
             config.prior_objective.schedule = den.schedule
             config.prior_objective.weighting = weighting = _weighting(given, lines)
             config.prior_objective.parametrization = "leave_one_out" if weighting == "balanced" else "flip"

@@ -7,13 +7,13 @@ from binlatent.data.loader import Validation, batch_spec, train_batches
 from binlatent.errors import UserError
 from binlatent.experiment import SPLIT_SEED, Experiment, versions
 from binlatent.nets.classifier import FeatureClassifier
-from binlatent.train.classifier import FeatureStage
+from binlatent.train.classifier import ClassifierStage
 from binlatent.train.loop import train
 from binlatent.train.optimizer import Optimizer
 from binlatent.train.options import Training
 
 
-def train_features(workdir: epath.PathLike, *, num_steps: int = 2000, batch_size: int = 128, seed: int = 0) -> None:
+def train_classifier(workdir: epath.PathLike, *, num_steps: int = 2000, batch_size: int = 128, seed: int = 0) -> None:
     """Trains the classifier whose features serve where Inception's weights are not at hand, on the work directory's data;
     or resumes it. It ends in `features/`.
 
@@ -32,7 +32,9 @@ def train_features(workdir: epath.PathLike, *, num_steps: int = 2000, batch_size
         learning_rate=1e-3, schedule="cosine", warmup_steps=min(100, num_steps // 10), weight_decay=0.05
     )
     train(
-        FeatureStage(net=FeatureClassifier(num_classes=splits.num_classes), optimizer=optimizer, num_steps=num_steps),
+        ClassifierStage(
+            net=FeatureClassifier(num_classes=splits.num_classes), optimizer=optimizer, num_steps=num_steps
+        ),
         name="features",
         training=Training(num_steps=num_steps, batch_size=batch_size, evaluate_every=500, checkpoint_every=500),
         batch_spec=batch_spec(splits.train, data, batch_size),

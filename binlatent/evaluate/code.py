@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from binlatent.bits import BitStatistics
-from binlatent.evaluate.result import Part, Score
-from binlatent.evaluate.statistics import CannotScore
+from binlatent.evaluate.result import EvaluationResult, Score
+from binlatent.evaluate.statistics import ScoreError
 
 DISTINCT_LIMIT = 4_000_000  # tokens that are remembered to count distinct ones
 MATRIX_LIMIT = 64  # bits up to which the whole correlation matrix is kept
@@ -21,7 +21,7 @@ def code(
     *,
     settings: dict[str, Any],
     progress: Callable[[int], None] = lambda count: None,
-) -> Part:
+) -> EvaluationResult:
     """Bit statistics over a split.
 
     Args:
@@ -29,7 +29,7 @@ def code(
       batches: of the loader, with `image` and `mask`.
 
     Raises:
-      CannotScore: there are no images.
+      ScoreError: there are no images.
     """
     count_batch = jax.jit(BitStatistics.from_code)
     tokens, ones, pairs, images = 0.0, 0.0, 0.0, 0
@@ -47,7 +47,7 @@ def code(
         images += int(mask.sum())
         progress(int(mask.sum()))
     if not images:
-        raise CannotScore("there are no images to encode")
+        raise ScoreError("there are no images to encode")
     statistics = BitStatistics(
         tokens=jnp.float32(1),
         ones=jnp.asarray(ones / tokens, jnp.float32),
@@ -63,7 +63,7 @@ def code(
             better="lower",
         ),
     ]  # fmt: skip
-    refused = {}
+    skipped = {}
     if complete:
         most = min(2.0**k, tokens)
         scores.append(
@@ -75,14 +75,14 @@ def code(
             )
         )
     else:
-        refused["distinct tokens"] = f"more than {DISTINCT_LIMIT} were seen"
+        skipped["distinct tokens"] = f"more than {DISTINCT_LIMIT} were seen"
     curves = {"bit mean": values["bit_mean"].tolist()}
     if k <= MATRIX_LIMIT:
         curves["bit correlation"] = np.asarray(statistics.correlation()).round(4).tolist()
-    return Part(
+    return EvaluationResult(
         settings=settings
         | {"images": images, "tokens": int(tokens), "bits of a token": k, "distinct tokens": len(seen)},
         scores=scores,
-        refused=refused,
+        skipped=skipped,
         curves=curves,
     )

@@ -12,6 +12,7 @@ from etils import epath
 
 from binlatent import config as config_lib
 from binlatent.checkpoint import checkpoint_steps, fingerprint, load_ema
+from binlatent.console import say
 from binlatent.data.loader import eval_batches
 from binlatent.data.splits import Splits
 from binlatent.errors import UserError
@@ -22,8 +23,8 @@ from binlatent.evaluate.likelihood import CHUNK, likelihood
 from binlatent.evaluate.options import EvaluationOptions
 from binlatent.evaluate.reconstruction import reconstruction
 from binlatent.evaluate.reference import Reference, make_reference
-from binlatent.evaluate.result import Part, append_record, plain, read_parts, write_parts
-from binlatent.evaluate.statistics import CannotScore
+from binlatent.evaluate.result import EvaluationResult, append_record, plain, read_parts, write_parts
+from binlatent.evaluate.statistics import ScoreError
 from binlatent.experiment import Experiment, versions
 from binlatent.images import to_uint8
 from binlatent.nets import weights
@@ -43,14 +44,14 @@ class Evaluation:
       experiment: the work directory.
       pipeline: its model.
       networks: feature networks of the Fréchet distances and their kin.
-      refused: scores that will be missing, with the reason.
+      skipped: scores that will be missing, with the reason.
       reference_file: a file of `binlatent reference` to use in place of one made here.
     """
 
     experiment: Experiment
     pipeline: Pipeline
     networks: tuple[FeatureNetwork, ...]
-    refused: dict[str, str]
+    skipped: dict[str, str]
     reference_file: str | None = None
 
     @classmethod
@@ -76,14 +77,14 @@ class Evaluation:
                 "evaluation runs in one process, over all devices of its machine; start it without --distributed"
             )
         experiment = Experiment.open(workdir)
-        refused, networks = {}, []
+        skipped, networks = {}, []
         for name in features:
             networks.append(_network(experiment, name))
         if not features:
             try:
                 networks.append(inception_network())
             except UserError as error:
-                refused["FID, sFID, KID, Inception Score, rFID"] = str(error)
+                skipped["FID, sFID, KID, Inception Score, rFID"] = str(error)
             if checkpoint_steps(experiment.workdir / "features" / "checkpoints"):
                 networks.append(_network(experiment, "classifier"))
         names = [network.name for network in networks]
@@ -94,7 +95,7 @@ class Evaluation:
             experiment=experiment,
             pipeline=pipeline,
             networks=tuple(networks),
-            refused=refused,
+            skipped=skipped,
             reference_file=reference,
         )
 
@@ -124,7 +125,7 @@ class Evaluation:
         """What was evaluated: the halves that a part needs, the data and the software."""
         halves = ("autoencoder", "prior")[: 1 if NEEDS[part] == "autoencoder" else 2]
         return {
-            "checkpoint steps": {name: getattr(self.pipeline, name).step for name in halves},
+            "checkpoint_steps": {name: getattr(self.pipeline, name).step for name in halves},
             "weights": {name: self._fingerprints[name] for name in halves},
             "data": self.splits.fingerprint,
             "versions": versions(),
@@ -134,7 +135,7 @@ class Evaluation:
 
     def run(
         self, only: Sequence[str] = (), options: EvaluationOptions | None = None, *, again: bool = False
-    ) -> dict[str, Part]:
+    ) -> dict[str, EvaluationResult]:
         """Scores the work directory and writes `scores.json` after every part.
 
         A part that stands there already with the same settings is not computed again.
@@ -165,12 +166,12 @@ class Evaluation:
         for name in only or [name for name in PARTS if name in there]:
             if name == "generation" and not self.networks:
                 if only:
-                    raise UserError("; ".join(self.refused.values()))
+                    raise UserError("; ".join(self.skipped.values()))
                 continue
             asked = plain(self.asked(name, options))
             known = parts.get(name)
             if known and not again and all(known.settings.get(key) == value for key, value in asked.items()):
-                print(f"{name}: done with these settings")
+                say(f"{name}: done with these settings")
                 continue
             parts[name] = self.part(name, options)
             write_parts(self.scores_file, parts)
@@ -178,7 +179,7 @@ class Evaluation:
             append_record(self.experiment.workdir / NEEDS[name], half.step, parts[name])
         return parts
 
-    def part(self, name: str, options: EvaluationOptions) -> Part:
+    def part(self, name: str, options: EvaluationOptions) -> EvaluationResult:
         """Computes one part; nothing is written but references and what an interrupted pass needs to go on.
 
         Raises:
@@ -187,7 +188,7 @@ class Evaluation:
         began = time.perf_counter()
         try:
             part = getattr(self, f"_{name}")(options, plain(self.asked(name, options)))
-        except CannotScore as error:
+        except ScoreError as error:
             raise UserError(f"{name}: {error}") from error
         settings = part.settings | {"devices": f"{self.pipeline.mesh.size} × {jax.devices()[0].device_kind}"}
         return dataclasses.replace(part, settings=settings, seconds=time.perf_counter() - began)
@@ -196,20 +197,20 @@ class Evaluation:
         """What a part's numbers depend on, as far as it is known before they are computed."""
         networks = [network.description for network in self.networks]
         if name == "reconstruction":
-            own = {"split": "validation", "feature networks": networks}
+            own = {"split": "validation", "feature_networks": networks}
         elif name == "code":
             own = {"split": "validation", "code": "thresholded"}
         elif name == "likelihood":
             own = {
-                "split": "validation", "seed": options.seed, "first images": options.likelihood_num,
-                "likelihood steps": options.likelihood_steps, "posterior": "mixture", "condition": self._condition_kind,
+                "split": "validation", "seed": options.seed, "first_images": options.likelihood_num,
+                "likelihood_steps": options.likelihood_steps, "posterior": "mixture", "condition": self._condition_kind,
             }  # fmt: skip
         else:
             own = {
                 "samples": options.num, "seed": options.seed, "condition": self._condition_kind, "images": "rounded to uint8",
-                "sampling": dataclasses.asdict(self.pipeline.options(**options.sampling)), "feature networks": networks,
-                "reference split": options.reference_split, "reference images": options.reference_num or "all",
-                "reference file": self.reference_file,
+                "sampling": dataclasses.asdict(self.pipeline.options(**options.sampling)), "feature_networks": networks,
+                "reference_split": options.reference_split, "reference_images": options.reference_num or "all",
+                "reference_file": self.reference_file,
             }  # fmt: skip
         return self._model_settings(name) | own
 
@@ -220,24 +221,24 @@ class Evaluation:
             return "embeddings of validation images, in turn"
         return "labels, in turn" if metadata["num_classes"] else "none"
 
-    def _reconstruction(self, options: EvaluationOptions, asked: dict[str, Any]) -> Part:
-        refused = dict(self.refused)
+    def _reconstruction(self, options: EvaluationOptions, asked: dict[str, Any]) -> EvaluationResult:
+        skipped = dict(self.skipped)
         try:
             lpips = weights.load("lpips")
         except UserError as error:
-            lpips, refused["LPIPS"] = None, str(error)
+            lpips, skipped["LPIPS"] = None, str(error)
         with _bar("reconstruction", len(self.splits.validation)) as bar:
             return reconstruction(
                 self.pipeline.reconstruct, self._validation(), networks=list(self.networks), lpips=lpips,
-                mesh=self.pipeline.mesh, batch_size=self.pipeline.batch_size, settings=asked, refused=refused,
+                mesh=self.pipeline.mesh, batch_size=self.pipeline.batch_size, settings=asked, skipped=skipped,
                 progress=bar.update,
             )  # fmt: skip
 
-    def _code(self, options: EvaluationOptions, asked: dict[str, Any]) -> Part:
+    def _code(self, options: EvaluationOptions, asked: dict[str, Any]) -> EvaluationResult:
         with _bar("code", len(self.splits.validation)) as bar:
             return code(self.pipeline.encode, self._validation(), settings=asked, progress=bar.update)
 
-    def _likelihood(self, options: EvaluationOptions, asked: dict[str, Any]) -> Part:
+    def _likelihood(self, options: EvaluationOptions, asked: dict[str, Any]) -> EvaluationResult:
         total = min(options.likelihood_num, len(self.splits.validation))
 
         def terms(codes, seed, condition):
@@ -272,7 +273,7 @@ class Evaluation:
             return np.concatenate([batch["condition"][batch["mask"]] for batch in batches])
         return np.arange(metadata["num_classes"], dtype=np.int32) if metadata["num_classes"] else None
 
-    def _generation(self, options: EvaluationOptions, asked: dict[str, Any]) -> Part:
+    def _generation(self, options: EvaluationOptions, asked: dict[str, Any]) -> EvaluationResult:
         references = {network.name: self.reference(network, options) for network in self.networks}
         conditions = self.conditions()
         labelled = bool(self.pipeline.prior.metadata["num_classes"]) and conditions is not None and conditions.ndim == 1
@@ -283,7 +284,7 @@ class Evaluation:
             )
             for part in batches if position < options.num else ():
                 if not np.isfinite(part.images).all():
-                    raise CannotScore("samples hold NaN or infinity; the model's parameters are broken")
+                    raise ScoreError("samples hold NaN or infinity; the model's parameters are broken")
                 following = position + len(part.images)
                 labels = conditions[np.arange(position, following) % len(conditions)] if labelled else None
                 yield to_uint8(part.images), labels, following

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from binlatent.evaluate.features import FeatureNetwork
 from binlatent.evaluate.reference import Reference, sample_of
-from binlatent.evaluate.result import Part, Score
+from binlatent.evaluate.result import EvaluationResult, Score
 from binlatent.evaluate.scores import (
     frechet_distance,
     frechet_distance_of_samples,
@@ -17,7 +17,7 @@ from binlatent.evaluate.scores import (
     kernel_distance,
     manifold_scores,
 )
-from binlatent.evaluate.statistics import CannotScore
+from binlatent.evaluate.statistics import ScoreError
 from binlatent.evaluate.stream import FeatureStream, featurise, resumable
 
 
@@ -33,7 +33,7 @@ def generation(
     settings: dict[str, Any],
     class_names: tuple[str, ...] = (),
     progress: Callable[[int], None] = lambda count: None,
-) -> Part:
+) -> EvaluationResult:
     """Scores of `num` samples; an interrupted pass goes on where it was last saved in `folder`.
 
     Args:
@@ -42,19 +42,19 @@ def generation(
       class_names: of the labels.
 
     Raises:
-      CannotScore: there are too few samples for any score, or their features are not finite.
+      ScoreError: there are too few samples for any score, or their features are not finite.
     """
     runs = {network.name: featurise(network, mesh, batch_size) for network in networks}
     limit = max(len(reference.stream.sample.index) for reference in references.values())
     streams = resumable(sample, runs, folder=folder, about=settings, total=num, limit=limit, progress=progress)
-    scores, refused, tables, notes = [], {}, {}, []
+    scores, skipped, tables, notes = [], {}, {}, []
     for network in networks:
         stream, reference = streams[network.name], references[network.name]
         found, not_found = feature_scores(network, stream, reference)
         scores += found
-        refused |= not_found
+        skipped |= not_found
         width = stream.sample.features.shape[1]
-        for what, count in (("samples", stream.count), ("reference images", reference.stream.count)):
+        for what, count in (("samples", stream.count), ("reference_images", reference.stream.count)):
             if count <= width:
                 notes.append(
                     f"{network.name}: {count} {what} for {width} features: Fréchet distances are biased upwards; compare only "
@@ -62,7 +62,7 @@ def generation(
                 )
         if class_names and (stream.sample.labels >= 0).any() and (reference.stream.sample.labels >= 0).any():
             tables[f"classes ({network.name} features)"] = class_table(network, stream, reference, class_names)
-    return Part(
+    return EvaluationResult(
         settings=settings
         | {"content": streams[networks[0].name].content, "notes": notes}
         | {
@@ -71,7 +71,7 @@ def generation(
             }
         },
         scores=scores,
-        refused=refused,
+        skipped=skipped,
         tables=tables,
     )
 
@@ -80,13 +80,13 @@ def feature_scores(
     network: FeatureNetwork, stream: FeatureStream, reference: Reference
 ) -> tuple[list[Score], dict[str, str]]:
     """Every score that the features allow, and the others with the reason."""
-    scores, refused = [], {}
+    scores, skipped = [], {}
 
     def add(key, better, compute, error_kind=""):
         try:
             value, error = compute()
-        except CannotScore as problem:
-            refused[network.title(key)] = str(problem)
+        except ScoreError as problem:
+            skipped[network.title(key)] = str(problem)
             return
         names = {"key": f"{network.name}/{key}", "name": network.title(key)}
         scores.append(Score(**names, value=value, error=error, error_kind=error_kind, better=better))
@@ -114,12 +114,12 @@ def feature_scores(
         manifold = manifold_scores(fake, real)
         for key in ("precision", "recall", "density", "coverage"):
             add(key, "higher", lambda key=key: (getattr(manifold, key), None))
-    except CannotScore as problem:
-        refused |= {network.title(key): str(problem) for key in ("precision", "recall", "density", "coverage")}
+    except ScoreError as problem:
+        skipped |= {network.title(key): str(problem) for key in ("precision", "recall", "density", "coverage")}
     if network.label_logits and stream.hits is not None and stream.hits[:, 0].sum():
         share = stream.hits[:, 1].sum() / stream.hits[:, 0].sum()
         add("accuracy", "higher", lambda: (float(share), None))
-    return scores, refused
+    return scores, skipped
 
 
 def class_table(

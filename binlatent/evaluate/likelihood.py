@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from binlatent.evaluate.result import Part, Score
-from binlatent.evaluate.statistics import CannotScore
+from binlatent.evaluate.result import EvaluationResult, Score
+from binlatent.evaluate.statistics import ScoreError
 
 CHUNK = 256  # codes that share a seed: the result depends on it, so it is no option
 BINS = 16
@@ -19,7 +19,7 @@ def likelihood(
     seed: int,
     settings: dict[str, Any],
     progress: Callable[[int], None] = lambda count: None,
-) -> Part:
+) -> EvaluationResult:
     """Bits per bit and bits per image with their standard errors, and the bound's terms by time.
 
     Args:
@@ -27,29 +27,29 @@ def likelihood(
       chunks: (codes, conditions or None), `CHUNK` codes each but the last.
 
     Raises:
-      CannotScore: there are no codes, or the bound is not finite.
+      ScoreError: there are no codes, or the bound is not finite.
     """
     totals, sums, count = [], None, 0
     for i, (codes, condition) in enumerate(chunks):
         chunk_seed = int(np.random.SeedSequence([seed, i]).generate_state(1)[0])
         terms = np.asarray(elbo_terms(codes, chunk_seed, condition), np.float64)
         if not np.isfinite(terms).all():
-            raise CannotScore("the bound is not finite; the prior's parameters are broken")
+            raise ScoreError("the bound is not finite; the prior's parameters are broken")
         totals.append(terms.sum(0))
         sums = terms.sum(1) if sums is None else sums + terms.sum(1)
         count += len(codes)
         bits = codes[0].size
         progress(len(codes))
     if sums is None:
-        raise CannotScore("there are no codes to score")
+        raise ScoreError("there are no codes to score")
     totals = np.concatenate(totals)
     error = float(totals.std(ddof=1) / count**0.5) if count > 1 else None
     steps = len(sums)
     edges = np.linspace(0, steps, min(BINS, steps) + 1).round().astype(int)
     by_time = np.add.reduceat(sums / count / bits, edges[:-1])
     kind = "standard error over images, of images and noise"
-    return Part(
-        settings=settings | {"codes": count, "bits of a code": int(bits), "likelihood steps": steps},
+    return EvaluationResult(
+        settings=settings | {"codes": count, "bits of a code": int(bits), "likelihood_steps": steps},
         scores=[
             Score(
                 key="bits_per_bit", name="bits per bit", value=float(totals.mean() / bits), better="lower", unit="bits",

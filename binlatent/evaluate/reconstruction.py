@@ -10,9 +10,9 @@ from jax.sharding import Mesh
 
 from binlatent import images as measures
 from binlatent.evaluate.features import FeatureNetwork
-from binlatent.evaluate.result import Part, Score
+from binlatent.evaluate.result import EvaluationResult, Score
 from binlatent.evaluate.scores import frechet_distance
-from binlatent.evaluate.statistics import CannotScore
+from binlatent.evaluate.statistics import ScoreError
 from binlatent.evaluate.stream import FeatureStream, featurise
 from binlatent.nets.vgg import LPIPS
 from binlatent.typing import PyTree
@@ -29,9 +29,9 @@ def reconstruction(
     mesh: Mesh,
     batch_size: int,
     settings: dict[str, Any],
-    refused: dict[str, str],
+    skipped: dict[str, str],
     progress: Callable[[int], None] = lambda count: None,
-) -> Part:
+) -> EvaluationResult:
     """Scores of one pass over a split.
 
     Args:
@@ -39,13 +39,13 @@ def reconstruction(
       batches: of the loader, with `image` and `mask`.
       networks: for the Fréchet distances.
       lpips: parameters of `nets.vgg.LPIPS`, or None.
-      settings, refused: what the caller knows; more is added.
+      settings, skipped: what the caller knows; more is added.
 
     Raises:
-      CannotScore: there are no images, or reconstructions are not finite.
+      ScoreError: there are no images, or reconstructions are not finite.
     """
     values: dict[str, list[np.ndarray]] = {"psnr": [], "ssim": [], "l1": [], "lpips": []}
-    refused = dict(refused)
+    skipped = dict(skipped)
     runs = {n.name: featurise(n, mesh, batch_size) for n in networks}
     before = {n.name: FeatureStream(total=None, limit=0) for n in networks}
     after = {n.name: FeatureStream(total=None, limit=0) for n in networks}
@@ -54,17 +54,17 @@ def reconstruction(
         mask, images = batch["mask"], batch["image"]
         restored = reconstruct(images)
         if not np.isfinite(restored[mask]).all():
-            raise CannotScore("reconstructions hold NaN or infinity; the autoencoder's parameters are broken")
+            raise ScoreError("reconstructions hold NaN or infinity; the autoencoder's parameters are broken")
         restored = np.round(restored * 255).astype(np.uint8)
         size = min(images.shape[1:3])
         if size >= measures.SSIM_WINDOW:
             functions.setdefault("ssim", jax.jit(measures.ssim))
         else:
-            refused["SSIM"] = f"its window is {measures.SSIM_WINDOW} pixels, images have {size}"
+            skipped["SSIM"] = f"its window is {measures.SSIM_WINDOW} pixels, images have {size}"
         if lpips is not None and size >= LPIPS_MIN:
             functions.setdefault("lpips", partial(jax.jit(_lpips), lpips))
         elif lpips is not None:
-            refused["LPIPS"] = f"its network needs {LPIPS_MIN} pixels, images have {size}"
+            skipped["LPIPS"] = f"its network needs {LPIPS_MIN} pixels, images have {size}"
         for name, function in functions.items():
             values[name].append(np.asarray(function(images, restored))[mask])
         for name, run in runs.items():
@@ -73,13 +73,13 @@ def reconstruction(
                 after[name].add(restored[mask], run(restored[mask]))
         progress(int(mask.sum()))
     if not values["psnr"]:
-        raise CannotScore("there are no images to reconstruct")
+        raise ScoreError("there are no images to reconstruct")
 
     def score(key, name, better, unit=""):
         numbers = np.concatenate(values[key]).astype(np.float64)
         finite = numbers[np.isfinite(numbers)]  # PSNR of an image that came back unchanged is infinite
         if not len(finite):
-            refused[name] = "every image came back unchanged"
+            skipped[name] = "every image came back unchanged"
             return []
         error = finite.std(ddof=1) / len(finite) ** 0.5 if len(finite) > 1 else None
         kind = "standard error over images"
@@ -98,18 +98,18 @@ def reconstruction(
             scores.append(
                 Score(key=f"{network.name}/reconstruction_frechet_distance", name=title, value=distance, better="lower")
             )
-        except CannotScore as error:
-            refused[title] = str(error)
+        except ScoreError as error:
+            skipped[title] = str(error)
     settings = settings | {
         "images": len(psnr),
         "unchanged images (left out of PSNR)": int(np.isinf(psnr).sum()),
         "reconstructions": "thresholded code, rounded to uint8",
         "SSIM": measures.SSIM_DEFINITION,
-        "feature networks": [network.description for network in networks],
+        "feature_networks": [network.description for network in networks],
     }
     if networks:
         settings["content"] = before[networks[0].name].content
-    return Part(settings=settings, scores=scores, refused=refused)
+    return EvaluationResult(settings=settings, scores=scores, skipped=skipped)
 
 
 def _lpips(params, a, b):

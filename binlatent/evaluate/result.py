@@ -9,9 +9,10 @@ from typing import Any
 
 from etils import epath
 
+from binlatent.console import say
 from binlatent.errors import UserError
 
-FORMAT = "binlatent scores 1"
+FORMAT = "binlatent scores 2"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,13 +38,13 @@ class Score:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Part:
+class EvaluationResult:
     """What `reconstruction`, `generation`, `likelihood` or `code` found.
 
     Attributes:
       settings: everything that the numbers depend on.
       scores: the numbers.
-      refused: scores that could not be computed, with the reason.
+      skipped: scores that could not be computed, with the reason.
       tables: name → rows, a dict each.
       curves: name → numbers to draw.
       seconds: how long it took.
@@ -51,7 +52,7 @@ class Part:
 
     settings: dict[str, Any]
     scores: list[Score]
-    refused: dict[str, str] = dataclasses.field(default_factory=dict)
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
     tables: dict[str, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
     curves: dict[str, Any] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
@@ -70,7 +71,7 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_parts(path: epath.PathLike) -> dict[str, Part]:
+def read_parts(path: epath.PathLike) -> dict[str, EvaluationResult]:
     """The parts in a `scores.json`; none where there is no file.
 
     Raises:
@@ -84,14 +85,14 @@ def read_parts(path: epath.PathLike) -> dict[str, Part]:
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']!r}, expected {FORMAT!r}")
         return {
-            name: Part(**(part | {"scores": [Score(**score) for score in part["scores"]]}))
+            name: EvaluationResult(**(part | {"scores": [Score(**score) for score in part["scores"]]}))
             for name, part in content["parts"].items()
         }
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}); move it away and evaluate again") from error
 
 
-def write_parts(path: epath.PathLike, parts: dict[str, Part]) -> None:
+def write_parts(path: epath.PathLike, parts: dict[str, EvaluationResult]) -> None:
     """Writes a `scores.json`, whole or not at all."""
     write_json(path, {"format": FORMAT, "parts": parts})
 
@@ -109,7 +110,7 @@ def write_json(path: epath.PathLike, content: Any) -> None:
     partial.replace(path)
 
 
-def append_record(folder: epath.PathLike, step: int, part: Part) -> None:
+def append_record(folder: epath.PathLike, step: int, part: EvaluationResult) -> None:
     """Adds one line to the `metrics.jsonl` of a stage: the scores of a part, as `evaluation/<key>`."""
     path = epath.Path(folder) / "metrics.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,13 +119,13 @@ def append_record(folder: epath.PathLike, step: int, part: Part) -> None:
     path.write_text(before + json.dumps(record) + "\n")
 
 
-def print_parts(parts: dict[str, Part], refused: dict[str, str]) -> None:
+def print_parts(parts: dict[str, EvaluationResult], skipped: dict[str, str]) -> None:
     """The scores as lines of text, and what is missing with the reason."""
     for name, part in parts.items():
-        print(f"{name} ({part.seconds:.1f} s)")
+        say(f"{name} ({part.seconds:.1f} s)")
         for score in part.scores:
             error = "" if score.error is None else f" ± {score.error:.3g}"
-            print(f"  {score.name}: {score.value:.5g}{error} {score.unit}".rstrip())
-    missing = refused | dict(itertools.chain.from_iterable(part.refused.items() for part in parts.values()))
+            say(f"  {score.name}: {score.value:.5g}{error} {score.unit}".rstrip())
+    missing = skipped | dict(itertools.chain.from_iterable(part.skipped.items() for part in parts.values()))
     for name, reason in missing.items():
-        print(f"not scored: {name}: {reason}")
+        say(f"not scored: {name}: {reason}")

@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from binlatent.evaluate.statistics import CannotScore, ClassStatistics, GaussianStatistics, check_features
+from binlatent.evaluate.statistics import ClassStatistics, GaussianStatistics, ScoreError, check_features
 
 KID_SUBSETS = 100
 KID_SUBSET_SIZE = 1000
@@ -19,7 +19,7 @@ _CHUNK = 1024
 
 def _same_width(a, b):
     if a != b:
-        raise CannotScore(f"features of width {a} and {b} cannot be compared; both sets need the same feature network")
+        raise ScoreError(f"features of width {a} and {b} cannot be compared; both sets need the same feature network")
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:
@@ -35,7 +35,7 @@ def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
     product it needs no regularisation where a covariance is singular, as it is with fewer samples than features.
 
     Raises:
-      CannotScore: for other widths, or fewer than two samples.
+      ScoreError: for other widths, or fewer than two samples.
     """
     _same_width(len(a.mean), len(b.mean))
     cov_a, cov_b = a.covariance, b.covariance
@@ -47,10 +47,10 @@ def inception_score(statistics: ClassStatistics) -> tuple[float, float]:
     """exp(E KL(p(y|x) ‖ p(y))) in every split: mean and standard deviation over splits (Salimans et al. 2016).
 
     Raises:
-      CannotScore: where the announced number of samples has not come.
+      ScoreError: where the announced number of samples has not come.
     """
     if statistics.seen != statistics.total:
-        raise CannotScore(f"the Inception Score was announced for {statistics.total} samples, {statistics.seen} came")
+        raise ScoreError(f"the Inception Score was announced for {statistics.total} samples, {statistics.seen} came")
     share = statistics.shares / statistics.counts[:, None]
     entropy = np.sum(share * np.log(np.maximum(share, np.finfo(np.float64).tiny)), 1)
     scores = np.exp(statistics.negentropy / statistics.counts - entropy)
@@ -75,13 +75,13 @@ def kernel_distance(
     Subsets are drawn as torch-fidelity draws them. With fewer samples than `subset_size` subsets shrink to what there is.
 
     Raises:
-      CannotScore: for other widths, features that are not finite, or fewer than two samples.
+      ScoreError: for other widths, features that are not finite, or fewer than two samples.
     """
     fake, real = check_features(fake, "features of samples"), check_features(real, "features of the reference")
     _same_width(fake.shape[1], real.shape[1])
     size = min(subset_size, len(fake), len(real))
     if size < 2:
-        raise CannotScore(f"a kernel distance needs at least 2 samples on either side, not {len(fake)} and {len(real)}")
+        raise ScoreError(f"a kernel distance needs at least 2 samples on either side, not {len(fake)} and {len(real)}")
 
     def kernel(x, y):
         return (x @ y.T / x.shape[1] + 1) ** 3
@@ -132,13 +132,13 @@ def manifold_scores(
     """Precision, recall, density and coverage, from distances in float64, a chunk of rows at a time.
 
     Raises:
-      CannotScore: for other widths, features that are not finite, or no more samples than neighbours.
+      ScoreError: for other widths, features that are not finite, or no more samples than neighbours.
     """
     fake, real = check_features(fake, "features of samples"), check_features(real, "features of the reference")
     _same_width(fake.shape[1], real.shape[1])
     most = max(precision_neighbours, density_neighbours)
     if min(len(fake), len(real)) <= most:
-        raise CannotScore(f"{most} neighbours need more than {most} samples, not {len(fake)} and {len(real)}")
+        raise ScoreError(f"{most} neighbours need more than {most} samples, not {len(fake)} and {len(real)}")
     centre = real.mean(0)  # less cancellation in the distances
     fake, real = fake - centre, real - centre
     fake_radius = _radii(fake, [precision_neighbours])[:, 0]
@@ -165,12 +165,12 @@ def frechet_distance_of_samples(a: np.ndarray, b: np.ndarray) -> float:
     The centred features are a factor of their covariance, so the cross term is a sum of singular values of an n × n matrix.
 
     Raises:
-      CannotScore: as `frechet_distance`.
+      ScoreError: as `frechet_distance`.
     """
     a, b = check_features(a), check_features(b)
     _same_width(a.shape[1], b.shape[1])
     if min(len(a), len(b)) < 2:
-        raise CannotScore(f"a covariance needs at least 2 samples, not {len(a)} and {len(b)}")
+        raise ScoreError(f"a covariance needs at least 2 samples, not {len(a)} and {len(b)}")
     if min(len(a), len(b)) > a.shape[1]:
         return frechet_distance(GaussianStatistics.of(a), GaussianStatistics.of(b))
     mean_a, mean_b = a.mean(0), b.mean(0)

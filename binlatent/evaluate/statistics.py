@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 
 
-class CannotScore(ValueError):
+class ScoreError(ValueError):
     """Features or images that no score can be made of; the message says why."""
 
 
@@ -16,16 +16,16 @@ def check_features(features: np.ndarray, name: str = "features") -> np.ndarray:
     """Features as float64 (n, f).
 
     Raises:
-      CannotScore: for anything but a matrix with rows, of finite numbers.
+      ScoreError: for anything but a matrix with rows, of finite numbers.
     """
     features = np.asarray(features, np.float64)
     if features.ndim != 2 or not features.shape[1]:
-        raise CannotScore(f"{name} have shape {features.shape}; expected (number, width)")
+        raise ScoreError(f"{name} have shape {features.shape}; expected (number, width)")
     if not len(features):
-        raise CannotScore(f"{name} are empty: no image came through")
+        raise ScoreError(f"{name} are empty: no image came through")
     wrong = len(features) - int(np.isfinite(features).all(1).sum())
     if wrong:
-        raise CannotScore(
+        raise ScoreError(
             f"{wrong} of {len(features)} rows of {name} are not finite; a score of them would mean nothing. "
             "Look for NaN in the images or in the network's weights"
         )
@@ -46,7 +46,7 @@ class GaussianStatistics:
 
     @classmethod
     def of(cls, features: np.ndarray) -> "GaussianStatistics":
-        """Statistics of features (n, f). Raises CannotScore as `check_features` does."""
+        """Statistics of features (n, f). Raises ScoreError as `check_features` does."""
         features = check_features(features)
         mean = features.mean(0)
         centred = features - mean
@@ -55,7 +55,7 @@ class GaussianStatistics:
     def merge(self, other: "GaussianStatistics") -> "GaussianStatistics":
         """Statistics of both streams together (Chan, Golub and LeVeque 1979)."""
         if self.mean.shape != other.mean.shape:
-            raise CannotScore(f"features of width {len(self.mean)} and {len(other.mean)} do not merge")
+            raise ScoreError(f"features of width {len(self.mean)} and {len(other.mean)} do not merge")
         count = self.count + other.count
         if not count:
             return self
@@ -75,10 +75,10 @@ class GaussianStatistics:
         """The unbiased covariance (f, f).
 
         Raises:
-          CannotScore: for fewer than two samples.
+          ScoreError: for fewer than two samples.
         """
         if self.count < 2:
-            raise CannotScore(f"a covariance needs at least 2 samples, not {self.count}")
+            raise ScoreError(f"a covariance needs at least 2 samples, not {self.count}")
         return self.scatter / (self.count - 1)
 
 
@@ -94,9 +94,9 @@ class ClassStatistics:
 
     @classmethod
     def empty(cls, total: int, classes: int, splits: int = 10) -> "ClassStatistics":
-        """Raises CannotScore where a split would stay empty."""
+        """Raises ScoreError where a split would stay empty."""
         if total < splits:
-            raise CannotScore(f"{total} samples cannot fill {splits} splits of the Inception Score")
+            raise ScoreError(f"{total} samples cannot fill {splits} splits of the Inception Score")
         zero = np.zeros(splits)
         return cls(total=total, seen=0, counts=zero, shares=np.zeros((splits, classes)), negentropy=zero)
 
@@ -104,7 +104,7 @@ class ClassStatistics:
         """These sums with the next batch of logits (n, classes), in the order of the samples."""
         logits = check_features(logits, "logits")
         if self.seen + len(logits) > self.total:
-            raise CannotScore(f"{self.seen + len(logits)} samples came where {self.total} were announced")
+            raise ScoreError(f"{self.seen + len(logits)} samples came where {self.total} were announced")
         logits = logits - logits.max(1, keepdims=True)
         log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
         p = np.exp(log_p)

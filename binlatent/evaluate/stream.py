@@ -12,7 +12,7 @@ from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from binlatent.evaluate.features import FeatureNetwork, Features
-from binlatent.evaluate.statistics import CannotScore, ClassStatistics, FeatureSample, GaussianStatistics
+from binlatent.evaluate.statistics import ClassStatistics, FeatureSample, GaussianStatistics, ScoreError
 
 SAVE_EVERY = 300.0  # seconds between two saves of an unfinished pass
 _BLOCK = 1024  # rows that are added to the moments at once
@@ -32,7 +32,7 @@ def featurise(network: FeatureNetwork, mesh: Mesh, batch_size: int) -> Callable[
 
     def run(images: np.ndarray) -> Features:
         if images.dtype != np.uint8:
-            raise CannotScore(f"feature networks read uint8 images here, not {images.dtype}")
+            raise ScoreError(f"feature networks read uint8 images here, not {images.dtype}")
         count = len(images)
         padded = np.concatenate([images, np.repeat(images[-1:], size - count, axis=0)]) if count < size else images
         out = compute(params, jax.device_put(padded, rows))
@@ -68,7 +68,7 @@ class FeatureStream:
         """Adds the next images (n, h, w, c) uint8, with their features and labels.
 
         Raises:
-          CannotScore: the features are not finite.
+          ScoreError: the features are not finite.
         """
         if self.sample is None:
             self.sample = FeatureSample.empty(features.pool.shape[1], self.limit, self.seed)

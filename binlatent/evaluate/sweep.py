@@ -5,6 +5,7 @@ import itertools
 import json
 from typing import Any
 
+from binlatent.console import say
 from binlatent.diffusion.process import POSTERIORS
 from binlatent.errors import UserError
 from binlatent.evaluate.evaluation import Evaluation
@@ -13,7 +14,7 @@ from binlatent.evaluate.report import figures
 from binlatent.evaluate.result import plain, write_json
 
 AXES = ("steps", "guidance", "temperature", "posterior")
-FORMAT = "binlatent sweep 1"
+FORMAT = "binlatent sweep 2"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,20 +70,20 @@ def sweep(evaluation: Evaluation, grid: Grid, options: EvaluationOptions) -> lis
       UserError: there is no feature network, or a setting is out of range.
     """
     if not evaluation.networks:
-        raise UserError("; ".join(evaluation.refused.values()))
+        raise UserError("; ".join(evaluation.skipped.values()))
     cells = [{axis: getattr(evaluation.pipeline.options(**cell), axis) for axis in AXES} for cell in grid.cells()]
     settings = plain(evaluation.asked("generation", options))
     settings["sampling"] = {key: value for key, value in settings["sampling"].items() if key not in AXES}
     rows, known = read_sweep(evaluation)
     if any(known.get(key) != value for key, value in settings.items()):
         if rows:
-            print("sweep: other settings than those of sweep.json, which is begun anew")
+            say("sweep: other settings than those of sweep.json, which is begun anew")
         rows, known = [], settings
     path = evaluation.experiment.workdir / "sweep.json"
     for i, cell in enumerate(cells):
         if any(all(row[axis] == cell[axis] for axis in AXES) for row in rows):
             continue
-        print(f"sweep: {i + 1} of {len(cells)}: " + ", ".join(f"{axis} {value}" for axis, value in cell.items()))
+        say(f"sweep: {i + 1} of {len(cells)}: " + ", ".join(f"{axis} {value}" for axis, value in cell.items()))
         part = evaluation.part("generation", dataclasses.replace(options, sampling=options.sampling | cell))
         row: dict[str, Any] = dict(cell)
         for score in part.scores:
@@ -119,4 +120,4 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
         lines.append([f"{value:.5g}" if isinstance(value, float) else str(value) for value in values])
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     for line in lines:
-        print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
+        say("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))

@@ -15,9 +15,9 @@ import numpy as np
 
 BASE = {
     "data.source": "npz", "data.resolution": 32, "data.validation_fraction": 0.1,
-    "autoencoder.stem": 2, "autoencoder.channels": 24, "autoencoder.channel_multipliers": (1, 2),
+    "autoencoder.patch_size": 2, "autoencoder.channels": 24, "autoencoder.channel_multipliers": (1, 2),
     "autoencoder.res_blocks": 1, "autoencoder.attention_resolutions": (), "autoencoder.embedding_width": 64,
-    "autoencoder_loss.sample_entropy.weight": 0.0, "autoencoder_loss.unused_entropy.weight": 0.0,
+    "autoencoder_loss.sample_entropy.weight": 0.0, "autoencoder_loss.batch_entropy.weight": 0.0,
     "autoencoder_optimizer.learning_rate": 1e-3, "autoencoder_optimizer.schedule": "cosine",
     "autoencoder_optimizer.warmup_steps": 50, "autoencoder_optimizer.ema_decay": 0.99,
     "discriminator.channels": 16, "discriminator.layers": 2, "discriminator_optimizer.learning_rate": 5e-4,
@@ -28,7 +28,7 @@ BASE = {
 
 ADVERSARIAL = {"autoencoder_loss.adversarial.weight": 0.1, "discriminator_loss.max_adaptive_weight": 10.0}
 SAMPLE_ENTROPY = {"autoencoder_loss.sample_entropy.weight": 0.02}
-ENTROPY = SAMPLE_ENTROPY | {"autoencoder_loss.unused_entropy.weight": 0.02}
+ENTROPY = SAMPLE_ENTROPY | {"autoencoder_loss.batch_entropy.weight": 0.02}
 SIGN = {"autoencoder.deterministic": True}
 
 ARMS = {

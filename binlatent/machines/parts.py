@@ -20,25 +20,26 @@ from binlatent.nets.patchgan import PatchGAN
 from binlatent.train.adversarial import Adversarial
 from binlatent.train.augment import Augmentation
 from binlatent.train.autoencoder import AutoencoderStage
-from binlatent.train.discriminator import Critic
+from binlatent.train.discriminator import DiscriminatorTraining
 from binlatent.train.optimizer import Optimizer
 from binlatent.train.terms import Term
 
 
-def stage_of(args, *, stem: int, adversarial: bool, adaptive: bool = True) -> AutoencoderStage:
-    """A stage for 32×32 images and 8×8 codes; a stem of 2 takes the place of the first level."""
+def stage_of(args, *, patch_size: int, adversarial: bool, adaptive: bool = True) -> AutoencoderStage:
+    """A stage for 32×32 images and 8×8 codes; a patch_size of 2 takes the place of the first level."""
     net = BinaryAutoencoder(
-        resolution=32, stem=stem, channels=args.channels, channel_multipliers=(1, 2) if stem == 2 else (1, 1, 2),
+        resolution=32, patch_size=patch_size, channels=args.channels,
+        channel_multipliers=(1, 2) if patch_size == 2 else (1, 1, 2),
         res_blocks=1, attention_resolutions=(), code_bits=16, embedding_width=2 * args.channels,
     )  # fmt: skip
     optimizer = Optimizer(learning_rate=1e-4)
-    critic = Critic(
+    discriminator = DiscriminatorTraining(
         net=PatchGAN(channels=args.channels, layers=2), adversarial=Adversarial(adaptive=adaptive),
         augmentation=Augmentation(), optimizer=optimizer,
     )  # fmt: skip
     terms = (Term(name="l1"), *([Term(name="adversarial", weight=0.1)] if adversarial else []))
     return AutoencoderStage(
-        net=net, terms=terms, optimizer=optimizer, num_steps=1000, critic=critic if adversarial else None
+        net=net, terms=terms, optimizer=optimizer, num_steps=1000, discriminator=discriminator if adversarial else None
     )
 
 
@@ -49,7 +50,7 @@ class SeveralPasses:
         self.stage, self.init = stage, stage.init
 
     def train_step(self, state, batch, key):
-        stage, critic = self.stage, self.stage.critic
+        stage, discriminator = self.stage, self.stage.discriminator
         images = to_float(batch["image"])
         noise = prng.uniform(prng.fold(prng.per_example(key, images.shape[0]), 0), stage.net.code_shape)
 
@@ -60,13 +61,14 @@ class SeveralPasses:
             return jnp.abs(images - made(params)).mean()
 
         def against(params):
-            logits = critic.net.apply({"params": state.params["discriminator"]}, made(params))
-            return critic.adversarial.generator_loss(logits).mean()
+            logits = discriminator.net.apply({"params": state.params["discriminator"]}, made(params))
+            return discriminator.adversarial.generator_loss(logits).mean()
 
         def own(params):
-            real = critic.net.apply({"params": params}, images)
-            return critic.adversarial.discriminator_loss(
-                real, critic.net.apply({"params": params}, jax.lax.stop_gradient(made(state.params["autoencoder"])))
+            real = discriminator.net.apply({"params": params}, images)
+            return discriminator.adversarial.discriminator_loss(
+                real,
+                discriminator.net.apply({"params": params}, jax.lax.stop_gradient(made(state.params["autoencoder"]))),
             ).mean()
 
         of_images, first = jax.value_and_grad(reconstruction)(state.params["autoencoder"])
@@ -74,8 +76,10 @@ class SeveralPasses:
         first, state = jax.lax.optimization_barrier((first, state))
         adversarial, second = jax.value_and_grad(against)(state.params["autoencoder"])
         second, state = jax.lax.optimization_barrier((second, state))
-        of_critic, third = jax.value_and_grad(own)(state.params["discriminator"])
-        weight = critic.adversarial.adaptive_weight(*(g["decoder"]["conv_out"]["kernel"] for g in (first, second)))
+        of_discriminator, third = jax.value_and_grad(own)(state.params["discriminator"])
+        weight = discriminator.adversarial.adaptive_weight(
+            *(g["decoder"]["conv_out"]["kernel"] for g in (first, second))
+        )
         grads = {"autoencoder": jax.tree.map(lambda a, b: a + 0.1 * weight * b, first, second), "discriminator": third}
         moved = {
             name: stage._optimizer(name).update(g, state.opt_state[name], state.params[name], stage.num_steps)
@@ -87,7 +91,7 @@ class SeveralPasses:
             opt_state={name: opt_state for name, (_, opt_state) in moved.items()},
             finite=jnp.isfinite(loss), ema_decay=stage.optimizer.ema_decay,
         )  # fmt: skip
-        return following, {"loss": loss, "discriminator": of_critic, "adaptive_weight": weight}
+        return following, {"loss": loss, "discriminator": of_discriminator, "adaptive_weight": weight}
 
 
 def programs(args) -> dict:
@@ -104,16 +108,16 @@ def programs(args) -> dict:
         add(name, lambda state, batch: stage.train_step(state, batch, key), state, batch)
         return state
 
-    step("no stem, no discriminator", stage_of(args, stem=1, adversarial=False))
-    plain = stage_of(args, stem=2, adversarial=False)
+    step("no patch_size, no discriminator", stage_of(args, patch_size=1, adversarial=False))
+    plain = stage_of(args, patch_size=2, adversarial=False)
     state = step("no discriminator", plain)
-    stage = stage_of(args, stem=2, adversarial=True)
+    stage = stage_of(args, patch_size=2, adversarial=True)
     full = step("one pass", stage)
-    step("one pass, weight not adaptive", stage_of(args, stem=2, adversarial=True, adaptive=False))
+    step("one pass, weight not adaptive", stage_of(args, patch_size=2, adversarial=True, adaptive=False))
     step("a pass for each loss", SeveralPasses(stage))
 
     net, images = stage.net, to_float(batch["image"])
-    params, critic_params = state.params["autoencoder"], full.params["discriminator"]
+    params, discriminator_params = state.params["autoencoder"], full.params["discriminator"]
     keys = prng.per_example(key, args.batch_size)
     noise = prng.uniform(keys, net.code_shape)
     add("encoder, forward", lambda p, x: net.apply({"params": p}, x, method=net.encode), params, images)
@@ -122,7 +126,15 @@ def programs(args) -> dict:
         "autoencoder, forward and backward",
         jax.grad(lambda p, x, n: jnp.abs(x - net.apply({"params": p}, x, n)[0]).mean()), params, images, noise,
     )  # fmt: skip
-    add("discriminator, both players", stage.critic.compare, critic_params, full.extra, images, images[::-1], keys)
+    add(
+        "discriminator, both players",
+        stage.discriminator.forward,
+        discriminator_params,
+        full.extra,
+        images,
+        images[::-1],
+        keys,
+    )
     update = stage.optimizer.update
     add("optimizer, averages", lambda g, s, p: update(g, s, p, 1000), params, state.opt_state["autoencoder"], params)
     return made
@@ -152,8 +164,8 @@ def main():
     print(
         f"\none pass against a pass for each loss: {median['a pass for each loss'] / median['one pass']:.2f} times as fast"
     )
-    stem = median["no stem, no discriminator"] / median["no discriminator"]
-    print(f"a stem of 2 in place of the first level: {stem:.2f} times as fast")
+    patch_size = median["no patch_size, no discriminator"] / median["no discriminator"]
+    print(f"a patch_size of 2 in place of the first level: {patch_size:.2f} times as fast")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ class BinaryAutoencoder(nn.Module):
       code_bits: k, bits at one position of the code.
       embedding_width: channels of the encoder's last features and of the decoder's input.
       norm_first: the decoder starts with a GroupNorm.
-      stem: s; images enter as (h/s, w/s, c·s²) and the decoder's output is rearranged back. 1 is the release.
+      patch_size: s; images enter as (h/s, w/s, c·s²) and the decoder's output is rearranged back. 1 is the release.
       deterministic: threshold also where noise is given, instead of sampling.
       signed: the decoder sees ±1 instead of 0/1, and σ(logit) = (1 + tanh u)/2 for the last features u (`use_tanh`).
       dtype: of the computation; statistics of norms, logits, code and output are float32.
@@ -58,24 +58,32 @@ class BinaryAutoencoder(nn.Module):
     code_bits: int = 32
     embedding_width: int = 256
     norm_first: bool = False
-    stem: int = 1
+    patch_size: int = 1
     deterministic: bool = False
     signed: bool = False
     dtype: DTypeLike = jnp.float32
 
     def __post_init__(self):
-        for name in ("resolution", "image_channels", "channels", "res_blocks", "code_bits", "embedding_width", "stem"):
+        for name in (
+            "resolution",
+            "image_channels",
+            "channels",
+            "res_blocks",
+            "code_bits",
+            "embedding_width",
+            "patch_size",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not self.channel_multipliers or min(self.channel_multipliers) < 1:
             raise ValueError(f"channel_multipliers is {self.channel_multipliers}; give one number ≥ 1 a level")
         if self.resolution % self.downsampling:
             raise ValueError(
-                f"resolution {self.resolution} is not divisible by {self.downsampling} = stem {self.stem} × "
+                f"resolution {self.resolution} is not divisible by {self.downsampling} = patch_size {self.patch_size} × "
                 f"2^{len(self.channel_multipliers) - 1} ({len(self.channel_multipliers)} channel_multipliers halve the "
-                "image between levels); change the resolution, the stem, or the number of levels"
+                "image between levels); change the resolution, the patch_size, or the number of levels"
             )
-        levels = [self.resolution // self.stem // 2**i for i in range(len(self.channel_multipliers))]
+        levels = [self.resolution // self.patch_size // 2**i for i in range(len(self.channel_multipliers))]
         if wrong := [r for r in self.attention_resolutions if r not in levels]:
             raise ValueError(f"attention_resolutions {wrong} are no level's height; the levels have heights {levels}")
         if min(self._decoder_blocks) < 1:
@@ -88,7 +96,7 @@ class BinaryAutoencoder(nn.Module):
     @property
     def downsampling(self) -> int:
         """Pixels along one side of a code position."""
-        return self.stem * 2 ** (len(self.channel_multipliers) - 1)
+        return self.patch_size * 2 ** (len(self.channel_multipliers) - 1)
 
     @property
     def code_shape(self) -> tuple[int, int, int]:
@@ -122,7 +130,7 @@ class BinaryAutoencoder(nn.Module):
             raise ValueError(
                 f"images have (height, width, channels) {images.shape[1:]}; this autoencoder takes {expected}"
             )
-        return self.encoder(_space_to_depth(images.astype(self.dtype), self.stem))
+        return self.encoder(_space_to_depth(images.astype(self.dtype), self.patch_size))
 
     def encode(self, images: Images) -> Logits:
         """Log-odds (b, y, x, k), float32, of each bit of images in [0, 1]."""
@@ -134,7 +142,7 @@ class BinaryAutoencoder(nn.Module):
         if bits.shape[1:] != self.code_shape:
             raise ValueError(f"codes have (y, x, k) {bits.shape[1:]}; this autoencoder takes {self.code_shape}")
         x = self.embed(binarize.decoder_input(bits, signed=self.signed))
-        return _depth_to_space(self.decoder(x), self.stem)
+        return _depth_to_space(self.decoder(x), self.patch_size)
 
     def __call__(
         self, images: Images, noise: Float[Array, "b y x k"] | None = None
@@ -157,7 +165,7 @@ class BinaryAutoencoder(nn.Module):
 def encoder_layers(net: BinaryAutoencoder) -> tuple[Layer, ...]:
     """The encoder's layers in order, which is also the release's numbering of `encoder.blocks`."""
     layers = [Layer(name="conv_in", kind="conv", channels=net.channels)]
-    resolution = net.resolution // net.stem
+    resolution = net.resolution // net.patch_size
     for level, multiplier in enumerate(net.channel_multipliers):
         width = net.channels * multiplier
         layers += _level(f"level{level}", net.res_blocks, width, resolution in net.attention_resolutions)
@@ -188,7 +196,7 @@ def decoder_layers(net: BinaryAutoencoder) -> tuple[Layer, ...]:
     return (
         *layers,
         Layer(name="norm_out", kind="norm", channels=width),
-        Layer(name="conv_out", kind="conv", channels=net.image_channels * net.stem**2),
+        Layer(name="conv_out", kind="conv", channels=net.image_channels * net.patch_size**2),
     )
 
 

@@ -67,7 +67,7 @@ class Adversarial:
         Args:
           averages: moving averages of the mean logit, `real` and `made`.
         """
-        above = jnp.square(jax.nn.relu(real.astype(jnp.float32) - averages["made"])).mean((1, 2, 3))
+        above = jnp.square(jax.nn.relu(real.astype(jnp.float32) - averages["fake"])).mean((1, 2, 3))
         below = jnp.square(jax.nn.relu(averages["real"] - made.astype(jnp.float32))).mean((1, 2, 3))
         return above + below
 

@@ -11,7 +11,7 @@ from binlatent.images import psnr, to_float
 from binlatent.nets import binarize
 from binlatent.nets.autoencoder import BinaryAutoencoder
 from binlatent.train import metrics, perceptual, regularizers
-from binlatent.train.discriminator import Critic
+from binlatent.train.discriminator import DiscriminatorTraining
 from binlatent.train.optimizer import Optimizer, accumulate, all_finite
 from binlatent.train.stage import Stage
 from binlatent.train.state import TrainState
@@ -20,7 +20,7 @@ from binlatent.typing import Array, PRNGKey, PyTree
 
 # Names of loss terms, by what they are a function of.
 IMAGE_TERMS = ("l1", "l2", *perceptual.LOSSES)
-CODE_TERMS = ("sample_entropy", "unused_entropy", "commitment", "released")
+CODE_TERMS = ("sample_entropy", "batch_entropy", "commitment", "official")
 TERMS = (*IMAGE_TERMS, *CODE_TERMS, "adversarial")
 
 
@@ -34,7 +34,7 @@ class AutoencoderStage(Stage):
       net: the autoencoder.
       terms: of the loss, by the names of `TERMS`; a term without weight is not computed.
       optimizer, num_steps, micro_batches: see `Optimizer` and `Training`.
-      critic: the discriminator; needed by the term `adversarial`, and absent without it.
+      discriminator: the discriminator; needed by the term `adversarial`, and absent without it.
       frozen: weights of the perceptual networks, by the names of their terms; they are not trained and not saved.
 
     Raises:
@@ -44,7 +44,7 @@ class AutoencoderStage(Stage):
     net: BinaryAutoencoder
     terms: tuple[Term, ...]
     micro_batches: int = 1
-    critic: Critic | None = None
+    discriminator: DiscriminatorTraining | None = None
 
     def __post_init__(self):
         enabled = [term.name for term in self.terms if term.enabled]
@@ -52,10 +52,10 @@ class AutoencoderStage(Stage):
             raise ValueError(f"no loss terms {unknown}; there are {', '.join(TERMS)}")
         if missing := sorted((set(enabled) & set(perceptual.LOSSES)) - set(self.frozen)):
             raise ValueError(f"the loss terms {missing} need the weights of their networks in `frozen`")
-        if ("adversarial" in enabled) != (self.critic is not None):
+        if ("adversarial" in enabled) != (self.discriminator is not None):
             raise ValueError(
-                "the loss term 'adversarial' and a critic need each other; "
-                f"the terms are {enabled} and the critic is {self.critic}"
+                "the loss term 'adversarial' and a discriminator need each other; "
+                f"the terms are {enabled} and the discriminator is {self.discriminator}"
             )
         if set(enabled) & set(perceptual.LOSSES) and self.net.image_channels not in (1, 3):
             raise ValueError(f"perceptual losses take images of 1 or 3 channels, not {self.net.image_channels}")
@@ -67,13 +67,13 @@ class AutoencoderStage(Stage):
         images = jnp.zeros((1, self.net.resolution, self.net.resolution, self.net.image_channels))
         params = {"autoencoder": self.net.init(key, images)["params"]}
         extra = {}
-        if self.critic is not None:
-            params["discriminator"], extra = self.critic.init(jax.random.fold_in(key, 1), images)
+        if self.discriminator is not None:
+            params["discriminator"], extra = self.discriminator.init(jax.random.fold_in(key, 1), images)
         opt_state = {name: self._optimizer(name).build(self.num_steps).init(tree) for name, tree in params.items()}
         return TrainState.create(params, opt_state, extra)
 
     def _optimizer(self, name: str) -> Optimizer:
-        return self.optimizer if name == "autoencoder" else self.critic.optimizer
+        return self.optimizer if name == "autoencoder" else self.discriminator.optimizer
 
     def _enabled(self, names: tuple[str, ...]) -> list[Term]:
         return [term for term in self.terms if term.enabled and term.name in names]
@@ -99,9 +99,9 @@ class AutoencoderStage(Stage):
         """Terms that regularise the code, unweighted; see `train.regularizers`."""
         values = {
             "sample_entropy": lambda: regularizers.sample_entropy(logits),
-            "unused_entropy": lambda: regularizers.unused_entropy(logits, mask, usage),
+            "batch_entropy": lambda: regularizers.batch_entropy(logits, mask, usage),
             "commitment": lambda: regularizers.commitment(logits, drawn > 0.5),
-            "released": lambda: regularizers.released(logits, use_tanh=self.net.signed),
+            "official": lambda: regularizers.official(logits, use_tanh=self.net.signed),
         }
         return {term.name: values[term.name]() for term in self._enabled(CODE_TERMS)}
 
@@ -131,7 +131,7 @@ class AutoencoderStage(Stage):
           only_kernels: return just them.
 
         Returns:
-          means over examples: `loss`, `values` (metrics), `gradients` by network, `statistics` of the critic.
+          means over examples: `loss`, `values` (metrics), `gradients` by network, `statistics` of the discriminator.
         """
         images, step = to_float(batch["image"]), state.step
         noise = prng.uniform(prng.fold(keys, 0), self.net.code_shape)
@@ -152,28 +152,30 @@ class AutoencoderStage(Stage):
         loss, values = loss + of_code, values | code_values
         gradients, statistics = {}, {}
 
-        if self.critic is not None:
+        if self.discriminator is not None:
             # Also before its start: convolutions under a `cond` cost a CPU more than this waste ever will.
-            look = self.critic.compare(
+            output = self.discriminator.forward(
                 state.params["discriminator"], state.extra, images, reconstruction, prng.fold(keys, 1)
             )
             (term,) = self._enabled(("adversarial",))
-            factor, statistics = term.weight_at(step), look.statistics
-            if self.critic.adversarial.adaptive:
+            factor, statistics = term.weight_at(step), output.statistics
+            if self.discriminator.adversarial.adaptive:
                 if kernels is None:
                     no_gradient = jnp.zeros_like(logits)
                     kernels = [
                         pull((g, no_gradient))[0]["decoder"]["conv_out"]["kernel"]
-                        for g in (image_gradient, look.image_gradient)
+                        for g in (image_gradient, output.image_gradient)
                     ]
                 if only_kernels:
                     return kernels
-                adaptive = jnp.where(step >= term.start_step, self.critic.adversarial.adaptive_weight(*kernels), 0)
+                adaptive = jnp.where(
+                    step >= term.start_step, self.discriminator.adversarial.adaptive_weight(*kernels), 0
+                )
                 factor, values = factor * adaptive, values | {"adaptive_weight": adaptive}
-            loss = loss + factor * look.loss
-            image_gradient = image_gradient + factor * look.image_gradient
-            values |= {"adversarial": look.loss, **look.values}
-            gradients["discriminator"] = look.gradient
+            loss = loss + factor * output.loss
+            image_gradient = image_gradient + factor * output.image_gradient
+            values |= {"adversarial": output.loss, **output.values}
+            gradients["discriminator"] = output.gradient
 
         (gradients["autoencoder"],) = pull((image_gradient, code_gradient))
         return {"loss": loss, "values": values, "gradients": gradients, "statistics": statistics}
@@ -190,9 +192,9 @@ class AutoencoderStage(Stage):
 
         usage = kernels = None
         if self.micro_batches > 1:
-            if any(term.name == "unused_entropy" for term in self._enabled(CODE_TERMS)):
+            if any(term.name == "batch_entropy" for term in self._enabled(CODE_TERMS)):
                 usage = over_batch(lambda part, _: self.usage(state, part), jnp.arange(keys.shape[0]))
-            if self.critic is not None and self.critic.adversarial.adaptive:
+            if self.discriminator is not None and self.discriminator.adversarial.adaptive:
                 kernels = over_batch(
                     lambda *part: self.gradients(state, *part, usage=usage, only_kernels=True),
                     jax.random.clone(keys),  # the same noise twice, on purpose
@@ -209,9 +211,9 @@ class AutoencoderStage(Stage):
             for name, gradient in result["gradients"].items()
         }
         extra = None
-        if self.critic is not None:
+        if self.discriminator is not None:
             (term,) = self._enabled(("adversarial",))
-            following = self.critic.follow(state.extra, result["statistics"], result["values"])
+            following = self.discriminator.follow(state.extra, result["statistics"], result["values"])
             # Before its start the discriminator stays as it was made: weight decay must not move it either.
             new = (*moved["discriminator"], following)
             old = (state.params["discriminator"], state.opt_state["discriminator"], state.extra)
@@ -234,8 +236,8 @@ class AutoencoderStage(Stage):
         images, mask = to_float(batch["image"]), batch["mask"]
         reconstruction, logits, drawn = self.net.apply({"params": state.ema["autoencoder"]}, images)
         values = self._image_values(images, reconstruction) | self._code_values(logits, drawn, mask)
-        if self.critic is not None:
-            values |= self.critic.evaluate(state.params["discriminator"], state.extra, images, reconstruction)
+        if self.discriminator is not None:
+            values |= self.discriminator.evaluate(state.params["discriminator"], state.extra, images, reconstruction)
         per_example = {name: jnp.broadcast_to(value, mask.shape) for name, value in values.items()}
         per_example |= {
             "psnr": jnp.minimum(psnr(images, jnp.clip(reconstruction, 0, 1)), 100),  # a mean must stay finite
@@ -259,5 +261,5 @@ class AutoencoderStage(Stage):
         if values["bit_correlation"] > 0.3:
             said.append(f"bits carry the same: their mean absolute correlation is {values['bit_correlation']:.2f}")
         if said:
-            said[-1] += "; a weight on autoencoder_loss.unused_entropy keeps bits in use"
-        return said + (self.critic.warnings(values) if self.critic is not None else [])
+            said[-1] += "; a weight on autoencoder_loss.batch_entropy keeps bits in use"
+        return said + (self.discriminator.warnings(values) if self.discriminator is not None else [])

@@ -15,7 +15,7 @@ from binlatent.typing import Array, PRNGKey, PyTree
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class FeatureStage(Stage):
+class ClassifierStage(Stage):
     """Trains a classifier on images and their labels.
 
     A batch holds `image` uint8 (b, h, w, c) and `label` int (b,); validation batches a `mask` (b,) too.

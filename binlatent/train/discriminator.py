@@ -15,14 +15,14 @@ from binlatent.typing import Array, Float, Images, Key, PRNGKey, PyTree
 
 
 @flax.struct.dataclass
-class Comparison:
-    """What one look of the discriminator at real and made images gives, as means over the batch.
+class DiscriminatorOutput:
+    """What one forward pass of the discriminator over real and reconstructed images gives, as means over the batch.
 
     Attributes:
       loss: the adversarial term of the autoencoder's loss, unweighted.
       image_gradient: its gradient with respect to the made images.
       gradient: of the discriminator's own loss with respect to its parameters.
-      statistics: its `batch_stats` after the look.
+      statistics: its `batch_stats` after the pass.
       values: metrics, by name.
     """
 
@@ -34,7 +34,7 @@ class Comparison:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Critic:
+class DiscriminatorTraining:
     """A discriminator and how it is trained.
 
     Attributes:
@@ -55,50 +55,52 @@ class Critic:
         with."""
         variables = dict(self.net.init(key, images))
         params = variables.pop("params")
-        averages = {"real": jnp.zeros(()), "made": jnp.zeros(())}
+        averages = {"real": jnp.zeros(()), "fake": jnp.zeros(())}
         return params, {"statistics": variables.get("batch_stats", {}), "averages": averages}
 
-    def _judge(self, params: PyTree, statistics: PyTree, images: Images) -> tuple[Array, PyTree]:
+    def _forward(self, params: PyTree, statistics: PyTree, images: Images) -> tuple[Array, PyTree]:
         logits, moved = self.net.apply(
             {"params": params, "batch_stats": statistics}, images, train=True, mutable=["batch_stats"]
         )
         return logits, moved.get("batch_stats", {})
 
-    def compare(self, params: PyTree, extra: PyTree, images: Images, made: Images, keys: Key[Array, "b"]) -> Comparison:
-        """One look at a batch. The made images are judged once, for both players' losses.
+    def forward(
+        self, params: PyTree, extra: PyTree, images: Images, made: Images, keys: Key[Array, "b"]
+    ) -> DiscriminatorOutput:
+        """One forward pass over a batch. The reconstructions go through it once, for both players' losses.
 
         Args:
           extra: as `init` gives it.
           keys: one an example, for the augmentation.
         """
 
-        def judge_real(params):
-            return self._judge(params, extra["statistics"], self.augmentation(prng.fold(keys, 1), images))
+        def real_forward(params):
+            return self._forward(params, extra["statistics"], self.augmentation(prng.fold(keys, 1), images))
 
-        def judge_made(params, made):
-            return self._judge(params, after_real, self.augmentation(prng.fold(keys, 2), made))
+        def fake_forward(params, made):
+            return self._forward(params, after_real, self.augmentation(prng.fold(keys, 2), made))
 
-        def own_loss(real_logits, made_logits):
-            loss = self.adversarial.discriminator_loss(real_logits, made_logits).mean()
-            lecam = self.adversarial.lecam(real_logits, made_logits, extra["averages"]).mean()
+        def own_loss(real_logits, fake_logits):
+            loss = self.adversarial.discriminator_loss(real_logits, fake_logits).mean()
+            lecam = self.adversarial.lecam(real_logits, fake_logits, extra["averages"]).mean()
             return loss + self.adversarial.lecam_weight * lecam, {"discriminator": loss, "lecam": lecam}
 
-        real_logits, pull_real, after_real = jax.vjp(judge_real, params, has_aux=True)
-        made_logits, pull_made, statistics = jax.vjp(judge_made, params, made, has_aux=True)
+        real_logits, pull_real, after_real = jax.vjp(real_forward, params, has_aux=True)
+        fake_logits, pull_fake, statistics = jax.vjp(fake_forward, params, made, has_aux=True)
         own = jax.value_and_grad(own_loss, argnums=(0, 1), has_aux=True)
-        (_, values), (real_cotangent, made_cotangent) = own(real_logits, made_logits)
+        (_, values), (real_cotangent, fake_cotangent) = own(real_logits, fake_logits)
         # Each pull-back is used for one of its two results: the compiler leaves the other one out.
-        gradient = jax.tree.map(jnp.add, pull_real(real_cotangent)[0], pull_made(made_cotangent)[0])
-        loss, cotangent = jax.value_and_grad(lambda x: self.adversarial.generator_loss(x).mean())(made_logits)
-        values |= {"logits_real": real_logits.mean(), "logits_made": made_logits.mean()}
+        gradient = jax.tree.map(jnp.add, pull_real(real_cotangent)[0], pull_fake(fake_cotangent)[0])
+        loss, cotangent = jax.value_and_grad(lambda x: self.adversarial.generator_loss(x).mean())(fake_logits)
+        values |= {"logits_real": real_logits.mean(), "logits_fake": fake_logits.mean()}
         if not self.adversarial.lecam_weight:
             del values["lecam"]
-        return Comparison(
-            loss=loss, image_gradient=pull_made(cotangent)[1], gradient=gradient, statistics=statistics, values=values
+        return DiscriminatorOutput(
+            loss=loss, image_gradient=pull_fake(cotangent)[1], gradient=gradient, statistics=statistics, values=values
         )
 
     def follow(self, extra: PyTree, statistics: PyTree, values: dict[str, Array]) -> PyTree:
-        """What is carried to the next step, after looks at the whole batch: their statistics and values, averaged."""
+        """What is carried to the next step, after passes over the complete batch: their statistics and values, averaged."""
         decay = self.adversarial.lecam_decay
         averages = {
             side: decay * average + (1 - decay) * values[f"logits_{side}"]
@@ -117,18 +119,18 @@ class Critic:
             "discriminator": self.adversarial.discriminator_loss(real, made),
             "discriminator_accuracy": right / 2,
             "logits_real": real.mean((1, 2, 3)),
-            "logits_made": made.mean((1, 2, 3)),
+            "logits_fake": made.mean((1, 2, 3)),
         }
 
     def warnings(self, values: dict[str, float]) -> list[str]:
         """What a person should know about an evaluation."""
         chance = {"hinge": 1.0, "non_saturating": 0.693}[self.adversarial.kind]
-        loss, size = values["discriminator"], max(abs(values["logits_real"]), abs(values["logits_made"]))
+        loss, size = values["discriminator"], max(abs(values["logits_real"]), abs(values["logits_fake"]))
         # Written so that a NaN warns: logits of 20 are far beyond the hinge's margin of 1 and a likelihood of 2e-9.
         if not (loss < 5 * chance and size < 20):
             return [
                 f"the discriminator diverges: its loss is {loss:.3g} (at chance {chance:.3g}), its mean logits "
-                f"{values['logits_real']:.3g} (real) and {values['logits_made']:.3g} (made); lower its learning rate, "
+                f"{values['logits_real']:.3g} (real) and {values['logits_fake']:.3g} (fake); lower its learning rate, "
                 "raise lecam_weight, or start it later"
             ]
         if values["discriminator_accuracy"] > 0.99:

@@ -17,12 +17,12 @@ def _per_example(values: Array) -> Array:
     return jnp.mean(values, axis=tuple(range(1, values.ndim)))
 
 
-def released(logits: Logits, *, use_tanh: bool = False) -> PerExample:
+def official(logits: Logits, *, use_tanh: bool = False) -> PerExample:
     """The 2023 release's `code_loss`: the mean of s(1 − s) with s = σ(a), a the *activation* (σ of the logits, or
     tanh with `use_tanh`).
 
     The sigmoid is applied twice there, so the term is nearly flat (0.197 to 0.25 for σ codes) and, with
-    `use_tanh=False`, lower for bits near 1 than for bits near 0. Its released weight is 0; it is here to reproduce,
+    `use_tanh=False`, lower for bits near 1 than for bits near 0. its weight there is 0; it is here to reproduce,
     `sample_entropy` is the one to use.
     """
     logits = logits.astype(jnp.float32)
@@ -65,7 +65,7 @@ def usage(logits: Logits, mask: Bool[Array, "b"] | None = None) -> Float[Array, 
     return jnp.stack([jnp.mean(jax.nn.sigmoid(sign * logits), axis=axes, where=where) for sign in (1, -1)])
 
 
-def unused_entropy(
+def batch_entropy(
     logits: Logits, mask: Bool[Array, "b"] | None = None, whole: Float[Array, "2 k"] | None = None
 ) -> Float[Array, ""]:
     """1 − the mean entropy of each bit's average over images and positions, in bits: minimised, it makes every bit

@@ -95,7 +95,7 @@ def test_code_loss(autoencoder):
     imported, io = autoencoder
     images, net = _channels_last(io["images"]), imported.net
     logits = jax.jit(lambda v, x: net.apply(v, x, method="encode"))({"params": imported.params}, images)
-    found = regularizers.released(logits, use_tanh=net.signed).mean()
+    found = regularizers.official(logits, use_tanh=net.signed).mean()
     np.testing.assert_allclose(found, io["code_loss"], atol=1e-5)
 
 

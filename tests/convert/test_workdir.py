@@ -120,7 +120,7 @@ def test_codes_and_a_new_prior_from_an_imported_autoencoder(tiny, photos, tmp_pa
     assert model.sample(num=2).shape == (2, 16, 16, 3) and model.num_classes == 2
 
 
-@pytest.mark.parametrize("discriminator", ["released", "patchgan"])
+@pytest.mark.parametrize("discriminator", ["official", "patchgan"])
 def test_fine_tuning_starts_from_an_imported_autoencoder(tiny, photos, tmp_path, discriminator, capsys):
     changes = {
         "data.path": photos,

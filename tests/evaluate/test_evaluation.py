@@ -56,7 +56,7 @@ def evaluation(tmp_path_factory):
     )
     classifier = FeatureClassifier(num_classes=3, width=8, num_features=32)
     network = classifier_network(classifier, jax.jit(classifier.init)(jax.random.key(1), image)["params"])
-    return Evaluation(experiment=experiment, pipeline=pipeline, networks=(network,), refused={"FID": "no weights"})
+    return Evaluation(experiment=experiment, pipeline=pipeline, networks=(network,), skipped={"FID": "no weights"})
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,8 @@ def test_every_part_is_scored_and_named(parts, evaluation):
             "classifier/precision", "classifier/coverage", "classifier/accuracy"} <= keys  # fmt: skip
     names = " ".join(score.name for part in parts.values() for score in part.scores)
     assert "FID" not in names and "Fréchet distance (classifier features)" in names
-    refused = {name for part in parts.values() for name in part.refused}
-    assert "SSIM" in refused and "LPIPS" in refused  # images of 8 pixels, no weights
+    skipped = {name for part in parts.values() for name in part.skipped}
+    assert "SSIM" in skipped and "LPIPS" in skipped  # images of 8 pixels, no weights
     assert all(np.isfinite(score.value) for part in parts.values() for score in part.scores)
     assert len(parts["generation"].tables["classes (classifier features)"]) == 3
     assert len(parts["likelihood"].curves["bound by time"]["bits per bit"]) == 3
@@ -88,7 +88,7 @@ def test_every_number_has_its_settings(parts, evaluation):
     generation = stored["generation"]["settings"]
     assert generation["samples"] == 24 and generation["seed"] == 0
     assert {"steps", "guidance", "temperature", "posterior", "last_step"} <= set(generation["sampling"])
-    assert generation["checkpoint steps"] == {"autoencoder": 6, "prior": 6}
+    assert generation["checkpoint_steps"] == {"autoencoder": 6, "prior": 6}
     assert {"jax", "binlatent", "numpy"} <= set(generation["versions"])
     reference = generation["references"]["classifier"]
     assert (
@@ -132,7 +132,7 @@ def test_one_device_equals_eight(parts, evaluation):
 
 
 def test_reference_file(parts, evaluation, tmp_path):
-    """A reference in a file scores as the one made here does; of another network it is refused."""
+    """A reference in a file scores as the one made here does; of another network it is skipped."""
     file = str(next(evaluation.folder.glob("reference-*.npz")))
     with_file = dataclasses.replace(evaluation, reference_file=file)
     again = with_file.part("generation", OPTIONS)
@@ -166,7 +166,7 @@ def test_what_is_missing_is_refused_with_what_to_do(evaluation, tmp_path):
 def test_too_few_samples_are_refused_or_right(evaluation):
     part = evaluation.part("generation", dataclasses.replace(OPTIONS, num=2, reference_num=2))
     assert "classifier/frechet_distance" in {score.key for score in part.scores}
-    assert "neighbours need more than" in part.refused["precision (classifier features)"]
+    assert "neighbours need more than" in part.skipped["precision (classifier features)"]
     with pytest.raises(UserError, match="needs at least 2"):
         evaluation.part("generation", dataclasses.replace(OPTIONS, reference_num=1))
 

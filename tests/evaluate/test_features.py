@@ -1,4 +1,4 @@
-"""Feature networks keep their own names, and are refused with what to do."""
+"""Feature networks keep their own names, and are skipped with what to do."""
 
 import jax
 import jax.numpy as jnp

@@ -21,15 +21,15 @@ def _decode(net, variables, code):
     return jax.jit(lambda v, z: net.apply(v, z, method="decode"))(variables, code)
 
 
-@pytest.mark.parametrize("stem", [1, 2])
+@pytest.mark.parametrize("patch_size", [1, 2])
 @pytest.mark.parametrize(
     "options", [{}, {"norm_first": True, "decoder_multiplier": 2.0, "signed": True, "image_channels": 1}]
 )
-def test_shapes_and_code_are_what_the_fields_say(stem, options):
-    net, images, variables = _init(stem=stem, attention_resolutions=(8 // stem,), **options)
+def test_shapes_and_code_are_what_the_fields_say(patch_size, options):
+    net, images, variables = _init(patch_size=patch_size, attention_resolutions=(8 // patch_size,), **options)
     noise = jax.random.uniform(jax.random.key(2), (2, *net.code_shape))
     reconstruction, logits, bits = jax.jit(net.apply)(variables, images, noise)
-    assert net.code_shape == (8 // stem, 8 // stem, 6)
+    assert net.code_shape == (8 // patch_size, 8 // patch_size, 6)
     assert reconstruction.shape == images.shape and reconstruction.dtype == jnp.float32
     assert logits.shape == bits.shape == (2, *net.code_shape) and logits.dtype == bits.dtype == jnp.float32
     np.testing.assert_array_equal(bits, (noise < jax.nn.sigmoid(logits)).astype(jnp.float32))
@@ -66,7 +66,7 @@ def test_bfloat16_computes_the_same_function_from_float32_parameters():
 
 
 def test_stem_is_a_rearrangement():
-    net, images, variables = _init(stem=2, attention_resolutions=())
+    net, images, variables = _init(patch_size=2, attention_resolutions=())
     features = jax.jit(lambda v: net.apply(v, images, method="encode_features"))(variables)
     kernel = variables["params"]["encoder"]["conv_in"]["kernel"]
     assert kernel.shape == (3, 3, 12, 8) and features.shape == (2, 4, 4, 12)

@@ -5,7 +5,7 @@ import pytest
 from binlatent.nets.patchgan import PatchGAN
 from binlatent.train.adversarial import Adversarial
 from binlatent.train.augment import Augmentation
-from binlatent.train.discriminator import Critic
+from binlatent.train.discriminator import DiscriminatorTraining
 from binlatent.train.optimizer import Optimizer
 
 REAL = jnp.asarray([[2.0, 0.5], [-1.0, 0.0]]).reshape(2, 2, 1, 1)
@@ -31,20 +31,20 @@ def test_loss_at_chance(kind, chance):
 
 
 def test_lecam_by_hand():
-    averages = {"real": jnp.float32(0.25), "made": jnp.float32(-0.5)}
+    averages = {"real": jnp.float32(0.25), "fake": jnp.float32(-0.5)}
     real = np.square(np.maximum(np.asarray(REAL) + 0.5, 0)).mean((1, 2, 3))
     made = np.square(np.maximum(0.25 - np.asarray(MADE), 0)).mean((1, 2, 3))
     np.testing.assert_allclose(Adversarial().lecam(REAL, MADE, averages), real + made, rtol=1e-6)
 
 
 def test_lecam_averages_follow_the_logits():
-    critic = Critic(
+    discriminator = DiscriminatorTraining(
         net=PatchGAN(), adversarial=Adversarial(lecam_decay=0.9), augmentation=Augmentation(),
         optimizer=Optimizer(learning_rate=1e-3),
     )  # fmt: skip
-    extra = {"statistics": {}, "averages": {"real": jnp.float32(1), "made": jnp.float32(0)}}
-    moved = critic.follow(extra, {}, {"logits_real": jnp.float32(2), "logits_made": jnp.float32(-1)})
-    np.testing.assert_allclose([moved["averages"]["real"], moved["averages"]["made"]], [1.1, -0.1], rtol=1e-5)
+    extra = {"statistics": {}, "averages": {"real": jnp.float32(1), "fake": jnp.float32(0)}}
+    moved = discriminator.follow(extra, {}, {"logits_real": jnp.float32(2), "logits_fake": jnp.float32(-1)})
+    np.testing.assert_allclose([moved["averages"]["real"], moved["averages"]["fake"]], [1.1, -0.1], rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -61,14 +61,14 @@ def test_senseless_options_are_refused(bad):
         ({}, None),
         ({"discriminator": 6.0}, "diverges"),
         ({"discriminator": float("nan")}, "diverges"),
-        ({"logits_made": -25.0}, "diverges"),
+        ({"logits_fake": -25.0}, "diverges"),
         ({"discriminator_accuracy": 0.999}, "tells 99.9 % of patches apart"),
     ],
 )
 def test_warnings(values, says):
-    critic = Critic(
+    discriminator = DiscriminatorTraining(
         net=PatchGAN(), adversarial=Adversarial(), augmentation=Augmentation(), optimizer=Optimizer(learning_rate=1e-3)
     )
-    healthy = {"discriminator": 0.9, "logits_real": 0.4, "logits_made": -0.4, "discriminator_accuracy": 0.7}
-    said = critic.warnings(healthy | values)
+    healthy = {"discriminator": 0.9, "logits_real": 0.4, "logits_fake": -0.4, "discriminator_accuracy": 0.7}
+    said = discriminator.warnings(healthy | values)
     assert (said == []) if says is None else (len(said) == 1 and says in said[0])

@@ -18,7 +18,7 @@ from binlatent.train import regularizers
 from binlatent.train.adversarial import Adversarial
 from binlatent.train.augment import Augmentation
 from binlatent.train.autoencoder import AutoencoderStage
-from binlatent.train.discriminator import Critic
+from binlatent.train.discriminator import DiscriminatorTraining
 from binlatent.train.optimizer import Optimizer
 from binlatent.train.terms import Term
 from tests import tiny
@@ -29,7 +29,7 @@ jit = functools.partial(
 )
 
 NET = BinaryAutoencoder(
-    resolution=16, stem=2, channels=8, channel_multipliers=(1,), res_blocks=1, attention_resolutions=(), code_bits=5,
+    resolution=16, patch_size=2, channels=8, channel_multipliers=(1,), res_blocks=1, attention_resolutions=(), code_bits=5,
     embedding_width=8,
 )  # fmt: skip
 AUGMENTATION = Augmentation(color=0.5, translation=0.125, cutout=0.25)
@@ -43,9 +43,9 @@ def stage_of(*, terms=(), adversarial=None, start_step=0, disc=None, augmentatio
         + (() if adversarial is None else (Term(name="adversarial", weight=0.3, start_step=start_step),)),
         optimizer=Optimizer(learning_rate=1e-3),
         num_steps=100,
-        critic=None
+        discriminator=None
         if adversarial is None
-        else Critic(
+        else DiscriminatorTraining(
             net=disc or PatchGAN(channels=8, layers=1),
             adversarial=adversarial,
             augmentation=augmentation,
@@ -80,14 +80,14 @@ def keys_of(num=8):
 
 def reference(stage, state, images, keys):
     """The two losses and their sum written down plainly, as functions of the networks' parameters."""
-    adversarial = stage.critic.adversarial
+    adversarial = stage.discriminator.adversarial
     noise = prng.uniform(prng.fold(keys, 0), NET.code_shape)
     keys = prng.fold(keys, 1)
-    real = stage.critic.augmentation(prng.fold(keys, 1), images)
+    real = stage.discriminator.augmentation(prng.fold(keys, 1), images)
 
     def judge(params, x):
         variables = {"params": params, "batch_stats": state.extra["statistics"]}
-        return stage.critic.net.apply(variables, x, train=True, mutable=["batch_stats"])[0]
+        return stage.discriminator.net.apply(variables, x, train=True, mutable=["batch_stats"])[0]
 
     def reconstruct(params):
         return NET.apply({"params": params}, images, noise)
@@ -99,12 +99,12 @@ def reference(stage, state, images, keys):
         return 0.1 * regularizers.sample_entropy(reconstruct(params)[1]).mean()
 
     def against(params):
-        made = stage.critic.augmentation(prng.fold(keys, 2), reconstruct(params)[0])
+        made = stage.discriminator.augmentation(prng.fold(keys, 2), reconstruct(params)[0])
         return adversarial.generator_loss(judge(state.params["discriminator"], made)).mean()
 
     def critics(params):
         made = reconstruct(state.params["autoencoder"])[0]
-        logits = judge(params, real), judge(params, stage.critic.augmentation(prng.fold(keys, 2), made))
+        logits = judge(params, real), judge(params, stage.discriminator.augmentation(prng.fold(keys, 2), made))
         lecam = adversarial.lecam(*logits, state.extra["averages"]).mean()
         return adversarial.discriminator_loss(*logits).mean() + adversarial.lecam_weight * lecam
 
@@ -126,7 +126,7 @@ def test_one_pass_equals_two(kind):
     stage = stage_of(adversarial=Adversarial(kind=kind, max_adaptive_weight=1e4, lecam_weight=0.1))
     state, keys, images = state_of(stage), keys_of(), jnp.asarray(batch_of()["image"]) / 255
     state = dataclasses.replace(
-        state, extra=state.extra | {"averages": {"real": jnp.float32(1), "made": jnp.float32(-1)}}
+        state, extra=state.extra | {"averages": {"real": jnp.float32(1), "fake": jnp.float32(-1)}}
     )
     of_images, of_code, against, critics = reference(stage, state, images, keys)
 
@@ -238,7 +238,7 @@ def test_micro_batches_and_devices_change_nothing(norm):
 
 
 def test_evaluation_names_every_term_and_leaves_padding_out():
-    stage = stage_of(adversarial=Adversarial(), terms=(Term(name="unused_entropy"), Term(name="l2")))
+    stage = stage_of(adversarial=Adversarial(), terms=(Term(name="batch_entropy"), Term(name="l2")))
     state, batch = state_of(stage), batch_of()
     evaluate = jit(lambda state, batch: stage.eval_step(state, batch, jax.random.key(1)))
 
@@ -247,26 +247,28 @@ def test_evaluation_names_every_term_and_leaves_padding_out():
 
     metrics = metrics_of([0, 1, 2, 3], [True] * 4)
     padded = metrics_of([0, 1, 2, 3, 7, 6], [True] * 4 + [False] * 2)
-    names = {"l1", "l2", "sample_entropy", "unused_entropy", "adversarial", "discriminator", "discriminator_accuracy",
-             "logits_real", "logits_made", "psnr", "bit_uncertainty", "code"}  # fmt: skip
+    names = {"l1", "l2", "sample_entropy", "batch_entropy", "adversarial", "discriminator", "discriminator_accuracy",
+             "logits_real", "logits_fake", "psnr", "bit_uncertainty", "code"}  # fmt: skip
     assert set(metrics) == names
     for name in names - {"code"}:
         np.testing.assert_allclose(padded[name].compute(), metrics[name].compute(), rtol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize(
-    ("terms", "critic", "message"),
+    ("terms", "discriminator", "message"),
     [
         ((Term(name="l3"),), False, "l3"),
         ((Term(name="lpips"),), False, "weights"),
-        ((Term(name="adversarial"),), False, "critic"),
-        ((), True, "critic"),
+        ((Term(name="adversarial"),), False, "discriminator"),
+        ((), True, "discriminator"),
     ],
 )
-def test_terms_without_what_they_need_are_refused(terms, critic, message):
-    critic = stage_of(adversarial=Adversarial()).critic if critic else None
+def test_terms_without_what_they_need_are_refused(terms, discriminator, message):
+    discriminator = stage_of(adversarial=Adversarial()).discriminator if discriminator else None
     with pytest.raises(ValueError, match=message):
-        AutoencoderStage(net=NET, terms=terms, optimizer=Optimizer(learning_rate=1e-3), num_steps=1, critic=critic)
+        AutoencoderStage(
+            net=NET, terms=terms, optimizer=Optimizer(learning_rate=1e-3), num_steps=1, discriminator=discriminator
+        )
 
 
 @pytest.mark.parametrize(("field", "value"), [("image_channels", 4), ("resolution", 8)])
@@ -332,7 +334,7 @@ def test_a_diverging_discriminator_is_said_at_the_next_evaluation(tmp_path, caps
 
 def test_dying_bits_are_said_at_the_next_evaluation(tmp_path, capsys):
     said, record = train_and_read(
-        tmp_path, capsys, autoencoder_loss__unused_entropy__weight=-100.0, autoencoder_optimizer__learning_rate=0.3,
+        tmp_path, capsys, autoencoder_loss__batch_entropy__weight=-100.0, autoencoder_optimizer__learning_rate=0.3,
         autoencoder_optimizer__ema_decay=0.0, autoencoder_training__num_steps=20,
         autoencoder_training__evaluate_every=20,
     )  # fmt: skip
@@ -347,7 +349,7 @@ def test_bf16_networks_keep_float32_losses_and_gradients():
     rough = dataclasses.replace(
         exact,
         net=dataclasses.replace(NET, dtype=jnp.bfloat16),
-        critic=dataclasses.replace(exact.critic, net=PatchGAN(channels=8, layers=1, dtype=jnp.bfloat16)),
+        discriminator=dataclasses.replace(exact.discriminator, net=PatchGAN(channels=8, layers=1, dtype=jnp.bfloat16)),
     )
     state = state_of(exact)
     a, b = (jit(lambda state, s=s: s.gradients(state, batch_of(), keys_of()))(state) for s in (exact, rough))

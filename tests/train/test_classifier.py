@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from binlatent.nets.classifier import FeatureClassifier
-from binlatent.train.classifier import FeatureStage
+from binlatent.train.classifier import ClassifierStage
 from binlatent.train.optimizer import Optimizer
 
 
 def test_learns_bars():
     net = FeatureClassifier(num_classes=2, width=8, num_features=16)
-    stage = FeatureStage(net=net, optimizer=Optimizer(learning_rate=3e-3, ema_decay=0.5), num_steps=30)
+    stage = ClassifierStage(net=net, optimizer=Optimizer(learning_rate=3e-3, ema_decay=0.5), num_steps=30)
     label = np.arange(32) % 2
     image = np.random.default_rng(0).integers(0, 60, (32, 8, 8, 1), dtype=np.uint8)
     image[label == 0, 3:5] = 255

@@ -51,7 +51,7 @@ def test_prior_micro_batches_equal_one_batch():
 
 
 def test_autoencoder_micro_batches_equal_one_batch():
-    config = tiny.config(autoencoder_loss__sample_entropy__weight=0.1, autoencoder_loss__unused_entropy__weight=1.0)
+    config = tiny.config(autoencoder_loss__sample_entropy__weight=0.1, autoencoder_loss__batch_entropy__weight=1.0)
     stage = config_lib.build_autoencoder_stage(config)
     batch = {"image": tiny.images(BATCH)}
     state = stage.init(prng.root(0), batch)
@@ -65,7 +65,7 @@ def test_autoencoder_micro_batches_equal_one_batch():
 
     parts, whole = split(state, batch, micro_batches=4), split(state, batch, micro_batches=1)
     assert float(optax.tree.norm(whole["gradients"])) > 1e-3
-    assert float(whole["values"]["unused_entropy"]) > 1e-3
+    assert float(whole["values"]["batch_entropy"]) > 1e-3
     np.testing.assert_allclose(parts["loss"], whole["loss"], rtol=1e-6)
     close(parts["values"], whole["values"])
     close(parts["gradients"], whole["gradients"])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from binlatent.evaluate.report import figures
-from binlatent.evaluate.result import Part, plain
+from binlatent.evaluate.result import EvaluationResult, plain
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fdfdfb; --ink: #1d2024; --soft: #666c74; --line: #d9dade; --card: #f3f4f2; }
@@ -51,7 +51,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-s
 DRAWN = ("loss", "psnr", "bits_per_bit", "bit_entropy", "dead_bits", "bit_correlation", "accuracy", "learning_rate")
 
 # Settings that stand beside the numbers, besides those of sampling, the checkpoints and the references' hashes.
-SAID = ("samples", "images", "codes", "seed", "split", "reference split", "likelihood steps", "posterior", "condition")
+SAID = ("samples", "images", "codes", "seed", "split", "reference_split", "likelihood_steps", "posterior", "condition")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ class Report:
     facts: Mapping[str, Any]
     config: Mapping[str, Any]
     records: Mapping[str, Sequence[Mapping[str, Any]]]
-    parts: Mapping[str, Part]
+    parts: Mapping[str, EvaluationResult]
     sweep: Sequence[Mapping[str, Any]] = ()
     sweep_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     sweep_curves: Mapping[str, dict[str, tuple[Sequence, Sequence]]] = dataclasses.field(default_factory=dict)
@@ -173,7 +173,7 @@ def _scores(report: Report, tables: _Tables) -> str:
             f"<h3>{escape(name.capitalize())}</h3><p>{escape(_said(part.settings))}</p>" + tables.rows(rows)
         )
         contents += [f"<p>{escape(note)}</p>" for note in part.settings.get("notes", ())]
-        contents += [f"<p>Not scored: {escape(what)}: {escape(why)}</p>" for what, why in part.refused.items()]
+        contents += [f"<p>Not scored: {escape(what)}: {escape(why)}</p>" for what, why in part.skipped.items()]
         contents += [f"<h3>{escape(title)}</h3>{tables.rows(table)}" for title, table in part.tables.items()]
         contents.append(tables.settings(f"what these {name} scores are of", part.settings | {"seconds": part.seconds}))
     return _section("Scores", contents, "binlatent evaluate")
@@ -185,7 +185,7 @@ def _said(settings: Mapping[str, Any]) -> str:
     told = []
     for key, value in flat.items():
         short = key.removeprefix("sampling.").removeprefix("references.")
-        if key.startswith(("sampling.", "checkpoint steps.")) or key in SAID or key.endswith(".hash"):
+        if key.startswith(("sampling.", "checkpoint_steps.")) or key in SAID or key.endswith(".hash"):
             told.append(f"{short} {_text(value)}")
     return ", ".join(told)
 
@@ -198,7 +198,7 @@ def _sweep(report: Report, tables: _Tables) -> list[str]:
     return [f"<div class=row>{''.join(drawn)}</div>", tables.rows(report.sweep), settings]
 
 
-def _likelihood(parts: Mapping[str, Part]) -> list[str]:
+def _likelihood(parts: Mapping[str, EvaluationResult]) -> list[str]:
     if "likelihood" not in parts:
         return []
     bound = parts["likelihood"].curves["bound by time"]
@@ -208,7 +208,7 @@ def _likelihood(parts: Mapping[str, Part]) -> list[str]:
     return [figure, "<p>The bars add up to the bits per bit above.</p>"]
 
 
-def _bits(parts: Mapping[str, Part]) -> list[str]:
+def _bits(parts: Mapping[str, EvaluationResult]) -> list[str]:
     if "code" not in parts:
         return []
     curves = parts["code"].curves

@@ -11,7 +11,7 @@ from PIL import Image
 
 from binlatent.evaluate.report import figures
 from binlatent.evaluate.report.page import Picture, Report, render
-from binlatent.evaluate.result import Part, Score
+from binlatent.evaluate.result import EvaluationResult, Score
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -22,16 +22,16 @@ def noise(h, w, c=1, seed=0):
 
 def example():
     scores = [Score(key="psnr", name="PSNR", value=21.123456, error=0.2, unit="dB", better="higher")]
-    settings = {"versions": {"jax": "0.10"}, "feature networks": [{"name": "classifier"}], "notes": ["few samples"]}
+    settings = {"versions": {"jax": "0.10"}, "feature_networks": [{"name": "classifier"}], "notes": ["few samples"]}
     parts = {
-        "reconstruction": Part(settings=settings, scores=scores, refused={"LPIPS": "no <weights>"}),
-        "likelihood": Part(
+        "reconstruction": EvaluationResult(settings=settings, scores=scores, skipped={"LPIPS": "no <weights>"}),
+        "likelihood": EvaluationResult(
             settings={"seed": 0}, scores=[], curves={"bound by time": {"time": [0, 0.5, 1], "bits per bit": [0.3, 0.1]}}
         ),
-        "code": Part(
+        "code": EvaluationResult(
             settings={}, scores=[], curves={"bit mean": [0.2, 0.5, 0.7], "bit correlation": np.eye(3).tolist()}
         ),
-        "generation": Part(settings={}, scores=[], tables={"classes": [{"class": "a & b", "samples": 3}]}),
+        "generation": EvaluationResult(settings={}, scores=[], tables={"classes": [{"class": "a & b", "samples": 3}]}),
     }
     sweep = [
         {
