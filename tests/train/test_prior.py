@@ -75,7 +75,7 @@ def test_it_learns_and_its_condition_matters(condition, net, features):
     null = made.noise(prng.root(0), 64) | {"condition_mask": jnp.zeros(64, bool)}
     known = made.noise(prng.root(0), 64) | {"condition_mask": jnp.ones(64, bool)}
     losses = [float(jax.jit(made.loss)(state.params, data, noise)[0]) for noise in (known, null)]
-    assert losses[0] < losses[1] < 0.3
+    assert losses[0] < losses[1] < 0.4  # nats a bit; 0.5 knows nothing but the channel
 
 
 def test_conditions_are_dropped_as_often_as_asked():
