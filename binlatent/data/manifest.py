@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -11,7 +12,7 @@ from etils import epath
 from binlatent.errors import UserError
 from binlatent.files import write_atomic
 
-FORMAT = "binlatent codes 1"
+FORMAT = "binlatent codes 2"
 MANIFEST = "manifest.json"
 
 
@@ -26,6 +27,7 @@ class CodeSpec:
       num_classes: 0: no labels are stored.
       class_names: in the order of the labels.
       condition_shape: of one embedding; empty: none are stored.
+      captions: whether captions are stored.
       flips: whether the codes of the mirrored images are stored too.
     """
 
@@ -35,11 +37,12 @@ class CodeSpec:
     num_classes: int = 0
     class_names: tuple[str, ...] = ()
     condition_shape: tuple[int, ...] = ()
+    captions: bool = False
     flips: bool = False
 
     @property
     def record(self) -> np.dtype:
-        """The layout of one record."""
+        """The layout of one record; `condition` and `caption` are rows of the tables beside the shard."""
         size = -(-math.prod(self.code_shape) // 8)
         fields = [("code", "u1", (size,))]
         if self.flips:
@@ -47,18 +50,34 @@ class CodeSpec:
         if self.num_classes:
             fields.append(("label", "<i4"))
         if self.condition_shape:
-            fields.append(("condition", "<f4", self.condition_shape))
+            fields.append(("condition", "<i4"))
+        if self.captions:
+            fields.append(("caption", "<i4"))
         return np.dtype(fields)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Shard:
-    """One finished file: its name, examples, bytes and SHA-256."""
+class File:
+    """A finished file: its name, bytes and SHA-256."""
 
-    file: str
-    count: int
+    name: str
     bytes: int
     sha256: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shard:
+    """The examples of a shard and its files; `conditions` and `captions` are None where the spec has none."""
+
+    count: int
+    records: File
+    conditions: File | None = None
+    captions: File | None = None
+
+    @property
+    def files(self) -> list[File]:
+        """Those that there are."""
+        return [file for file in (self.records, self.conditions, self.captions) if file is not None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,8 +91,8 @@ class Manifest:
         """Examples of a split; fewer than the data set has where images could not be read."""
         return sum(shard.count for shard in self.shards[split])
 
-    def save(self, directory: str | os.PathLike):
-        """Writes `manifest.json`, whole or not at all."""
+    def save(self, directory: str | os.PathLike) -> None:
+        """Writes `manifest.json`."""
         content = {"format": FORMAT, **dataclasses.asdict(self)}
         content["counts"] = {split: self.count(split) for split in self.shards}  # for people
         write_atomic(epath.Path(directory) / MANIFEST, json.dumps(content, indent=1))
@@ -83,17 +102,69 @@ class Manifest:
         """Reads `manifest.json`.
 
         Raises:
-          UserError: there is none, or it is not readable.
+          UserError: there is none, it is not readable, or another version of this package wrote it.
         """
         path = epath.Path(directory) / MANIFEST
         if not path.exists():
             raise UserError(f"{directory}: no finished codes here ({MANIFEST} is missing); run `binlatent encode`.")
         try:
             content = json.loads(path.read_text())
-            if content["format"] != FORMAT:
-                raise ValueError(f"format {content['format']!r}, expected {FORMAT!r}")
-            spec = {k: tuple(v) if isinstance(v, list) else v for k, v in content["spec"].items()}
-            shards = {split: tuple(Shard(**shard) for shard in part) for split, part in content["shards"].items()}
-            return cls(spec=CodeSpec(**spec), shards=shards)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} cannot be read ({error}); run `binlatent encode` again.") from error
+            if (found := _typed(content, dict, "the file")["format"]) != FORMAT:
+                raise ValueError(f"format {found!r}, expected {FORMAT!r}: another version of binlatent wrote it")
+            spec = _spec(content["spec"])
+            shards = {
+                split: tuple(shard_of(shard, spec) for shard in _typed(part, list, split))
+                for split, part in _typed(content["shards"], dict, "shards").items()
+            }
+            return cls(spec=spec, shards=shards)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise UserError(f"{path} cannot be read ({reason}); run `binlatent encode` again.") from error
+
+
+def _spec(content: Any) -> CodeSpec:
+    kinds = {
+        "autoencoder": str, "data": str, "code_shape": list, "num_classes": int, "class_names": list,
+        "condition_shape": list, "captions": bool, "flips": bool,
+    }  # fmt: skip
+    values = {name: _typed(content[name], kind, name) for name, kind in kinds.items()}
+    spec = CodeSpec(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    for name in ("code_shape", "condition_shape"):
+        if not all(type(side) is int and 0 < side < 2**20 for side in getattr(spec, name)):
+            raise ValueError(f"{name} is {values[name]}")
+    if len(spec.code_shape) != 3 or math.prod(spec.code_shape) > 2**31 or math.prod(spec.condition_shape) > 2**31:
+        raise ValueError(f"code_shape is {spec.code_shape} and condition_shape {spec.condition_shape}")
+    if not all(isinstance(name, str) for name in spec.class_names) or len(spec.class_names) != spec.num_classes:
+        raise ValueError(f"num_classes is {spec.num_classes}, class_names are {values['class_names']}")
+    return spec
+
+
+def shard_of(content: Any, spec: CodeSpec) -> Shard:
+    """A shard from its JSON form, for codes of a spec; ValueError, TypeError or KeyError where it is not one."""
+    files = {name: _file(_typed(content, dict, "shard")[name]) for name in ("records", "conditions", "captions")}
+    wanted = {"records": True, "conditions": bool(spec.condition_shape), "captions": spec.captions}
+    for name, file in files.items():
+        if (file is not None) != wanted[name]:
+            raise ValueError(f"a shard's {name}: {file}")
+    return Shard(count=_natural(content["count"], "count"), **files)
+
+
+def _file(content: Any) -> File | None:
+    if content is None:
+        return None
+    name, sha256 = (_typed(_typed(content, dict, "file")[key], str, key) for key in ("name", "sha256"))
+    if not name or os.path.basename(name) != name or "\0" in name:
+        raise ValueError(f"name is {name!r}, a file beside the manifest was expected")
+    return File(name=name, bytes=_natural(content["bytes"], "bytes"), sha256=sha256)
+
+
+def _natural(value: Any, name: str) -> int:
+    if _typed(value, int, name) < 0:
+        raise ValueError(f"{name} is {value}, a number from 0 on was expected")
+    return value
+
+
+def _typed(value: Any, kind: type, name: str) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"{name} is {value!r:.80}, {kind.__name__} was expected")
+    return value

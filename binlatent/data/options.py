@@ -26,6 +26,10 @@ class DataOptions:
       labels: False ignores the classes even where there are some.
       embeddings: `npy` gives each image the array stored beside it as `condition`: `name.npy` beside `name.jpg`,
         in a folder or a tar file, or the array `condition` of an npz file. Empty: none.
+      captions: where the captions of an image are. `txt`: in `name.txt` beside `name.jpg`, one on each line, in a folder
+        or a tar file. `jsonl`: in a folder's `metadata.jsonl` (`file_name` and `text`, as Hugging Face has it). For tfds
+        the name of a text feature (`captions/text` for one inside another), for npz the name of an array of strings
+        (n,) or (n, captions). Empty: none.
       workers: processes that read and decode; 0 reads in threads of this one.
     """
 
@@ -41,6 +45,7 @@ class DataOptions:
     flip: bool = False
     labels: bool = True
     embeddings: str = ""
+    captions: str = ""
     workers: int = 0
 
     def __post_init__(self):
@@ -59,6 +64,14 @@ class DataOptions:
             )
         if self.embeddings and self.source in ("digits", "tfds"):
             raise UserError(f"data.embeddings='{self.embeddings}': source '{self.source}' has no embeddings; use ''.")
+        forms = {"digits": ("",), "folder": ("", "txt", "jsonl"), "shards": ("", "txt")}
+        if self.source in forms:
+            _choice("captions", self.captions, forms[self.source], f" with data.source='{self.source}'")
+        if self.captions and self.embeddings:
+            raise UserError(
+                f"data.captions='{self.captions}' and data.embeddings='{self.embeddings}' are both set; an image is "
+                "conditioned on one of them, so leave the other empty."
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,6 +87,6 @@ class ExpectedData:
     condition_shape: tuple[int, ...] = ()
 
 
-def _choice(name: str, value: Any, known: tuple):
+def _choice(name: str, value: Any, known: tuple, where: str = "") -> None:
     if value not in known:
-        raise UserError(f"data.{name}={value!r}: expected one of {', '.join(map(repr, known))}.")
+        raise UserError(f"data.{name}={value!r}: expected one of {', '.join(map(repr, known))}{where}.")

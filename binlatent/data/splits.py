@@ -19,6 +19,7 @@ class Splits:
       num_classes: 0 where there are no classes or `labels` is False.
       class_names: names in the order of the labels; empty without classes.
       condition_shape: shape of `condition` of one example; empty without embeddings.
+      captions: whether the examples have captions.
       fingerprint: changes with the examples, the split and what is read of an image; not with augmentation.
     """
 
@@ -27,6 +28,7 @@ class Splits:
     num_classes: int
     class_names: tuple[str, ...]
     condition_shape: tuple[int, ...]
+    captions: bool
     fingerprint: str
 
 
@@ -62,6 +64,7 @@ def open_splits(options: DataOptions, *, seed: int) -> Splits:
             "channels",
             "labels",
             "embeddings",
+            "captions",
         )
     }
     return Splits(
@@ -70,5 +73,24 @@ def open_splits(options: DataOptions, *, seed: int) -> Splits:
         num_classes=len(names),
         class_names=names,
         condition_shape=() if condition is None else condition.shape,
+        captions=bool(options.captions),
         fingerprint=digest(json.dumps([opened.identity, seed, names, read])),
     )
+
+
+def check_conditions(splits: Splits, *, labels_with_embeddings: bool) -> None:
+    """Whether a prior can be conditioned on what these data have. To be called before stage 1 is trained, for
+    `data.labels` and `data.embeddings` are fixed from then on.
+
+    Args:
+      splits: the data set.
+      labels_with_embeddings: whether the prior takes both at once.
+
+    Raises:
+      UserError: the data have classes and embeddings, and the prior takes one of them.
+    """
+    if splits.num_classes and splits.condition_shape and not labels_with_embeddings:
+        raise UserError(
+            f"{splits.train!r} has {splits.num_classes} classes and embeddings of shape {splits.condition_shape}, and this "
+            "prior is conditioned on one of them; set data.labels=False or data.embeddings=''."
+        )

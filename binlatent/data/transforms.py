@@ -48,7 +48,7 @@ class EvalImage:
 
     def __call__(self, example: dict) -> dict:
         image = cut_square(to_channels(example["image"], self.channels), self.resolution, 0.5)
-        return {**example, "image": np.ascontiguousarray(image)}
+        return {**without(example, "caption"), "image": np.ascontiguousarray(image)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,21 +66,31 @@ class TrainImage:
         image = cut_square(image, self.resolution, position if self.crop == "random" else 0.5)
         if self.flip and coin < 0.5:
             image = image[:, ::-1]
-        return {**example, "image": np.ascontiguousarray(image)}
+        # What the prior is conditioned on is of no use to an autoencoder.
+        return {**without(example, "condition", "caption"), "image": np.ascontiguousarray(image)}
 
 
 @dataclasses.dataclass(frozen=True)
-class ChooseFlip:
-    """Of a code and the code of the mirrored image, either one, each time anew."""
+class DrawCode:
+    """Of an image's code and its mirror image's either one, and of several captions one, drawn anew every time."""
 
     def __call__(self, example: dict, rng: np.random.Generator) -> dict:
-        example = dict(example)
-        flipped = example.pop("flipped", None)
-        if flipped is not None and rng.random() < 0.5:
-            example["code"] = flipped
-        return example
+        drawn = without(example, "flipped")
+        if "flipped" in example and rng.random() < 0.5:
+            drawn["code"] = example["flipped"]
+        if "caption" in example:
+            drawn["caption"] = rng.choice(example["caption"])
+        return drawn
 
 
-def drop_flipped(example: dict) -> dict:
-    """The code of the image as it is; the one of the mirrored image is left out."""
-    return {name: value for name, value in example.items() if name != "flipped"}
+def plain_code(example: dict) -> dict:
+    """The code of the image as it is, with its first caption; nothing random."""
+    plain = without(example, "flipped")
+    if "caption" in example:
+        plain["caption"] = example["caption"][0]
+    return plain
+
+
+def without(example: dict, *names: str) -> dict:
+    """A copy of an example without some of its values."""
+    return {name: value for name, value in example.items() if name not in names}

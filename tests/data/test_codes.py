@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import pickle
@@ -5,10 +6,12 @@ import pickle
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from binlatent import bits
 from binlatent.data import codes as codes_module
-from binlatent.data.codes import CodeSource, CodeWriter
+from binlatent.data.codes import CodeSource, CodeWriter, code_columns
 from binlatent.data.loader import eval_batches, train_batches
 from binlatent.data.manifest import CodeSpec, Manifest
 from binlatent.data.options import DataOptions
@@ -25,6 +28,11 @@ def code(split, index, flipped=False):
     return np.random.default_rng([len(split), index, flipped]).random(SHAPE) < 0.5
 
 
+def captions(index):
+    """Two captions each, of which every image shares one with others."""
+    return f"a picture of {index % 3}\nnumber {index}"
+
+
 def columns(spec, split, start, limit):
     span = range(start, start + limit)
     rows = {"code": np.asarray(bits.pack(jnp.stack([code(split, i) for i in span])))}
@@ -34,6 +42,8 @@ def columns(spec, split, start, limit):
         rows["label"] = np.arange(start, start + limit) % spec.num_classes
     if spec.condition_shape:
         rows["condition"] = np.stack([np.full(spec.condition_shape, i) for i in span])
+    if spec.captions:
+        rows["caption"] = np.array([captions(i) for i in span])
     return rows
 
 
@@ -71,6 +81,67 @@ def test_codes_come_back_bit_by_bit_with_all_that_belongs_to_them(tmp_path):
                 )
             assert example["label"] == i % 4 and example["label"].dtype == np.int32
             assert example["condition"].shape == (2, 3) and example["condition"][0, 0] == i
+
+
+def test_captions_are_stored_once_and_one_is_drawn_at_every_step(tmp_path):
+    encoded(tmp_path, captions=True, num_classes=100, class_names=tuple(map(str, range(100))))
+    source = CodeSource(tmp_path, "train")
+    assert sorted(source.captions) == sorted({line for i in range(23) for line in captions(i).split("\n")})
+    stored = json.loads((tmp_path / "train-00000-of-00003.captions").read_text())
+    assert len(stored["captions"]) == len(set(stored["captions"])) == 3 + 8 and len(stored["sets"]) == 8
+    for i in range(23):
+        assert "\n".join(source.captions[j] for j in source[i]["caption"]) == captions(i)
+    batches = train_batches(source, OPTIONS, seed=0, batch_size=23)
+    drawn = []
+    for batch in (next(batches) for _ in range(6)):
+        assert batch["caption"].shape == (23,) and batch["caption"].dtype == np.int32
+        texts = {int(i): source.captions[j] for i, j in zip(batch["label"], batch["caption"], strict=True)}
+        assert all(text in captions(i).split("\n") for i, text in texts.items())
+        drawn.append(tuple(texts[i] for i in range(23)))
+    assert len(set(drawn)) == 6
+    assert 30 < sum(text.startswith("number") for epoch in drawn for text in epoch) < 108
+    for batch in eval_batches(source, OPTIONS, batch_size=8):
+        for i, j in zip(batch["label"], batch["caption"], strict=True):
+            assert source.captions[j] == captions(int(i)).split("\n")[0]
+
+
+def test_each_distinct_embedding_is_stored_once_as_float16(tmp_path):
+    out, spec = writer(tmp_path, condition_shape=(7, 3))
+    with out.shard("train", 0) as add:
+        for first in range(0, 8, 4):
+            rows = columns(spec, "train", first, 4)
+            add(**rows | {"condition": np.stack([np.full((7, 3), i % 2 + 0.1) for i in range(4)])})
+    write(out, spec, out.missing())
+    out.finish()
+    assert (tmp_path / "train-00000-of-00003.conditions").stat().st_size == 2 * 7 * 3 * 2
+    condition = CodeSource(tmp_path, "train")[3]["condition"]
+    assert condition.dtype == np.float32 and (condition == np.float16(1.1)).all()
+
+
+@pytest.mark.parametrize("table", ["conditions", "captions"])
+def test_a_damaged_or_missing_table_is_found(tmp_path, table):
+    encoded(tmp_path, captions=True, condition_shape=(3,))
+    path = tmp_path / f"train-00001-of-00003.{table}"
+    data = path.read_bytes()
+    path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    with pytest.raises(UserError, match=rf"{path.name}: its checksum is not"):
+        CodeSource(tmp_path, "train")
+    path.unlink()
+    with pytest.raises(UserError, match=rf"{path.name}: this shard of codes is missing"):
+        CodeSource(tmp_path, "train")
+    out, _ = writer(tmp_path, captions=True, condition_shape=(3,))
+    assert out.missing() == [("train", 1)]
+
+
+def test_columns_of_a_batch_are_what_is_stored_of_the_examples_that_count():
+    spec = CodeSpec(**SPEC, num_classes=2, class_names=("a", "b"), captions=True)
+    batch = {
+        "image": np.zeros((3, 8, 8, 3)), "label": np.arange(3), "condition": np.ones((3, 2)),
+        "caption": np.array(["a", "b", "c"]), "mask": np.array([True, False, True]),
+    }  # fmt: skip
+    columns = code_columns(batch, spec)
+    assert columns.keys() == {"label", "caption"}
+    assert columns["caption"].tolist() == ["a", "c"]
 
 
 def test_batches_of_codes_use_the_same_loader(tmp_path):
@@ -212,6 +283,57 @@ def test_in_a_large_cache_damage_is_found_when_it_is_read(tmp_path, monkeypatch)
     source = CodeSource(tmp_path, "train")
     with pytest.raises(UserError, match=r"code 5 cannot be read, the shard is damaged.*encode"):
         source[5]
+
+
+def test_codes_of_another_version_are_named(tmp_path):
+    encoded(tmp_path)
+    path = tmp_path / "manifest.json"
+    path.write_text(path.read_text().replace("binlatent codes 2", "binlatent codes 1"))
+    with pytest.raises(UserError, match=r"'binlatent codes 1', expected 'binlatent codes 2': another version.*encode"):
+        CodeSource(tmp_path, "train")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def places(content, prefix=()):
+    """The way to every value in JSON."""
+    yield prefix
+    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, value in items:
+        yield from places(value, (*prefix, key))
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_manifest_is_read_or_refused(tmp_path, data):
+    path = tmp_path / "manifest.json"
+    if not path.exists():
+        encoded(tmp_path, captions=True, condition_shape=(3,), num_classes=2, class_names=("a", "b"))
+        (tmp_path / "good").write_bytes(path.read_bytes())
+    good = json.loads((tmp_path / "good").read_text())
+    *way, last = data.draw(st.sampled_from([place for place in places(good) if place]))
+    target = good
+    for key in way:
+        target = target[key]
+    if data.draw(st.booleans()):
+        target[last] = data.draw(JSON)
+    elif isinstance(target, dict):
+        del target[last]
+    text = json.dumps(good).encode()
+    path.write_bytes(data.draw(st.sampled_from([text, text[: len(text) // 2], b"\xff" + text, b"[" * 100_000])))
+    try:
+        source = CodeSource(tmp_path, "train")
+    except UserError as error:
+        assert str(tmp_path) in str(error)
+    else:
+        for i in range(len(source)):
+            with contextlib.suppress(UserError):
+                source[i]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", json.dumps({"format": "other"})])

@@ -1,10 +1,15 @@
 import io
+import tracemalloc
 
 import numpy as np
 import PIL.Image
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from binlatent.data import decode
 from binlatent.data.decode import decode_image
+from binlatent.data.transforms import cut_square
 
 
 def encoded(image, kind="png", **options):
@@ -86,3 +91,71 @@ def test_damaged_files_are_errors_whatever_is_missing(kind):
 def test_floating_point_pixels_are_refused():
     with pytest.raises(ValueError, match=r"floating-point"):
         decode_image(encoded(PIL.Image.fromarray(np.zeros((4, 4), np.float32)), "tiff"))
+
+
+SMOOTH = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 5, 3), np.uint8)).resize((500, 500))
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
+def test_a_large_image_is_reduced_to_no_less_than_twice_what_is_wanted(kind):
+    data = encoded(SMOOTH, kind)
+    image = decode_image(data, 32)
+    assert 64 <= min(image.shape[:2]) <= 128
+    exact = cut_square(decode_image(data), 32, 0.5)
+    assert np.abs(cut_square(image, 32, 0.5).astype(int) - exact).mean() < 1.5
+    np.testing.assert_array_equal(decode_image(data, 200), decode_image(data))
+
+
+def test_sixteen_bits_are_reduced_too():
+    wide = np.repeat(np.repeat(RAMP.astype(np.uint16) * 257, 32, 0), 32, 1)
+    image = decode_image(encoded(PIL.Image.fromarray(wide)), 8)[..., 0]
+    assert image.shape == (16, 16)
+    assert np.abs(image.astype(int) - RAMP).max() <= 1
+
+
+def test_a_photograph_takes_little_memory():
+    data = encoded(SMOOTH.resize((6000, 4000)), "jpeg")
+    file = PIL.Image.open(io.BytesIO(data))
+    file.draft(None, (64, 64))
+    assert file.size == (750, 500)  # an eighth: what `decode_image` decodes of it
+    assert min(decode_image(data, 32).shape[:2]) <= 128
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded(monkeypatch):
+    data = encoded(SMOOTH)
+    monkeypatch.setattr(decode, "MOST_PIXELS", 249_999)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"500×500 pixels; at most 249,999 are decoded"):
+        decode_image(data, 32)
+    assert tracemalloc.get_traced_memory()[1] < 250_000
+    tracemalloc.stop()
+    assert decode_image(encoded(SMOOTH, "jpeg"), 32).shape[-1] == 3  # a JPEG is decoded at a part of its size
+
+
+def test_messages_name_no_object_in_memory():
+    with pytest.raises(ValueError, match=r"^not an image of a known format, or damaged at its start$"):
+        decode_image(b"not an image")
+
+
+SEEDS = [encoded(SMOOTH.resize((20, 16)), kind) for kind in ("png", "jpeg", "webp", "gif", "bmp", "tiff", "ppm")] + [
+    encoded(PIL.Image.fromarray(RAMP.astype(np.uint16)), kind) for kind in ("png", "tiff")
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    data=st.sampled_from(SEEDS),
+    edits=st.lists(st.tuples(st.integers(0, 2000), st.binary(max_size=4)), max_size=6),
+    stop=st.integers(0, 3000),
+    side=st.sampled_from([0, 1, 4]),
+)
+def test_any_bytes_are_an_image_or_a_value_error(data, edits, stop, side):
+    data = bytearray(data)
+    for place, new in edits:
+        data[place % len(data) : place % len(data) + len(new)] = new
+    try:
+        image = decode_image(bytes(data[: stop if stop < len(data) else None]), side)
+    except ValueError as error:
+        assert str(error)
+    else:
+        assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[-1] in (1, 3, 4) and image.size

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from binlatent.data import loader
+from binlatent.data.captions import split
 from binlatent.data.loader import Validation, batch_spec, eval_batches, train_batches
 from binlatent.data.options import DataOptions
 from binlatent.data.sources.arrays import ArraySource
 from binlatent.data.splits import open_splits
+from binlatent.data.strings import PackedStrings
 from binlatent.errors import UserError
 from tests.data.test_splits import Damaged
 
@@ -172,3 +174,31 @@ def test_the_shapes_of_a_batch_are_known_without_one(source, monkeypatch):
     assert {k: (v.shape, v.dtype) for k, v in spec.items()} == {
         k: ((16, *v.shape[1:]), v.dtype) for k, v in batch.items()
     }
+
+
+def test_the_batch_size_can_be_asked_before_training(source):
+    loader.check_batch_size(source, 22)
+    with pytest.raises(UserError, match=r"larger than the 22 examples"):
+        loader.check_batch_size(source, 23)
+    assert loader.largest_batch_size(1000, 64, 4) == 64
+    assert loader.largest_batch_size(22, 64, 4) == 20
+    assert loader.largest_batch_size(22, 64) == 22
+    assert loader.largest_batch_size(3, 64, 4) == 4
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_captions_of_images_come_as_text_where_asked_for(workers, monkeypatch):
+    monkeypatch.setattr(loader, "WORKERS_FROM", 0)
+    texts = [("one",), ("two", "zwei 漢"), ("three",)]
+    source = ArraySource("words", np.zeros((3, 8, 8, 1), np.uint8), captions=PackedStrings.of(map("\n".join, texts)))
+    options = DataOptions(resolution=8, channels=1, workers=workers)
+    assert next(iter(train_batches(source, options, seed=0, batch_size=2))).keys() == {"image"}
+    batches = take(eval_batches(source, options, batch_size=2, captions=True), 9)
+    assert [split(text) for batch in batches for text in batch["caption"][batch["mask"]]] == texts
+    assert eval_batches(source, options, batch_size=2).__next__().keys() == {"image", "mask"}
+
+
+def test_embeddings_stay_out_of_the_autoencoder_s_batches():
+    source = ArraySource("e", np.zeros((3, 8, 8, 1), np.uint8), conditions=np.ones((3, 77, 9), np.float32))
+    assert next(train_batches(source, OPTIONS, seed=0, batch_size=2)).keys() == {"image"}
+    assert "condition" in next(eval_batches(source, OPTIONS, batch_size=2))

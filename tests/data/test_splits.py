@@ -1,11 +1,14 @@
 import numpy as np
 import pytest
 
+from binlatent.data.codes import CodeSource
 from binlatent.data.options import DataOptions
 from binlatent.data.sources.arrays import ArraySource
 from binlatent.data.sources.base import BrokenExample, held_out
 from binlatent.data.splits import open_splits
 from binlatent.errors import UserError
+from binlatent.experiment import Experiment
+from tests import tiny
 
 
 class Damaged(ArraySource):
@@ -39,12 +42,29 @@ def test_a_misspelt_key_is_an_error():
         {"validation_fraction": 1.0},
         {"embeddings": "npz"},
         {"embeddings": "npy"},  # digits have none
+        {"captions": "txt"},  # the same
     ],
 )
 def test_options_out_of_range_name_the_key_and_the_value(wrong):
     ((key, value),) = wrong.items()
     with pytest.raises(UserError, match=rf"data\.{key}.*{value}"):
         DataOptions(**{"resolution": 8, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"source": "folder", "captions": "text"},
+            r"captions='text': expected one of '', 'txt', 'jsonl' with data\.source=",
+        ),
+        ({"source": "shards", "captions": "jsonl"}, r"captions='jsonl': expected one of '', 'txt' with"),
+        ({"source": "folder", "captions": "txt", "embeddings": "npy"}, r"are both set; an image is conditioned on one"),
+    ],
+)
+def test_captions_that_a_source_cannot_have(options, message):
+    with pytest.raises(UserError, match=message):
+        DataOptions(resolution=8, **options)
 
 
 def test_the_rule_holds_out_about_the_fraction_and_depends_on_the_seed():
@@ -123,3 +143,31 @@ def test_too_many_unreadable_examples_are_an_error():
 def test_nothing_readable_is_an_error():
     with pytest.raises(UserError, match=r"not one of 3 .*0.jpg: cut short"):
         Damaged(3, {0, 1, 2})[0]
+
+
+def image_file(folder, **arrays):
+    np.savez(folder / "images.npz", images=tiny.images(48), **arrays)
+    return str(folder / "images.npz")
+
+
+def test_a_run_refuses_classes_with_embeddings_before_it_trains(tmp_path):
+    path = image_file(tmp_path, labels=np.arange(48) % 3, condition=np.ones((48, 5)))
+    run = Experiment.open(tmp_path / "run", tiny.config(path, data__embeddings="npy"))
+    with pytest.raises(UserError, match=r"3 classes and embeddings of shape \(5,\).*data\.labels=False"):
+        run.run()
+    assert not (tmp_path / "run" / "autoencoder").exists()
+
+
+def test_captions_and_classes_come_with_the_codes(tmp_path):
+    texts = np.array([[f"number {i}", "one of two" if i % 2 else ""] for i in range(48)])
+    path = image_file(tmp_path, labels=np.arange(48) % 3, words=texts)
+    run = Experiment.open(tmp_path / "run", tiny.config(path, data__captions="words", codes__flips=True))
+    run.train("autoencoder")
+    manifest = run.encode()
+    assert manifest.spec.captions and manifest.spec.class_names == ("0", "1", "2")
+    for split in ("train", "validation"):
+        images, codes = getattr(run.splits(), split), CodeSource(run.codes, split)
+        assert len(images) == len(codes) > 0
+        for i in range(len(codes)):
+            assert tuple(codes.captions[j] for j in codes[i]["caption"]) == images[i]["caption"]
+            assert codes[i]["label"] == images[i]["label"]

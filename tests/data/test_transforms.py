@@ -2,7 +2,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from binlatent.data.transforms import ChooseFlip, EvalImage, TrainImage, cut_square, drop_flipped, to_channels
+from binlatent.data.transforms import DrawCode, EvalImage, TrainImage, cut_square, plain_code, to_channels
 
 
 def noise(*shape):
@@ -79,9 +79,9 @@ def test_half_of_the_images_are_mirrored_each_by_its_own_draw():
 def test_flipped_codes_are_chosen_half_of_the_time_in_training_only():
     example = {"code": np.zeros(2, np.uint8), "flipped": np.ones(2, np.uint8), "label": np.int32(1)}
     rng = np.random.default_rng(0)
-    chosen = [ChooseFlip()(example, rng) for _ in range(200)]
+    chosen = [DrawCode()(example, rng) for _ in range(200)]
     assert all(set(one) == {"code", "label"} for one in chosen)
     assert 70 < sum(int(one["code"][0]) for one in chosen) < 130
     assert example["code"][0] == 0  # the source's own is untouched
-    assert drop_flipped(example).keys() == {"code", "label"}
-    assert ChooseFlip()({"code": example["code"]}, rng).keys() == {"code"}
+    assert plain_code(example).keys() == {"code", "label"}
+    assert DrawCode()({"code": example["code"]}, rng).keys() == {"code"}

@@ -73,7 +73,7 @@ def differences(a: Path, b: Path) -> list[str]:
         wrong = sum(not np.array_equal(x, y) for x, y in pairs)
         print(f"{stage}: {len(pairs) - wrong} of {len(pairs)} arrays of step {STEPS} are bit-equal")
         found += [stage] * bool(wrong)
-    shards = [{k: [s.sha256 for s in v] for k, v in Manifest.load(w / "codes").shards.items()} for w in (a, b)]
+    shards = [{k: [s.records.sha256 for s in v] for k, v in Manifest.load(w / "codes").shards.items()} for w in (a, b)]
     return found + ["codes"] * (shards[0] != shards[1])
 
 

@@ -97,7 +97,7 @@ def test_one_device_and_eight_give_equal_losses_and_codes(tmp_path, trained, mon
             for name in (n for n in a if n.endswith("/loss")):
                 np.testing.assert_allclose(a[name], b[name], atol=1e-5, err_msg=f"{stage} step {a['step']} {name}")
     manifests = [json.loads((w / "codes" / "manifest.json").read_text()) for w in (trained, experiment.workdir)]
-    hashes = [{s["sha256"] for part in m["shards"].values() for s in part} for m in manifests]
+    hashes = [{s["records"]["sha256"] for part in m["shards"].values() for s in part} for m in manifests]
     assert hashes[0] == hashes[1]
 
 

@@ -5,20 +5,35 @@ import zipfile
 import numpy as np
 from etils import epath
 
+from binlatent.data import captions as caption_files
 from binlatent.data.options import DataOptions
-from binlatent.data.sources.base import Example, ImageSource, Opened, held_out
+from binlatent.data.sources.base import Example, ImageSource, Opened, embedding, held_out
+from binlatent.data.strings import PackedStrings
 from binlatent.errors import UserError
 from binlatent.files import digest
 
 
 class ArraySource(ImageSource):
-    """Images (n, h, w, c) uint8, with labels (n,) int32 and conditions (n, ...) float32 where there are some."""
+    """Images in memory."""
 
     def __init__(
-        self, name: str, images: np.ndarray, labels: np.ndarray | None = None, conditions: np.ndarray | None = None
+        self,
+        name: str,
+        images: np.ndarray,
+        labels: np.ndarray | None = None,
+        conditions: np.ndarray | None = None,
+        captions: PackedStrings | None = None,
     ):
+        """Args:
+        name: for messages.
+        images: uint8 (n, h, w, c).
+        labels: int32 (n,), where there are classes.
+        conditions: float32 (n, ...), where there are embeddings.
+        captions: of every image one or more, a line each.
+        """
         super().__init__()
-        self._name, self._images, self._labels, self._conditions = name, images, labels, conditions
+        self._name, self._images, self._labels = name, images, labels
+        self._conditions, self._captions = conditions, captions
 
     def __len__(self) -> int:
         return len(self._images)
@@ -32,12 +47,15 @@ class ArraySource(ImageSource):
             example["label"] = self._labels[index]
         if self._conditions is not None:
             example["condition"] = self._conditions[index]
+        if self._captions is not None:
+            example["caption"] = caption_files.split(self._captions[index])
         return example
 
     def part(self, name: str, chosen: np.ndarray) -> "ArraySource":
         """The examples where `chosen` (n,) is True."""
         rest = (None if array is None else array[chosen] for array in (self._labels, self._conditions))
-        return ArraySource(f"{self._name} {name}", self._images[chosen], *rest)
+        captions = None if self._captions is None else self._captions.chosen(chosen)
+        return ArraySource(f"{self._name} {name}", self._images[chosen], *rest, captions)
 
 
 def _opened(
@@ -78,9 +96,10 @@ def open_npz(options: DataOptions, seed: int) -> Opened:
     path = epath.Path(options.path).expanduser()
     if not options.path or not path.exists():
         raise UserError(f"data.path='{options.path}': no such file; give an npz file with an array `images`.")
+    wanted = ("images", "labels", "condition", options.captions)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files if name in ("images", "labels", "condition")}
+            arrays = {name: archive[name] for name in archive.files if name in wanted}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
         raise UserError(
             f"{path}: not a readable npz file ({error}). Write it with np.savez(path, images=…)."
@@ -100,15 +119,34 @@ def open_npz(options: DataOptions, seed: int) -> Opened:
             f"{path}: images are of shape {arrays['images'].shape}, expected (n, h, w, 1 | 3 | 4) or (n, h, w)."
         )
     labels = _checked_labels(path, arrays.get("labels"), len(images)) if options.labels else None
-    conditions = None
-    if options.embeddings:
-        conditions = arrays.get("condition")
-        if conditions is None or len(conditions) != len(images):
-            raise UserError(f"{path}: data.embeddings='npy' needs an array `condition` with one row for each image.")
-        conditions = conditions.astype(np.float32)
+    conditions = _checked_conditions(path, arrays.get("condition"), len(images)) if options.embeddings else None
+    captions = _checked_captions(path, options.captions, arrays, len(images)) if options.captions else None
     names = () if labels is None else tuple(map(str, range(int(labels.max()) + 1)))
-    identity = digest("npz", images, *(array for array in (labels, conditions) if array is not None))
-    return _opened(options, seed, ArraySource(path.name, images, labels, conditions), names, identity)
+    read = [array for array in (labels, conditions) if array is not None]
+    read += [captions.text, captions.ends] if captions else []
+    source = ArraySource(path.name, images, labels, conditions, captions)
+    return _opened(options, seed, source, names, digest("npz", images, *read))
+
+
+def _checked_conditions(path: epath.Path, conditions: np.ndarray | None, count: int) -> np.ndarray:
+    if conditions is None or conditions.ndim < 2 or len(conditions) != count:
+        raise UserError(f"{path}: data.embeddings='npy' needs an array `condition` with one row for each image.")
+    return embedding(conditions, f"{path}, condition")
+
+
+def _checked_captions(path: epath.Path, name: str, arrays: dict[str, np.ndarray], count: int) -> PackedStrings:
+    texts = arrays.get(name)
+    if texts is None or texts.dtype.kind != "U" or texts.ndim not in (1, 2) or len(texts) != count:
+        found = "no such array" if texts is None else f"{texts.dtype} {texts.shape}"
+        raise UserError(
+            f"{path}: data.captions='{name}' needs an array {name} of {count} rows of strings, (n,) or (n, captions); "
+            f"found {found}. Write it with np.savez(path, images=…, {name}=np.array([…], dtype=str))."
+        )
+    captions = [caption_files.clean(row) for row in texts.reshape(count, -1).tolist()]
+    if not all(captions):
+        silent = [i for i, row in enumerate(captions) if not row]
+        raise UserError(f"{path}: {len(silent)} of {count} images have no caption in {name}, the first is {silent[0]}.")
+    return PackedStrings.of(map(caption_files.join, captions))
 
 
 def _checked_labels(path: epath.Path, labels: np.ndarray | None, count: int) -> np.ndarray | None:

@@ -1,12 +1,14 @@
 """What every source of examples gives: random access, a decided answer to unreadable examples, a rule that holds some out.
 
-An example is a dict: `image` uint8 (h, w, c) of any size, `label` int32 () where the source has classes,
-`condition` float32 (...) where embeddings were asked for. Order and content are fixed for a given source.
+An example is a dict: `image` uint8 (h, w, c) of any size, `label` int32 () where the source has classes, `condition`
+float32 (...) where embeddings were asked for, `caption` a tuple of one or more strings where captions were. Order and
+content are fixed for a given source.
 """
 
 import abc
 import dataclasses
 import hashlib
+import io
 import logging
 from collections.abc import Callable
 
@@ -15,7 +17,7 @@ import numpy as np
 from binlatent.data.options import DataOptions
 from binlatent.errors import UserError
 
-Example = dict[str, np.ndarray | np.generic]
+Example = dict[str, np.ndarray | np.generic | tuple[str, ...]]
 
 # More unreadable examples than this are no accident: at least 10, and one in twenty.
 BROKEN_ALLOWED = 10
@@ -127,10 +129,47 @@ def held_out(identities: int | list[str], fraction: float, seed: int) -> np.ndar
         score = np.random.default_rng([seed, 0x5B117]).random(identities)  # the i-th draw does not depend on n
     else:
         key = hashlib.sha256(f"split {seed}".encode()).digest()[:16]
-        hashes = (hashlib.blake2b(name.encode(), digest_size=8, key=key).digest() for name in identities)
+        encoded = (name.encode("utf-8", "surrogateescape") for name in identities)
+        hashes = (hashlib.blake2b(name, digest_size=8, key=key).digest() for name in encoded)
         score = np.frombuffer(b"".join(hashes), dtype="<u8") / 2.0**64
     mask = score < fraction
     if len(mask) > 1:
         mask[score.argmin()] = True
         mask[score.argmax()] = False
     return mask
+
+
+def embedding(data: bytes | np.ndarray, where: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """An embedding as every user of it sees it: float32 with the precision of float16, in which codes store it.
+
+    Args:
+      data: an array, or the content of a file written by `np.save`.
+      where: what messages call it.
+      shape: what it must be; None: any.
+
+    Raises:
+      UserError: not an array of finite numbers below 65504, or of another shape.
+    """
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False) if isinstance(data, bytes) else data
+        if array.dtype.kind not in "fiu":
+            raise ValueError(f"its type is {array.dtype}")
+        if not array.size or not array.ndim:
+            raise ValueError(f"its shape is {array.shape}")
+    except (OSError, ValueError, EOFError, SyntaxError, MemoryError, AttributeError) as error:
+        raise UserError(f"{where}: not a readable array of numbers ({error}); write it with np.save.") from error
+    if shape is not None and array.shape != shape:
+        raise UserError(f"{where}: of shape {array.shape}, the first embedding of {shape}; all must have one shape.")
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise UserError(
+            f"{where}: {int((~np.isfinite(half)).sum())} of {half.size} values are NaN, infinite or above 65504 (the "
+            "largest float16, as which embeddings are stored); correct or rescale it."
+        )
+    return half.astype(np.float32)
+
+
+def printable(name: str) -> str:
+    """A file name for messages: bytes that are not UTF-8 as `\\xe9`, so that any terminal prints it."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,16 +1,17 @@
 """A folder of image files, flat or in class sub-folders."""
 
-import dataclasses
 import os
 from collections.abc import Sequence
 
 import numpy as np
 from etils import epath
 
-from binlatent.data.decode import decode_image
+from binlatent.data import captions as caption_files
+from binlatent.data.decode import SUFFIXES, decode_image
 from binlatent.data.options import DataOptions
-from binlatent.data.sources.base import BrokenExample, Example, ImageSource, Opened, held_out
-from binlatent.data.sources.index import Index, build_index, index_of
+from binlatent.data.sources.base import BrokenExample, Example, ImageSource, Opened, embedding, held_out, printable
+from binlatent.data.sources.index import Index, build_index, single_file
+from binlatent.data.strings import PackedStrings
 from binlatent.errors import UserError
 from binlatent.files import digest
 
@@ -19,48 +20,76 @@ SPLIT_NAMES = frozenset(("train", "training", "val", "valid", "validation", "tes
 
 
 class FolderSource(ImageSource):
-    """The files of `index` below `root`; labels int32 (n,) where there are classes."""
+    """The image files of an index below a root."""
 
     threads = 4
 
-    def __init__(self, root: epath.Path, index: Index, labels: np.ndarray | None = None, embeddings: bool = False):
+    def __init__(
+        self,
+        root: str,
+        index: Index,
+        *,
+        resolution: int,
+        labels: np.ndarray | None = None,
+        condition_shape: tuple[int, ...] = (),
+        captions: PackedStrings | bool = False,
+    ):
+        """Args:
+        root: the folder; a plain string, so that local files are opened without a detour and workers receive little.
+        index: the n files.
+        resolution: what the images will be resized to; large ones are reduced while they are decoded.
+        labels: classes int32 (n,), where there are some.
+        condition_shape: of the array in `name.npy` beside each image; empty: none is read.
+        captions: those of every image, a line each; True reads `name.txt` beside the image.
+        """
         super().__init__()
-        # A plain string, so that local files are opened without a detour and workers receive little.
-        self._root, self._index, self._labels, self._embeddings = os.fspath(root), index, labels, embeddings
-        self._remote = "://" in self._root
-        self._condition_shape = self._condition(0).shape if embeddings and len(index) else ()
+        self._root, self._index, self._resolution = root, index, resolution
+        self._labels, self._condition_shape, self._captions = labels, condition_shape, captions
+        self._remote = "://" in root
 
     def __len__(self) -> int:
         return len(self._index)
 
     def __repr__(self) -> str:
-        return f"FolderSource({self._root!r}, {len(self)} images)"
+        return f"FolderSource({printable(self._root)!r}, {len(self)} images)"
 
     def path(self, index: int) -> str:
         """Where image `index` lies."""
-        return f"{self._root}/{self._index.name(index)}"
+        return f"{self._root}/{self._index.names[index]}"
 
-    def names(self) -> list[str]:
-        """Path of every image, relative to the folder."""
-        return self._index.all_names()
+    def part(self, chosen: np.ndarray) -> "FolderSource":
+        """The images where `chosen` (n,) is True."""
+        return FolderSource(
+            self._root,
+            self._index.chosen(chosen),
+            resolution=self._resolution,
+            labels=None if self._labels is None else self._labels[chosen],
+            condition_shape=self._condition_shape,
+            captions=self._captions if isinstance(self._captions, bool) else self._captions.chosen(chosen),
+        )
 
     def read(self, index: int) -> Example:
+        path = self.path(index)
         try:
-            image = decode_image(self._bytes(self.path(index)))
+            example: Example = {"image": decode_image(self._bytes(path), self._resolution)}
         except (OSError, ValueError) as error:
-            raise BrokenExample(f"{self.path(index)}: {error}") from error
-        example: Example = {"image": image}
+            raise BrokenExample(f"{printable(path)}: {_reason(error)}") from error
         if self._labels is not None:
             example["label"] = self._labels[index]
-        if self._embeddings:
-            condition = self._condition(index)
-            if condition.shape != self._condition_shape:
-                raise UserError(
-                    f"the embedding beside {self.path(index)} is of shape {condition.shape}, the first one of "
-                    f"{self._condition_shape}; all must be alike."
-                )
-            example["condition"] = condition
+        if self._condition_shape:
+            example["condition"] = _condition(path, self._condition_shape)
+        if self._captions:
+            example["caption"] = self._read_captions(index)
         return example
+
+    def _read_captions(self, index: int) -> tuple[str, ...]:
+        if isinstance(self._captions, PackedStrings):
+            return caption_files.split(self._captions[index])
+        path = _beside(self.path(index), ".txt")
+        try:
+            return caption_files.parse(self._bytes(path))
+        except (OSError, ValueError) as error:
+            raise BrokenExample(f"{printable(path)}: {_reason(error)}") from error
 
     def _bytes(self, path: str) -> bytes:
         if self._remote:
@@ -68,13 +97,21 @@ class FolderSource(ImageSource):
         with open(path, "rb") as file:
             return file.read()
 
-    def _condition(self, index: int) -> np.ndarray:
-        path = epath.Path(os.path.splitext(self.path(index))[0] + ".npy")
-        try:
-            with path.open("rb") as file:
-                return np.load(file, allow_pickle=False).astype(np.float32)
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"{path}: not a readable array ({error}); write it with np.save.") from error
+
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _beside(path: str, suffix: str) -> str:
+    return os.path.splitext(path)[0] + suffix
+
+
+def _condition(image: str, shape: tuple[int, ...] | None) -> np.ndarray:
+    path = epath.Path(_beside(image, ".npy"))
+    try:
+        return embedding(path.read_bytes(), printable(str(path)), shape)
+    except OSError as error:
+        raise UserError(f"{printable(str(path))}: {_reason(error)}; write the embedding there with np.save.") from error
 
 
 def open_folder(options: DataOptions, seed: int) -> Opened:
@@ -83,8 +120,14 @@ def open_folder(options: DataOptions, seed: int) -> Opened:
     The first sub-folder on the way to a file is its class, in alphabetical order. Without sub-folders, or with only
     one, there are no classes. If the only sub-folders are named like splits (train, val, test, …), `options.split` and
     `options.validation_split` name which to read, and the classes are looked for below them.
+
+    Raises:
+      UserError: no such folder, or without images; images without a class, an embedding or a caption where others have
+        one, named with their number.
     """
     root = _existing("data.path", options.path)
+    if not root.is_dir():
+        raise UserError(f"data.path='{options.path}' is a file; give the folder that holds the images.")
     tops = {child.name for child in root.iterdir() if child.is_dir() and not child.name.startswith(".")}
     if tops and tops <= SPLIT_NAMES:
         return _open_divided(options, seed, root, tops)
@@ -98,20 +141,30 @@ def open_folder(options: DataOptions, seed: int) -> Opened:
 
 
 def open_images(path: str, options: DataOptions) -> FolderSource:
-    """All image files below a folder, or one image file, without classes or splits: a person's pictures to be looked at."""
-    plain, file = dataclasses.replace(options, embeddings=""), epath.Path(path).expanduser()
-    if file.is_file():
-        return _source(plain, file.parent, index_of(file), ())
-    root = _existing("folder", path)
-    return _source(plain, root, _listed(plain, root), ())
+    """The images of a folder, sorted by path, or the one of a file; no classes, no embeddings.
+
+    Raises:
+      UserError: nothing is there, the file is no image, or the folder holds none.
+    """
+    root = _existing("images", path)
+    if root.is_dir():
+        index = build_index(root)
+        if not len(index):
+            raise UserError(f"{path}: no image files (jpg, png, webp, bmp, gif, tif, ppm) in it or below.")
+        return FolderSource(os.fspath(root), index, resolution=options.resolution)
+    if root.suffix.lower() not in SUFFIXES:
+        raise UserError(f"images='{path}': expected an image file (jpg, png, webp, bmp, gif, tif, ppm) or a folder.")
+    return FolderSource(os.fspath(root.parent), single_file(root), resolution=options.resolution)
 
 
 def _existing(name: str, path: str) -> epath.Path:
     root = epath.Path(path).expanduser()
-    if not path or not root.exists():
+    try:
+        exists = bool(path) and root.exists()
+    except (OSError, ValueError) as error:  # a link to itself, a name too long, a null byte
+        raise UserError(f"{name}={path!r} cannot be opened ({error}); give a folder of images.") from error
+    if not exists:
         raise UserError(f"{name}='{path}': no such folder; give a folder of images, flat or one for each class.")
-    if not root.is_dir():
-        raise UserError(f"{name}='{path}' is a file; give the folder that holds the images.")
     return root
 
 
@@ -126,21 +179,24 @@ def _open_divided(options: DataOptions, seed: int, root: epath.Path, tops: set[s
     if options.validation_split == options.split:
         raise UserError(f"data.split and data.validation_split are both '{options.split}'; they must not overlap.")
     validation = _listed(options, root / options.validation_split)
+    sources, identities = zip(
+        _source(options, root / options.split, train, names),
+        _source(options, root / options.validation_split, validation, names),
+        strict=True,
+    )
     return Opened(
-        train=_source(options, root / options.split, train, names),
-        validation=_source(options, root / options.validation_split, validation, names),
-        class_names=names,
-        identity=digest("folder", train.identity(), validation.identity()),
+        train=sources[0], validation=sources[1], class_names=_shown(names), identity=digest("folder", *identities)
     )
 
 
 def _split_by_rule(options: DataOptions, seed: int, root: epath.Path, index: Index, names: tuple[str, ...]) -> Opened:
-    mask = held_out(index.all_names(), options.validation_fraction, seed)
+    mask = held_out(index.names.to_list(), options.validation_fraction, seed)
+    source, identity = _source(options, root, index, names)
     return Opened(
-        train=_source(options, root, index.chosen(~mask), names),
-        validation=_source(options, root, index.chosen(mask), names),
-        class_names=names,
-        identity=digest("folder", index.identity()),
+        train=source.part(~mask),
+        validation=source.part(mask),
+        class_names=_shown(names),
+        identity=digest("folder", identity),
     )
 
 
@@ -149,18 +205,23 @@ def _listed(options: DataOptions, root: epath.Path) -> Index:
     if not len(index):
         raise UserError(f"{root}: no image files (jpg, png, webp, bmp, gif, tif, ppm) in it or below; check data.path.")
     if options.embeddings and not index.embedded.all():
-        lacking = np.flatnonzero(~index.embedded)
-        raise UserError(
-            f"{root}: {len(lacking)} of {len(index)} images have no .npy beside them, the first is "
-            f"{index.name(int(lacking[0]))}; add them, or set data.embeddings=''."
-        )
+        raise UserError(_lacking(root, index, ~index.embedded, ".npy", "data.embeddings"))
+    if options.captions == "txt" and (index.caption_sizes < 0).any():
+        raise UserError(_lacking(root, index, index.caption_sizes < 0, ".txt", "data.captions"))
     return index
+
+
+def _lacking(root: epath.Path, index: Index, mask: np.ndarray, suffix: str, key: str) -> str:
+    return (
+        f"{root}: {mask.sum()} of {len(index)} images have no {suffix} beside them, the first is "
+        f"{printable(index.names[int(mask.argmax())])}; add them, or set {key}=''."
+    )
 
 
 def _class_names(options: DataOptions, root: epath.Path, index: Index) -> tuple[str, ...]:
     if not options.labels:
         return ()
-    tops = [name.partition("/")[0] for name in index.all_names() if "/" in name]
+    tops = [name.partition("/")[0] for name in index.names.to_list() if "/" in name]
     names = tuple(sorted(set(tops)))
     if len(names) > 1 and len(tops) < len(index):
         raise UserError(
@@ -170,17 +231,58 @@ def _class_names(options: DataOptions, root: epath.Path, index: Index) -> tuple[
     return names if len(names) > 1 else ()
 
 
-def _source(options: DataOptions, root: epath.Path, index: Index, names: tuple[str, ...]) -> FolderSource:
-    labels = None
+def _source(options: DataOptions, root: epath.Path, index: Index, names: tuple[str, ...]) -> tuple[FolderSource, str]:
+    """The source of a listed folder, and the identity of its examples."""
+    labels, captions, shape = None, options.captions == "txt", ()
     if names:
         number = {name: i for i, name in enumerate(names)}
-        tops = [name.partition("/")[0] for name in index.all_names()]
+        tops = [name.partition("/")[0] for name in index.names.to_list()]
         unknown = sorted(set(tops) - set(number))
         if unknown:
             raise UserError(f"{root}: classes {_some(unknown)} do not occur in the training part; remove or add them.")
         labels = np.array([number[top] for top in tops], np.int32)
-    return FolderSource(root, index, labels, embeddings=bool(options.embeddings))
+    if options.embeddings:
+        shape = _condition(f"{os.fspath(root)}/{index.names[0]}", None).shape
+    if options.captions == "jsonl":
+        captions = _metadata(options, root, index)
+        read = (captions.text, captions.ends)
+    else:
+        read = (index.caption_sizes,) if captions else ()
+    source = FolderSource(
+        os.fspath(root),
+        index,
+        resolution=options.resolution,
+        labels=labels,
+        condition_shape=shape,
+        captions=captions,
+    )
+    return source, digest(index.identity(), *read)
+
+
+def _metadata(options: DataOptions, root: epath.Path, index: Index) -> PackedStrings:
+    """The captions of every image from the `metadata.jsonl` beside them, or of a divided folder the one at its top."""
+    top = epath.Path(options.path).expanduser()
+    path, prefix = root / caption_files.METADATA, ""
+    if not path.exists():
+        path, prefix = top / caption_files.METADATA, "" if root == top else f"{root.name}/"
+    if not path.exists():
+        raise UserError(
+            f"data.captions='jsonl', but there is no {caption_files.METADATA} in {root}; add it, or set data.captions=''."
+        )
+    table = caption_files.read_metadata(path)
+    names = [prefix + name for name in index.names.to_list()]
+    missing = [name for name in names if name not in table]
+    if missing:
+        raise UserError(
+            f"{path}: {len(missing)} of {len(names)} images have no line in it, the first is {printable(missing[0])}; add "
+            "them, remove these images, or set data.captions=''."
+        )
+    return PackedStrings.of(caption_files.join(table[name]) for name in names)
+
+
+def _shown(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(map(printable, names))
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    return ", ".join(_shown(names[:5])) + (", …" if len(names) > 5 else "")

@@ -1,14 +1,13 @@
-"""What lies in an image folder: listed once, kept compactly, remembered for large folders.
+"""What lies in an image folder: listed once, stored compactly, cached for large folders.
 
-A list of millions of files takes minutes to gather and, as Python strings, gigabytes in every worker. So names are one
-array of bytes, and from `REMEMBERED` files on the index is kept in the user's cache directory. It is trusted as long as
-no directory below the root has changed: adding, removing or renaming a file changes its directory's time stamp. (A file
-rewritten in place keeps its name, and the index holds no pixels.) Remote folders have no such time stamps and are
-listed at every start; for millions of remote images tar files or TFDS are the better form.
+A list of millions of files takes minutes to gather. So from `CACHED_FROM` files on it is stored in the user's cache
+directory. It is trusted as long as no directory below the root has changed: adding, removing or renaming a file changes
+its directory's time stamp. (A file rewritten in place has the same name, and the index holds no pixels.) Remote folders
+have no such time stamps and are listed at every start; for millions of remote images tar files or TFDS are better.
 """
 
 import dataclasses
-import itertools
+import logging
 import os
 import time
 
@@ -16,11 +15,16 @@ import numpy as np
 from etils import epath
 
 from binlatent.data.decode import SUFFIXES
+from binlatent.data.sources.base import printable
+from binlatent.data.strings import PackedStrings
+from binlatent.errors import UserError
 from binlatent.files import digest, load_cached, store_cached
 
-REMEMBERED = 10_000  # smaller folders are listed in less time than it takes to doubt a cache
+CACHED_FROM = 10_000  # smaller folders are listed in less time than it takes to compare time stamps
 _SETTLED_NS = 2_000_000_000  # a directory changed this shortly before it was listed may change again unseen
-_VERSION = 1
+_VERSION = 2
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,119 +32,135 @@ class Index:
     """Image files below a root, sorted by name.
 
     Attributes:
-      names: all paths relative to the root, one after the other, UTF-8.
-      ends: where each path ends in `names`, int64 (n,).
+      names: their n paths, relative to the root.
       sizes: bytes of each file, int64 (n,).
       embedded: whether an array lies beside the image (`name.npy`), bool (n,).
+      caption_sizes: bytes of the text beside it (`name.txt`), int64 (n,); −1 without.
     """
 
-    names: np.ndarray
-    ends: np.ndarray
+    names: PackedStrings
     sizes: np.ndarray
     embedded: np.ndarray
+    caption_sizes: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.ends)
-
-    def name(self, i: int) -> str:
-        """Path of file i, relative to the root."""
-        start = self.ends[i - 1] if i else 0
-        return self.names[start : self.ends[i]].tobytes().decode("utf-8", "surrogateescape")
-
-    def all_names(self) -> list[str]:
-        """Every path, in order."""
-        text = self.names.tobytes()
-        starts = [0, *self.ends.tolist()]
-        return [text[a:b].decode("utf-8", "surrogateescape") for a, b in itertools.pairwise(starts)]
+        return len(self.names)
 
     def chosen(self, mask: np.ndarray) -> "Index":
         """The files where `mask` (n,) is True."""
-        names = [name for name, keep in zip(self.all_names(), mask, strict=True) if keep]
-        return _index(names, self.sizes[mask], self.embedded[mask])
+        return Index(self.names.chosen(mask), self.sizes[mask], self.embedded[mask], self.caption_sizes[mask])
 
     def identity(self) -> str:
         """A short name for the set of files: of their names and sizes."""
-        return digest(self.names, self.ends, self.sizes)
+        return digest(self.names.text, self.names.ends, self.sizes)
+
+
+@dataclasses.dataclass
+class _Listing:
+    """What was found so far: sizes by path relative to the root."""
+
+    images: dict[str, int] = dataclasses.field(default_factory=dict)
+    texts: dict[str, int] = dataclasses.field(default_factory=dict)  # by path without the suffix
+    arrays: set[str] = dataclasses.field(default_factory=set)  # the same
+
+    def wants(self, path: str) -> bool:
+        return os.path.splitext(path)[1].lower() in SUFFIXES | {".txt", ".npy"}
+
+    def add(self, path: str, size: int) -> None:
+        stem, suffix = os.path.splitext(path)
+        if suffix == ".npy":
+            self.arrays.add(stem)
+        elif suffix == ".txt":
+            self.texts[stem] = size
+        else:
+            self.images[path] = size
+
+    def index(self) -> Index:
+        names = sorted(self.images)
+        stems = [os.path.splitext(name)[0] for name in names]
+        return Index(
+            names=PackedStrings.of(names),
+            sizes=np.array([self.images[name] for name in names], np.int64),
+            embedded=np.array([stem in self.arrays for stem in stems], bool),
+            caption_sizes=np.array([self.texts.get(stem, -1) for stem in stems], np.int64),
+        )
 
 
 def build_index(root: epath.Path) -> Index:
-    """Lists the image files below `root`, or recalls the list. Hidden files and folders are left out."""
+    """Lists the image files below `root`, or reads the list from the cache. Hidden files and folders are left out.
+
+    Raises:
+      UserError: a folder cannot be read.
+    """
     if "://" in os.fspath(root):
-        return _from_rows(*_list_remote(root))
+        return _list_remote(root).index()
     index = _load_index(root)
     if index is None:
         started = time.time_ns()
-        rows, arrays, directories = _list_local(os.fspath(root))
-        index = _from_rows(rows, arrays)
-        if len(index) >= REMEMBERED and max(directories.values()) < started - _SETTLED_NS:
+        listing, directories = _list_local(os.fspath(root))
+        index = listing.index()
+        if len(index) >= CACHED_FROM and max(directories.values()) < started - _SETTLED_NS:
             _store_index(root, index, directories)
     return index
 
 
-def index_of(file: epath.Path) -> Index:
-    """The index of one file, below its parent, whatever its ending."""
-    return _from_rows([(file.name, file.stat().length)], set())
+def single_file(path: epath.Path) -> Index:
+    """The index of one image file, whose root is its folder."""
+    listing = _Listing()
+    listing.add(path.name, path.stat().length)
+    return listing.index()
 
 
-def _index(names: list[str], sizes: np.ndarray, embedded: np.ndarray) -> Index:
-    encoded = [name.encode("utf-8", "surrogateescape") for name in names]
-    return Index(
-        names=np.frombuffer(b"".join(encoded), np.uint8),
-        ends=np.cumsum([len(name) for name in encoded], dtype=np.int64),
-        sizes=np.asarray(sizes, np.int64),
-        embedded=np.asarray(embedded, bool),
-    )
-
-
-def _from_rows(rows: list[tuple[str, int]], arrays: set[str]) -> Index:
-    rows.sort()
-    embedded = [os.path.splitext(name)[0] in arrays for name, _ in rows]
-    return _index([name for name, _ in rows], np.array([size for _, size in rows], np.int64), np.array(embedded, bool))
-
-
-def _list_local(root: str) -> tuple[list[tuple[str, int]], set[str], dict[str, int]]:
-    """One walk: (path, size) of images, stems of arrays, time stamp of every directory; paths relative to `root`."""
-    rows, arrays, directories, todo = [], set(), {}, [""]
+def _list_local(root: str) -> tuple[_Listing, dict[str, int]]:
+    """The files, and the time stamp of every directory; paths relative to `root`."""
+    listing, directories, todo = _Listing(), {}, [""]
     seen = set()  # real directories, for a link may lead back up
     while todo:
         directory = todo.pop()
-        status = os.stat(os.path.join(root, directory))
-        if (status.st_dev, status.st_ino) in seen:
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        directories[directory] = status.st_mtime_ns
-        with os.scandir(os.path.join(root, directory)) as entries:
-            for entry in entries:
-                if _hidden(entry.name):
-                    continue
-                path = f"{directory}/{entry.name}" if directory else entry.name
-                if entry.is_dir():
-                    todo.append(path)
-                    continue
-                stem, suffix = os.path.splitext(path)
-                if suffix.lower() in SUFFIXES and entry.is_file():
-                    rows.append((path, entry.stat().st_size))
-                elif suffix == ".npy":
-                    arrays.add(stem)
-    return rows, arrays, directories
+        try:
+            status = os.stat(os.path.join(root, directory))
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            directories[directory] = status.st_mtime_ns
+            with os.scandir(os.path.join(root, directory)) as entries:
+                for entry in entries:
+                    path = f"{directory}/{entry.name}" if directory else entry.name
+                    if not _hidden(entry.name) and _is_folder(listing, entry, path):
+                        todo.append(path)
+        except OSError as error:
+            raise UserError(
+                f"{printable(os.path.join(root, directory))}: this folder cannot be read ({error.strerror}); change its "
+                "permissions, or move it out of data.path."
+            ) from error
+    return listing, directories
 
 
-def _list_remote(root: epath.Path) -> tuple[list[tuple[str, int]], set[str]]:
-    rows, arrays, todo = [], set(), [(root, "")]
+def _is_folder(listing: _Listing, entry: os.DirEntry, path: str) -> bool:
+    """Whether an entry is a folder; a file is added to the listing."""
+    try:
+        if entry.is_dir():
+            return True
+        if listing.wants(path) and entry.is_file():
+            listing.add(path, entry.stat().st_size)
+    except OSError as error:  # a link that leads to itself, for one
+        log.warning("%s is left out: %s", printable(entry.path), error.strerror)
+    return False
+
+
+def _list_remote(root: epath.Path) -> _Listing:
+    listing, todo = _Listing(), [(root, "")]
     while todo:
         directory, prefix = todo.pop()
         for child in directory.iterdir():
+            path = prefix + child.name
             if _hidden(child.name):
                 continue
-            path = prefix + child.name
-            stem, suffix = os.path.splitext(path)
-            if suffix.lower() in SUFFIXES:
-                rows.append((path, child.stat().length))
-            elif suffix == ".npy":
-                arrays.add(stem)
+            if listing.wants(path):
+                listing.add(path, child.stat().length)
             elif child.is_dir():
                 todo.append((child, path + "/"))
-    return rows, arrays
+    return listing
 
 
 def _hidden(name: str) -> bool:
@@ -148,22 +168,30 @@ def _hidden(name: str) -> bool:
 
 
 def _load_index(root: epath.Path) -> Index | None:
-    kept = load_cached("folder", os.path.realpath(root), _VERSION)
-    if kept is None:
+    stored = load_cached("folder", os.path.realpath(root), _VERSION)
+    if stored is None:
         return None
-    directories = bytes(kept["directories"]).decode("utf-8", "surrogateescape").split("\0")
-    for directory, stamp in zip(directories, kept["stamps"], strict=True):
+    directories = PackedStrings(stored["directories"], stored["directory_ends"]).to_list()
+    for directory, stamp in zip(directories, stored["stamps"], strict=True):
         try:
             if os.stat(os.path.join(root, directory)).st_mtime_ns != stamp:
                 return None
-        except FileNotFoundError:
+        except OSError:
             return None
-    return Index(**{field.name: kept[field.name] for field in dataclasses.fields(Index)})
+    names = PackedStrings(stored["names"], stored["ends"])
+    return Index(names, stored["sizes"], stored["embedded"], stored["caption_sizes"])
 
 
-def _store_index(root: epath.Path, index: Index, directories: dict[str, int]):
-    stamps = {
-        "directories": np.frombuffer("\0".join(directories).encode("utf-8", "surrogateescape"), np.uint8),
+def _store_index(root: epath.Path, index: Index, directories: dict[str, int]) -> None:
+    packed = PackedStrings.of(directories)
+    arrays = {
+        "directories": packed.text,
+        "directory_ends": packed.ends,
         "stamps": np.array(list(directories.values()), np.int64),
+        "names": index.names.text,
+        "ends": index.names.ends,
+        "sizes": index.sizes,
+        "embedded": index.embedded,
+        "caption_sizes": index.caption_sizes,
     }
-    store_cached("folder", os.path.realpath(root), _VERSION, {**stamps, **vars(index)})
+    store_cached("folder", os.path.realpath(root), _VERSION, arrays)

@@ -1,25 +1,27 @@
 """Images in tar files, laid out as WebDataset does: files that share a name up to the first dot are one example.
 
-`0001.jpg` with `0001.cls` (the class as a number) and `0001.npy` (an embedding) beside it, in any number of uncompressed
-tar files. Where every member lies is found out once, from the headers alone, and kept in the user's cache directory; then
-each image is one read at a known offset, so shuffling is over all examples and a position means the same in every run.
+`0001.jpg` with `0001.cls` (the class as a number), `0001.npy` (an embedding) and `0001.txt` (captions, one on each line)
+beside it, in any number of uncompressed tar files. Where every member lies is found once, from the headers alone, and
+stored in the user's cache directory; then each image is one read at a known offset, so shuffling is over all examples
+and a position means the same in every run.
 """
 
 import dataclasses
-import io
 import os
 import tarfile
 
 import numpy as np
 from etils import epath
 
+from binlatent.data import captions as caption_files
 from binlatent.data.decode import SUFFIXES, decode_image
 from binlatent.data.options import DataOptions
-from binlatent.data.sources.base import BrokenExample, Example, ImageSource, Opened, held_out
+from binlatent.data.sources.base import BrokenExample, Example, ImageSource, Opened, embedding, held_out, printable
 from binlatent.errors import UserError
 from binlatent.files import digest, load_cached, store_cached
 
-_VERSION = 1
+_VERSION = 2
+_PARTS = {"npy": "array", "txt": "text"}  # what may lie beside an image, and its class
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,6 +36,8 @@ class Members:
       label: class, −1 without.
       array_offset: where the embedding begins.
       array_size: its bytes; 0 without.
+      text_offset: where the captions begin.
+      text_size: their bytes; −1 without.
     """
 
     tar: np.ndarray
@@ -43,6 +47,8 @@ class Members:
     label: np.ndarray
     array_offset: np.ndarray
     array_size: np.ndarray
+    text_offset: np.ndarray
+    text_size: np.ndarray
 
     def __len__(self) -> int:
         return len(self.tar)
@@ -57,10 +63,28 @@ class TarSource(ImageSource):
 
     threads = 4
 
-    def __init__(self, root: str, paths: list[str], members: Members, labels: bool, embeddings: bool):
+    def __init__(
+        self,
+        root: str,
+        paths: list[str],
+        members: Members,
+        *,
+        resolution: int,
+        labels: bool,
+        embeddings: bool,
+        captions: bool,
+    ):
+        """Args:
+        root: the folder, for messages.
+        paths: the tar files.
+        members: the n examples.
+        resolution: what the images will be resized to; large ones are reduced while they are decoded.
+        labels, embeddings, captions: what is read besides the image.
+        """
         super().__init__()
-        self._root, self._paths, self._members = root, paths, members
-        self._labels, self._embeddings = labels, embeddings
+        self._root, self._paths, self._members, self._resolution = root, paths, members, resolution
+        self._labels, self._captions = labels, captions
+        self._condition_shape = self._condition(0, None).shape if embeddings and len(members) else ()
 
     def __len__(self) -> int:
         return len(self._members)
@@ -70,17 +94,30 @@ class TarSource(ImageSource):
 
     def read(self, index: int) -> Example:
         members = self._members
-        path = self._paths[members.tar[index]]
         try:
-            example: Example = {"image": decode_image(_bytes(path, members.offset[index], members.size[index]))}
+            data = self._member(index, "offset", "size")
+            example: Example = {"image": decode_image(data, self._resolution)}
+            if self._captions:
+                example["caption"] = caption_files.parse(self._member(index, "text_offset", "text_size"))
         except (OSError, ValueError) as error:
-            raise BrokenExample(f"{path}, {members.key[index].decode(errors='replace')}: {error}") from error
+            raise BrokenExample(f"{self._where(index)}: {error}") from error
         if self._labels:
             example["label"] = members.label[index]
-        if self._embeddings:
-            data = _bytes(path, members.array_offset[index], members.array_size[index])
-            example["condition"] = np.load(io.BytesIO(data), allow_pickle=False).astype(np.float32)
+        if self._condition_shape:
+            example["condition"] = self._condition(index, self._condition_shape)
         return example
+
+    def _where(self, index: int) -> str:
+        key = self._members.key[index].decode("utf-8", "backslashreplace")
+        return f"{printable(self._paths[self._members.tar[index]])}, {key}"
+
+    def _member(self, index: int, offset: str, size: str) -> bytes:
+        members = self._members
+        return _bytes(self._paths[members.tar[index]], getattr(members, offset)[index], getattr(members, size)[index])
+
+    def _condition(self, index: int, shape: tuple[int, ...] | None) -> np.ndarray:
+        data = self._member(index, "array_offset", "array_size")
+        return embedding(data, f"{self._where(index)}.npy", shape)
 
 
 def _bytes(path: str, offset: np.integer, size: np.integer) -> bytes:
@@ -118,10 +155,17 @@ def open_shards(options: DataOptions, seed: int) -> Opened:
         names = [f"{paths[tar].name}/{key!r}" for tar, key in zip(members.tar, members.key, strict=True)]
         validation = held_out(names, options.validation_fraction, seed)
         train = ~validation
+    read = (members.text_size,) if options.captions else ()
     labelled = options.labels and bool((members.label >= 0).any())
     sources = [
         TarSource(
-            os.fspath(root), list(map(os.fspath, paths)), members.chosen(mask), labelled, bool(options.embeddings)
+            os.fspath(root),
+            list(map(os.fspath, paths)),
+            members.chosen(mask),
+            resolution=options.resolution,
+            labels=labelled,
+            embeddings=bool(options.embeddings),
+            captions=bool(options.captions),
         )
         for mask in (train, validation)
     ]
@@ -129,7 +173,7 @@ def open_shards(options: DataOptions, seed: int) -> Opened:
         train=sources[0],
         validation=sources[1],
         class_names=tuple(map(str, range(int(members.label.max()) + 1))) if labelled else (),
-        identity=digest("shards", members.key, members.size, members.label),
+        identity=digest("shards", members.key, members.size, members.label, *read),
     )
 
 
@@ -147,22 +191,35 @@ def _check(options: DataOptions, root: epath.Path, members: Members):
             f"{root}: {(members.array_size == 0).sum()} of {len(members)} images have no .npy beside them; add them, or set "
             "data.embeddings=''."
         )
+    silent = members.text_size < 0
+    if options.captions and silent.any():
+        raise UserError(
+            f"{root}: {silent.sum()} of {len(members)} images have no .txt beside them, the first is "
+            f"{members.key[silent][0].decode(errors='replace')}; add them, or set data.captions=''."
+        )
 
 
 def _members(root: epath.Path, paths: list[epath.Path]) -> Members:
-    """Reads the headers of all tar files, or recalls what was in them while neither size nor time stamp has changed."""
+    """Reads the headers of all tar files, unless the cache has them of the same sizes and time stamps."""
     states = [path.stat() for path in paths]
     state = digest(repr([(path.name, stat.length, stat.mtime) for path, stat in zip(paths, states, strict=True)]))
     key = os.fspath(root)
-    kept = load_cached("tar", key, _VERSION)
-    if kept is not None and kept.pop("state").item() == state:
-        return Members(**kept)
+    stored = load_cached("tar", key, _VERSION)
+    if stored is not None and stored.pop("state").item() == state:
+        return Members(**stored)
     rows = [row for number, path in enumerate(paths) for row in _headers(number, path)]
-    columns = zip(*rows, strict=True) if rows else [()] * 7
-    kinds = (np.int32, np.bytes_, np.int64, np.int64, np.int32, np.int64, np.int64)
+    columns = zip(*rows, strict=True) if rows else [()] * 9
+    kinds = (np.int32, np.bytes_, np.int64, np.int64, np.int32, *[np.int64] * 4)
     members = Members(*(np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)))
     store_cached("tar", key, _VERSION, {"state": np.array(state), **vars(members)})
     return members
+
+
+def _class_number(name: str, data: bytes) -> int:
+    try:
+        return int(data)
+    except ValueError as error:
+        raise ValueError(f"{name} holds {data[:20]!r}, the number of a class was expected") from error
 
 
 def _headers(number: int, path: epath.Path) -> list[tuple]:
@@ -178,17 +235,15 @@ def _headers(number: int, path: epath.Path) -> list[tuple]:
                     continue
                 key = f"{folder}/{stem}" if folder else stem
                 if suffix.lower() == "cls":
-                    labels[key] = int(archive.extractfile(member).read())
-                elif suffix.lower() == "npy" or f".{suffix.lower()}" in SUFFIXES:
-                    part = "array" if suffix.lower() == "npy" else "image"
+                    labels[key] = _class_number(member.name, archive.extractfile(member).read())
+                elif suffix.lower() in _PARTS or f".{suffix.lower()}" in SUFFIXES:
+                    part = _PARTS.get(suffix.lower(), "image")
                     examples.setdefault(key, {})[part] = (member.offset_data, member.size)
             file.seek(archive.offset)
             if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile itself says nothing
                 raise tarfile.ReadError("cut short: the mark of the end is missing")
     except (tarfile.TarError, OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: not a whole, uncompressed tar file with numbers in its .cls members ({error})."
-        ) from error
+        raise UserError(f"{path}: not a complete, uncompressed tar file ({error}); repair or remove it.") from error
     return [
         (
             number,
@@ -196,6 +251,7 @@ def _headers(number: int, path: epath.Path) -> list[tuple]:
             *parts["image"],
             labels.get(key, -1),
             *parts.get("array", (0, 0)),
+            *parts.get("text", (0, -1)),
         )
         for key, parts in examples.items()
         if "image" in parts

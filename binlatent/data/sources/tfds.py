@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from binlatent.data import captions as caption_files
 from binlatent.data.options import DataOptions
-from binlatent.data.sources.base import Example, ImageSource, Opened, held_out
+from binlatent.data.sources.base import BrokenExample, Example, ImageSource, Opened, held_out
 from binlatent.errors import UserError
 from binlatent.files import digest
 
@@ -16,10 +17,12 @@ class TfdsSource(ImageSource):
 
     threads = 4
 
-    def __init__(self, name: str, data: Any, chosen: np.ndarray, image_key: str, label_key: str | None):
+    def __init__(
+        self, name: str, data: Any, chosen: np.ndarray, image_key: str, label_key: str | None, caption_key: str = ""
+    ):
         super().__init__()
         self._name, self._data, self._chosen = name, data, chosen
-        self._image_key, self._label_key = image_key, label_key
+        self._image_key, self._label_key, self._caption_key = image_key, label_key, caption_key
 
     def __len__(self) -> int:
         return len(self._chosen)
@@ -32,7 +35,21 @@ class TfdsSource(ImageSource):
         example: Example = {"image": features[self._image_key]}
         if self._label_key is not None:
             example["label"] = np.int32(features[self._label_key])
+        if self._caption_key:
+            captions = _captions(features, self._caption_key.split("/"))
+            if not captions:
+                raise BrokenExample(f"{self._name}, example {self._chosen[index]}: its {self._caption_key} is empty")
+            example["caption"] = captions
         return example
+
+
+def _captions(value: Any, path: list[str]) -> tuple[str, ...]:
+    """The texts below a feature: one, an array of them, or a sequence of dicts that hold one."""
+    if isinstance(value, dict):
+        return _captions(value[path[0]], path[1:])
+    if isinstance(value, bytes | str):
+        return caption_files.clean([value.decode("utf-8", "replace") if isinstance(value, bytes) else value])
+    return tuple(text for item in np.asarray(value, object).ravel() for text in _captions(item, path))
 
 
 def open_tfds(options: DataOptions, seed: int) -> Opened:
@@ -42,6 +59,7 @@ def open_tfds(options: DataOptions, seed: int) -> Opened:
     """
     builder = _builder(options)
     image_key, label_key, class_names = _features(options, builder)
+    _check_captions(options, builder)
     if options.validation_split == options.split:
         raise UserError(f"data.split and data.validation_split are both '{options.split}'; they must not overlap.")
     train = _read_split(options, builder, options.split)
@@ -52,7 +70,7 @@ def open_tfds(options: DataOptions, seed: int) -> Opened:
         mask = held_out(len(train), options.validation_fraction, seed)
         parts = ((train, np.flatnonzero(~mask)), (train, np.flatnonzero(mask)))
     name = builder.info.full_name
-    sources = [TfdsSource(name, data, chosen, image_key, label_key) for data, chosen in parts]
+    sources = [TfdsSource(name, data, chosen, image_key, label_key, options.captions) for data, chosen in parts]
     sizes = [(split, info.num_examples, info.shard_lengths) for split, info in sorted(builder.info.splits.items())]
     return Opened(
         train=sources[0], validation=sources[1], class_names=class_names, identity=digest("tfds", name, repr(sizes))
@@ -106,6 +124,23 @@ def _features(options: DataOptions, builder: Any) -> tuple[str, str | None, tupl
         raise UserError(f"TFDS set '{builder.info.full_name}' has no images; its features are {', '.join(features)}.")
     label_key = first(tfds.features.ClassLabel, "label") if options.labels else None
     return image_key, label_key, tuple(features[label_key].names) if label_key else ()
+
+
+def _check_captions(options: DataOptions, builder: Any) -> None:
+    import tensorflow_datasets as tfds
+
+    feature = builder.info.features
+    for key in filter(None, options.captions.split("/")):
+        while isinstance(feature, tfds.features.Sequence | tfds.features.Dataset) and not hasattr(feature, "keys"):
+            feature = feature.feature
+        feature = feature[key] if hasattr(feature, "keys") and key in feature else None
+    while isinstance(feature, tfds.features.Sequence | tfds.features.Dataset):
+        feature = feature.feature
+    if options.captions and not isinstance(feature, tfds.features.Text):
+        raise UserError(
+            f"data.captions='{options.captions}': TFDS set '{builder.info.full_name}' has no such text feature; its "
+            f"features are {', '.join(builder.info.features)}."
+        )
 
 
 def _read_split(options: DataOptions, builder: Any, split: str) -> Any:

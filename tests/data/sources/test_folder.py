@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import zipfile
@@ -8,7 +9,9 @@ import pytest
 
 from binlatent.data.loader import eval_batches, train_batches
 from binlatent.data.options import DataOptions
-from binlatent.data.splits import open_splits
+from binlatent.data.sources.folder import open_images
+from binlatent.data.splits import check_conditions, open_splits
+from binlatent.data.transforms import EvalImage
 from binlatent.errors import UserError
 from tests.conftest import CIFAR10
 
@@ -167,12 +170,168 @@ def test_embeddings_lie_beside_the_images(flat):
         assert (example["condition"] == example["image"][0, 0, 0]).all()
     name = os.path.splitext(splits.train.path(2))[0]
     np.save(f"{name}.npy", np.zeros(4))
-    with pytest.raises(UserError, match=r"shape \(4,\), the first one of \(3, 5\)"):
+    with pytest.raises(UserError, match=r"shape \(4,\), the first embedding of \(3, 5\)"):
         splits.train[2]
+    for value in (np.nan, np.inf, 1e5):
+        np.save(f"{name}.npy", np.full((3, 5), value))
+        with pytest.raises(UserError, match=r"npy: 15 of 15 values are NaN, infinite or above 65504"):
+            splits.train[2]
     with open(f"{name}.npy", "wb") as file:
         file.write(b"junk")
     with pytest.raises(UserError, match=r"not a readable array"):
         splits.train[2]
+
+
+def captions_of(splits):
+    parts = (splits.train, splits.validation)
+    examples = [part[i] for part in parts for i in range(len(part)) if part[i] and part.counted(i)]
+    return {int(example["image"][0, 0, 0]): example["caption"] for example in examples}
+
+
+def test_captions_in_text_files_beside_the_images(flat, caplog):
+    for i in range(19):
+        (flat / f"{i:02d}.txt").write_text(f"  a   grey\tpicture\r\n\n number {i}, größer 漢\n")
+    with pytest.raises(UserError, match=r"1 of 20 images have no \.txt beside them, the first is 19\.png; add them"):
+        opened(flat, captions="txt")
+    (flat / "19.txt").write_text(" \n")
+    splits = opened(flat, captions="txt")
+    assert splits.captions
+    assert captions_of(splits) == {i: ("a grey picture", f"number {i}, größer 漢") for i in range(19)}
+    assert "19.txt: the caption is empty" in caplog.text
+    (flat / "03.txt").write_text("longer or shorter")
+    assert opened(flat, captions="txt").fingerprint != splits.fingerprint
+    (flat / "03.txt").write_bytes(b"caf\xe9")
+    captions_of(opened(flat, captions="txt"))
+    assert "03.txt: 'utf-8' codec can't decode" in caplog.text
+
+
+def write_metadata(path, rows):
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
+
+
+def test_captions_in_the_metadata_of_hugging_face(flat):
+    rows = [{"file_name": f"{i:02d}.png", "text": f"number {i}", "label": 3} for i in range(20)]
+    rows[7]["text"] = ["seven", "  7 "]
+    write_metadata(flat / "metadata.jsonl", [*rows, "", {"file_name": "elsewhere.png", "text": "x"}])
+    found = captions_of(opened(flat, captions="jsonl"))
+    assert found == {i: (f"number {i}",) if i != 7 else ("seven", "7") for i in range(20)}
+    divided = flat.parent / "divided"
+    for split in ("train", "val"):
+        shutil.copytree(flat, divided / split)
+    (divided / "val" / "metadata.jsonl").unlink()
+    moved = [row | {"file_name": f"val/{row['file_name']}"} for row in rows]
+    write_metadata(divided / "metadata.jsonl", moved)
+    splits = opened(divided, captions="jsonl", validation_split="val")
+    assert len(splits.train) == len(splits.validation) == 20
+    assert captions_of(splits) == found
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("{broken", r"metadata\.jsonl, line 3: .*expected \{\"file_name\""),
+        ("[1, 2]", r"line 3: a JSON object is expected, not list"),
+        ({"text": "x"}, r"line 3: file_name is None"),
+        ({"file_name": "02.png"}, r"line 3: text is None, a caption was expected"),
+        ({"file_name": "02.png", "text": ""}, r"line 3: text is ''"),
+        ({"file_name": "02.png", "text": ["a", 3]}, r"line 3: text is \['a', 3\]"),
+        ({"file_name": "x.png", "text": "a"}, r"1 of 20 images have no line in it, the first is 02\.png"),
+    ],
+)
+def test_what_is_wrong_in_the_metadata_is_named_by_its_line(flat, row, message):
+    rows = [{"file_name": f"{i:02d}.png", "text": f"number {i}"} for i in range(20)]
+    rows[2] = row
+    write_metadata(flat / "metadata.jsonl", rows)
+    with pytest.raises(UserError, match=message):
+        opened(flat, captions="jsonl")
+
+
+def test_metadata_that_is_missing_is_named(flat):
+    with pytest.raises(UserError, match=r"there is no metadata\.jsonl in .*flat; add it"):
+        opened(flat, captions="jsonl")
+
+
+def test_captions_and_classes_together(folder):
+    for i in range(24):
+        (folder / ("bird", "cat", "dog")[i % 3] / "deep" / f"{i:02d}.txt").write_text(f"number {i}")
+    splits = opened(folder, captions="txt")
+    assert splits.num_classes == 3
+    assert {(v["caption"][0], int(v["label"])) for v in (splits.train[i] for i in range(len(splits.train)))} <= {
+        (f"number {i}", i % 3) for i in range(24)
+    }
+
+
+def test_classes_and_embeddings_together_are_found_as_soon_as_the_data_is_open(folder):
+    for i in range(24):
+        np.save(folder / ("bird", "cat", "dog")[i % 3] / "deep" / f"{i:02d}.npy", np.full(5, i))
+    splits = opened(folder, embeddings="npy")
+    assert {"image", "label", "condition"} == set(splits.train[0])  # the data have both
+    check_conditions(splits, labels_with_embeddings=True)
+    with pytest.raises(
+        UserError, match=r"has 3 classes and embeddings of shape \(5,\).*data\.labels=False or data\.emb"
+    ):
+        check_conditions(splits, labels_with_embeddings=False)
+    check_conditions(opened(folder, embeddings="npy", labels=False), labels_with_embeddings=False)
+    check_conditions(opened(folder), labels_with_embeddings=False)
+
+
+def test_names_that_are_not_unicode_are_trained_from(flat, caplog):
+    name = os.path.join(os.fsencode(flat), b"caf\xe9")
+    for i in range(20):
+        (flat / f"{i:02d}.txt").write_text("grey")
+    shutil.copy(flat / "00.png", name + b".png")
+    with open(name + b".txt", "w") as file:
+        file.write("coffee")
+    options = DataOptions(source="folder", path=str(flat), resolution=8, captions="txt")
+    splits = open_splits(options, seed=0)
+    assert len(splits.train) + len(splits.validation) == 21
+    assert ("coffee",) in [part[i]["caption"] for part in (splits.train, splits.validation) for i in range(len(part))]
+    with open(name + b".png", "wb") as file:
+        file.write(b"junk")
+    captions_of(open_splits(options, seed=0))
+    assert r"caf\xe9.png: not an image of a known format" in caplog.text
+    caplog.text.encode()  # any terminal prints it
+
+
+def test_class_names_that_are_not_unicode_can_be_printed(folder):
+    os.rename(folder / "cat", os.path.join(os.fsencode(folder), b"caf\xe9"))
+    splits = opened(folder)
+    assert splits.class_names == ("bird", r"caf\xe9", "dog")
+    assert labels(splits.train) | labels(splits.validation) == {(i * 10, i % 3) for i in range(24)}
+
+
+def test_links_that_lead_nowhere_are_left_out(flat, caplog):
+    (flat / "loop").symlink_to("loop")
+    (flat / "loop.png").symlink_to("loop.png")
+    (flat / "gone.png").symlink_to("nothing.png")
+    (flat / "again").symlink_to(flat)
+    splits = opened(flat)
+    assert len(splits.train) + len(splits.validation) == 20
+    assert "loop.png is left out: Too many levels" in caplog.text
+    with pytest.raises(UserError, match=r"data\.path='.*loop'.*(no such folder|cannot be opened)"):
+        opened(flat / "loop")
+
+
+def test_a_single_file_stands_for_a_folder_of_one_image(flat):
+    options = DataOptions(source="digits", resolution=8)
+    source = open_images(str(flat / "03.png"), options)
+    assert len(source) == 1
+    assert source[0]["image"][0, 0, 0] == 3
+    assert len(open_images(str(flat), options)) == 20
+    (flat / "notes.txt").write_text("x")
+    with pytest.raises(UserError, match=r"notes\.txt'.*expected an image file .* or a folder"):
+        open_images(str(flat / "notes.txt"), options)
+    for wrong in ("", str(flat / "none.png")):
+        with pytest.raises(UserError, match=r"no such folder"):
+            open_images(wrong, options)
+
+
+def test_large_pictures_are_reduced_while_they_are_decoded(tmp_path):
+    for i in range(2):
+        PIL.Image.new("RGB", (640, 480), (90, 0, 0)).save(tmp_path / f"{i}.jpg")
+    source = open_images(str(tmp_path), DataOptions(resolution=8))
+    assert max(source[0]["image"].shape) <= 8 * 4 * 640 / 480
+    assert EvalImage(resolution=8, channels=3)(source[0])["image"].shape == (8, 8, 3)
 
 
 def test_the_fingerprint_follows_names_and_sizes(flat):

@@ -10,9 +10,9 @@ from binlatent.data.sources.index import build_index
 
 
 @pytest.fixture
-def remembered(monkeypatch):
-    """Small folders are remembered too, and count as settled at once."""
-    monkeypatch.setattr(index_module, "REMEMBERED", 1)
+def cached(monkeypatch):
+    """Small folders are cached too, and count as settled at once."""
+    monkeypatch.setattr(index_module, "CACHED_FROM", 1)
     monkeypatch.setattr(index_module, "_SETTLED_NS", 0)
 
 
@@ -31,10 +31,10 @@ def test_names_sizes_and_order(folder):
     (folder / ".git" / "icon.png").write_text("x")
     (folder / "bird" / "deep" / "00.npy").write_text("x")
     index = build_index(epath.Path(folder))
-    names = index.all_names()
+    names = index.names.to_list()
     assert names == sorted(names)
     assert len(index) == len(names) == 24
-    assert [index.name(i) for i in range(24)] == names
+    assert [index.names[i] for i in range(24)] == names
     assert all((folder / name).stat().st_size == size for name, size in zip(names, index.sizes, strict=True))
     assert [name for name, has in zip(names, index.embedded, strict=True) if has] == ["bird/deep/00.png"]
 
@@ -43,7 +43,7 @@ def test_a_part_of_an_index(folder):
     index = build_index(epath.Path(folder))
     mask = np.arange(24) % 5 == 0
     part = index.chosen(mask)
-    assert part.all_names() == [index.name(i) for i in range(0, 24, 5)]
+    assert part.names.to_list() == [index.names[i] for i in range(0, 24, 5)]
     np.testing.assert_array_equal(part.sizes, index.sizes[::5])
 
 
@@ -52,7 +52,7 @@ def test_names_that_are_not_unicode(tmp_path):
     with open(os.path.join(os.fsencode(tmp_path), b"caf\xe9.png"), "wb"):
         pass
     index = build_index(epath.Path(tmp_path))
-    assert all(os.path.exists(tmp_path / name) for name in index.all_names())
+    assert all(os.path.exists(tmp_path / name) for name in index.names.to_list())
     assert len(index) == 2
 
 
@@ -61,20 +61,20 @@ def test_a_link_back_up_does_not_loop(folder):
     assert len(build_index(epath.Path(folder))) == 24
 
 
-def test_a_large_folder_is_listed_once(folder, remembered, listings, cache_home):
+def test_a_large_folder_is_listed_once(folder, cached, listings, cache_home):
     time.sleep(0.02)
     first = build_index(epath.Path(folder))
     second = build_index(epath.Path(folder))
     assert len(listings) == 1
-    assert first.all_names() == second.all_names()
+    assert first.names.to_list() == second.names.to_list()
     assert first.identity() == second.identity()
     assert len(list((cache_home / "binlatent").iterdir())) == 1
 
 
 @pytest.mark.parametrize("change", ["add", "remove", "rename", "new class"])
-def test_any_change_is_seen(folder, remembered, listings, change):
+def test_any_change_is_seen(folder, cached, listings, change):
     time.sleep(0.02)
-    before = build_index(epath.Path(folder)).all_names()
+    before = build_index(epath.Path(folder)).names.to_list()
     file = folder / "cat" / "deep" / "01.png"
     if change == "add":
         (folder / "cat" / "deep" / "more.png").write_bytes(file.read_bytes())
@@ -85,12 +85,12 @@ def test_any_change_is_seen(folder, remembered, listings, change):
     else:
         (folder / "cow").mkdir()
         (folder / "cow" / "1.png").write_bytes(file.read_bytes())
-    assert build_index(epath.Path(folder)).all_names() != before
+    assert build_index(epath.Path(folder)).names.to_list() != before
     assert len(listings) == 2
 
 
-def test_a_folder_that_just_changed_is_not_remembered(folder, monkeypatch, listings):
-    monkeypatch.setattr(index_module, "REMEMBERED", 1)
+def test_a_folder_that_just_changed_is_not_cached(folder, monkeypatch, listings):
+    monkeypatch.setattr(index_module, "CACHED_FROM", 1)
     build_index(epath.Path(folder))
     build_index(epath.Path(folder))
     assert len(listings) == 2
@@ -101,7 +101,7 @@ def test_small_folders_leave_nothing_behind(folder, cache_home):
     assert not list(cache_home.iterdir())
 
 
-def test_a_damaged_or_unwritable_memory_is_said_and_does_no_harm(folder, remembered, listings, cache_home, caplog):
+def test_a_damaged_or_unwritable_memory_is_said_and_does_no_harm(folder, cached, listings, cache_home, caplog):
     time.sleep(0.02)
     build_index(epath.Path(folder))
     (file,) = (cache_home / "binlatent").iterdir()
@@ -113,7 +113,7 @@ def test_a_damaged_or_unwritable_memory_is_said_and_does_no_harm(folder, remembe
     assert len(listings) == 2
 
 
-def test_no_place_for_the_memory(folder, remembered, tmp_path, monkeypatch, caplog):
+def test_no_place_for_the_memory(folder, cached, tmp_path, monkeypatch, caplog):
     time.sleep(0.02)
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

@@ -62,6 +62,28 @@ def test_images_classes_and_embeddings_by_rule(tars):
     assert content(splits.train) | content(splits.validation) == set(range(30))
 
 
+def test_captions_of_the_members(tmp_path, caplog):
+    write_tar(
+        tmp_path / "a.tar",
+        [(f"{i}.png", png(i)) for i in range(9)]
+        + [(f"{i}.txt", f"a café\n\nnumber {i}".encode() if i != 4 else b" \n") for i in range(9)],
+    )
+    splits = opened(tmp_path, captions="txt")
+    for _ in range(2):  # from the headers, then from the cache
+        examples = [
+            part[i]
+            for part in (splits.train, splits.validation)
+            for i in range(len(part))
+            if part[i] and part.counted(i)
+        ]
+        assert {e["caption"] for e in examples} == {("a café", f"number {i}") for i in range(9) if i != 4}
+        assert all(e["caption"][1] == f"number {e['image'][0, 0, 0]}" for e in examples)
+        splits = opened(tmp_path, captions="txt")
+    assert "a.tar, 4: the caption is empty" in caplog.text
+    assert "caption" not in opened(tmp_path).train[0]
+    assert opened(tmp_path).fingerprint != splits.fingerprint
+
+
 def test_splits_by_the_names_of_the_files(tars):
     splits = opened(tars, embeddings="npy", validation_split="val")
     assert content(splits.train) == set(range(20))
@@ -109,7 +131,16 @@ def test_a_broken_image_is_named_and_skipped(tmp_path, caplog):
         ([("a.txt", b"x")], {}, r"no images in its tar files"),
         ([("a.png", png(1)), ("a.cls", b"1"), ("b.png", png(2))], {}, r"1 of 2 images have no \.cls .* b;"),
         ([("a.png", png(1)), ("b.png", png(2))], {"embeddings": "npy"}, r"2 of 2 images have no \.npy"),
-        ([("a.png", png(1)), ("a.cls", b"cat")], {}, r"a\.tar: not a whole.*'cat'"),
+        (
+            [("a.png", png(1)), ("a.cls", b"cat")],
+            {},
+            r"a\.tar: not a complete.*a\.cls holds b'cat', the number of a class",
+        ),
+        (
+            [("a.png", png(1)), ("b.png", png(2)), ("b.txt", b"x")],
+            {"captions": "txt"},
+            r"1 of 2 images have no \.txt .* a;",
+        ),
     ],
 )
 def test_what_is_missing_is_named(tmp_path, members, options, message):
@@ -126,8 +157,8 @@ def test_folders_and_files_that_are_no_tar(tmp_path, tars):
         opened(tmp_path / "none")
     whole = (tars / "train-1.tar").read_bytes()
     (tars / "train-1.tar").write_bytes(whole[: len(whole) // 2 + 100])
-    with pytest.raises(UserError, match=r"train-1\.tar: not a whole"):
+    with pytest.raises(UserError, match=r"train-1\.tar: not a complete"):
         opened(tars)
     (tars / "train-1.tar").write_bytes(b"junk")
-    with pytest.raises(UserError, match=r"train-1\.tar: not a whole"):
+    with pytest.raises(UserError, match=r"train-1\.tar: not a complete"):
         opened(tars)
