@@ -43,6 +43,32 @@ def test_npz_with_labels_and_conditions(tmp_path):
     assert example["condition"].dtype == np.float32
 
 
+def test_npz_with_captions(tmp_path):
+    images = np.arange(20, dtype=np.uint8)[:, None, None] * np.ones((4, 4), np.uint8)
+    words = np.array([[f"number {i}", f"  i is\n{i} " if i % 2 else ""] for i in range(20)])
+    np.savez(tmp_path / "a.npz", images=images, words=words, numbers=np.arange(20), few=words[:19], empty=words[:, 1])
+    example = opened(tmp_path / "a.npz", captions="words").train[3]
+    i = example["image"][0, 0, 0]
+    assert example["caption"] == ((f"number {i}", f"i is {i}") if i % 2 else (f"number {i}",))
+    for name, message in [
+        ("other", r"needs an array other of 20 rows of strings.*no such array"),
+        ("numbers", r"found int64 \(20,\)"),
+        ("few", r"found <U\d+ \(19, 2\)"),
+        ("empty", r"10 of 20 images have no caption in empty, the first is 0"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            opened(tmp_path / "a.npz", captions=name)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 70000.0])
+def test_npz_embeddings_that_are_not_finite_are_refused(tmp_path, value):
+    condition = np.ones((20, 3))
+    condition[4, 1] = value
+    np.savez(tmp_path / "a.npz", images=np.zeros((20, 4, 4), np.uint8), condition=condition)
+    with pytest.raises(UserError, match=r"1 of 60 values are NaN, infinite or above 65504"):
+        opened(tmp_path / "a.npz", embeddings="npy")
+
+
 def test_npz_without_labels(tmp_path):
     np.savez(tmp_path / "a.npz", images=np.zeros((10, 4, 4, 3), np.uint8))
     assert opened(tmp_path / "a.npz").num_classes == 0

@@ -23,6 +23,8 @@ def prepared(tmp_path_factory):
             features = {
                 "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
                 "label": tfds.features.ClassLabel(names=["ant", "bee", "cow"]),
+                "title": tfds.features.Text(),
+                "captions": tfds.features.Sequence({"id": np.int32, "text": tfds.features.Text()}),
             }
             return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
@@ -34,7 +36,8 @@ def prepared(tmp_path_factory):
                 file = io.BytesIO()
                 PIL.Image.fromarray(np.full((8, 9, 3), i, np.uint8)).save(file, "png")
                 file.seek(0)
-                yield i, {"image": file, "label": i % 3}
+                captions = [{"id": j, "text": f"größe {i} {j}"} for j in range(2)]
+                yield i, {"image": file, "label": i % 3, "title": f"number {i}", "captions": captions}
 
     data_dir = tmp_path_factory.mktemp("tfds")
     builder = Tiny(data_dir=data_dir, file_format="array_record")
@@ -75,6 +78,25 @@ def test_without_labels_and_in_batches(prepared):
     batch = next(train_batches(splits.train, options, seed=0, batch_size=4))
     assert batch.keys() == {"image"}
     assert batch["image"].shape == (4, 8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("feature", "expected"),
+    [("title", lambda i: (f"number {i}",)), ("captions/text", lambda i: (f"größe {i} 0", f"größe {i} 1"))],
+)
+def test_captions_of_a_text_feature(prepared, feature, expected):
+    splits = opened(path=str(prepared[1]), captions=feature)
+    for i in range(len(splits.train)):
+        example = splits.train[i]
+        assert example["caption"] == expected(example["image"][0, 0, 0])
+
+
+@pytest.mark.parametrize("feature", ["words", "label", "captions", "captions/id", "title/text"])
+def test_what_is_no_text_feature_is_named(prepared, feature):
+    with pytest.raises(
+        UserError, match=rf"data\.captions='{feature}': .* no such text feature; its features are .*title"
+    ):
+        opened(path=str(prepared[1]), captions=feature)
 
 
 def test_the_source_can_be_sent_to_workers(prepared):
