@@ -11,8 +11,9 @@ class DataOptions:
     """The `data` section of a config.
 
     Attributes:
-      source: `digits` (scikit-learn's handwritten digits), `folder` (image files), `npz` (arrays), `tfds`
-        (TensorFlow Datasets prepared as array_record), `shards` (tar files of images).
+      source: `digits` (scikit-learn's handwritten digits), `captioned_digits` (several of them on a canvas), `emoji`
+        (OpenMoji), `folder` (image files), `npz` (arrays), `tfds` (TensorFlow Datasets prepared as array_record),
+        `shards` (tar files of images).
       path: the folder, the npz file, the folder of tar files, or the TFDS data_dir; may be remote (gs://, s3://)
         where etils.epath can read it.
       name: name of the TFDS set.
@@ -29,7 +30,7 @@ class DataOptions:
       captions: where the captions of an image are. `txt`: in `name.txt` beside `name.jpg`, one on each line, in a folder
         or a tar file. `jsonl`: in a folder's `metadata.jsonl` (`file_name` and `text`, as Hugging Face has it). For tfds
         the name of a text feature (`captions/text` for one inside another), for npz the name of an array of strings
-        (n,) or (n, captions). Empty: none.
+        (n,) or (n, captions). `own`: those that captioned_digits and emoji come with. Empty: none.
       workers: processes that read and decode; 0 reads in threads of this one.
     """
 
@@ -49,7 +50,7 @@ class DataOptions:
     workers: int = 0
 
     def __post_init__(self):
-        _choice("source", self.source, ("digits", "folder", "npz", "tfds", "shards"))
+        _choice("source", self.source, ("digits", "captioned_digits", "emoji", "folder", "npz", "tfds", "shards"))
         _choice("crop", self.crop, ("random", "center"))
         _choice("channels", self.channels, (1, 3))
         _choice("embeddings", self.embeddings, ("", "npy"))
@@ -62,9 +63,11 @@ class DataOptions:
                 f"data.validation_fraction={self.validation_fraction}: give a part between 0 and 1 (0.1 holds out a "
                 "tenth), or name data.validation_split."
             )
-        if self.embeddings and self.source in ("digits", "tfds"):
+        if self.embeddings and self.source in ("digits", "captioned_digits", "emoji", "tfds"):
             raise UserError(f"data.embeddings='{self.embeddings}': source '{self.source}' has no embeddings; use ''.")
-        forms = {"digits": ("",), "folder": ("", "txt", "jsonl"), "shards": ("", "txt")}
+        own = ("", "own")
+        forms = {"digits": ("",), "captioned_digits": own, "emoji": own}
+        forms |= {"folder": ("", "txt", "jsonl"), "shards": ("", "txt")}
         if self.source in forms:
             _choice("captions", self.captions, forms[self.source], f" with data.source='{self.source}'")
         if self.captions and self.embeddings:

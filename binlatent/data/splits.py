@@ -46,6 +46,10 @@ def open_splits(options: DataOptions, *, seed: int) -> Splits:
         from binlatent.data.sources.shards import open_shards as opener
     elif options.source == "npz":
         from binlatent.data.sources.arrays import open_npz as opener
+    elif options.source == "captioned_digits":
+        from binlatent.data.sources.captioned_digits import open_captioned_digits as opener
+    elif options.source == "emoji":
+        from binlatent.data.sources.emoji import open_emoji as opener
     else:
         from binlatent.data.sources.arrays import open_digits as opener
     opened = opener(options, seed)
