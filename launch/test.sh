@@ -4,6 +4,8 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" test
 
 .venv/bin/ruff check .
+.venv/bin/ruff format --check --quiet .
+.venv/bin/ty check --python .venv
 if [ $# -eq 0 ]; then
   set -- -m "not slow" -n "${TEST_WORKERS:-2}"
 fi

@@ -78,7 +78,7 @@ def add(parser: argparse.ArgumentParser, command: type[Command]) -> None:
         if inner := meta.get("changes"):
             texts = help_texts(inner)
             for part in dataclasses.fields(inner):
-                kind = tuple[part.type, ...] if part.name in meta["many"] else part.type
+                kind = types.GenericAlias(tuple, (part.type, ...)) if part.name in meta["many"] else part.type
                 text = f"{texts.get(part.name, '')} (default: the config's)"
                 _add(parser, part.name, kind, None, text, optional=True, commas=part.name in meta["many"])
         elif inner := meta.get("nested"):

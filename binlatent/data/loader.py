@@ -205,9 +205,9 @@ def _rows(batch_size: int, process_count: int) -> int:
 def _iterate(data: grain.MapDataset, source: Source, options: DataOptions, workers: int) -> Iterator[Batch]:
     threads = min(source.threads, os.cpu_count() or 1, 1 if options.resolution <= ONE_THREAD_UP_TO else source.threads)
     # The buffer counts whole batches.
-    data = data.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
+    batches = data.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
     if workers:
         if not flags.FLAGS.is_parsed():  # grain's workers read absl flags, which a library user never parsed
             flags.FLAGS.mark_as_parsed()
-        data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-    return iter(data)
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    return iter(batches)

@@ -57,6 +57,10 @@ class FolderSource(ImageSource):
         """Where image `index` lies."""
         return f"{self._root}/{self._index.names[index]}"
 
+    def names(self) -> list[str]:
+        """Path of every image, relative to the folder."""
+        return self._index.names.to_list()
+
     def part(self, chosen: np.ndarray) -> "FolderSource":
         """The images where `chosen` (n,) is True."""
         return FolderSource(

@@ -18,12 +18,13 @@ COLOURS = ("#3b82c4", "#d9822b", "#3f9b5f", "#b85aa0", "#8a7a3d", "#c2524a")
 def _axes(width: float = 4.2, height: float = 2.6) -> Iterator[Any]:
     """Axes of a figure without a window, in the report's style; `_svg` writes what was drawn."""
     import matplotlib
+    from cycler import cycler
     from matplotlib.figure import Figure
 
     style = {
         "svg.fonttype": "none", "font.size": 9, "font.family": "sans-serif", "text.color": INK, "axes.labelcolor": INK,
         "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False,
-        "axes.prop_cycle": matplotlib.cycler(color=COLOURS), "legend.frameon": False, "lines.linewidth": 1.4,
+        "axes.prop_cycle": cycler(color=COLOURS), "legend.frameon": False, "lines.linewidth": 1.4,
         "grid.color": INK, "grid.alpha": 0.12, "axes.grid": True, "legend.fontsize": 8,
     }  # fmt: skip
     with matplotlib.rc_context(style):
