@@ -1,8 +1,10 @@
 """A trained model as a person uses it: encode, decode, sample, edit, score."""
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,13 +16,18 @@ from binlatent import config as config_lib
 from binlatent import mesh as mesh_lib
 from binlatent import prng
 from binlatent.checkpoint import checkpoint_steps, fingerprint, load_ema
+from binlatent.console import warn
+from binlatent.diffusion.objective import Objective
 from binlatent.errors import UserError
 from binlatent.sampling import editing, programs
-from binlatent.sampling.guidance import Guidance
+from binlatent.sampling.conditions import Conditions, conditions
+from binlatent.sampling.inputs import check_codes, check_count, check_images, check_known, check_times
 from binlatent.sampling.options import SamplingOptions
-from binlatent.sampling.sampler import Sampler
 from binlatent.train.state import Trained
-from binlatent.typing import Array
+from binlatent.typing import Array, PyTree
+
+# (places of the examples of a batch) → their array
+Rows = Callable[[np.ndarray], np.ndarray | Array]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,12 +40,12 @@ class Samples:
     states: np.ndarray | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Pipeline:
     """A model over a work directory; either half may be missing, and is then named by whatever needs it.
 
     Arrays go in and come out as NumPy. Work is done in batches of `batch_size`, spread over this process's devices; the
-    result does not depend on either.
+    result does not depend on either. The device works on a batch while the host fetches the one before.
     """
 
     config: ConfigDict
@@ -49,35 +56,35 @@ class Pipeline:
 
     @classmethod
     def load(cls, workdir: epath.PathLike, *, batch_size: int = 64) -> "Pipeline":
-        """Opens a work directory with the latest checkpoints that are whole.
+        """Opens a work directory with the latest checkpoints that restore.
 
         Raises:
-          UserError: it is no work directory, holds no trained stage, or holds halves that do not belong together.
+          UserError: it is no work directory of this version, holds no trained stage, or holds halves or a config that do
+            not belong together.
         """
+        check_count("batch_size", batch_size)
         workdir = epath.Path(workdir)
         if not (workdir / "config.json").exists():
             raise UserError(f"{workdir} is no work directory: it has no config.json. `binlatent run` makes one.")
         config = config_lib.read(workdir / "config.json")
         mesh = mesh_lib.MeshShape().build(jax.local_devices())
-        same = mesh_lib.replicated(mesh)
 
-        def half(stage: str):
+        def half(stage: str, network: str, build: Callable[[dict], nn.Module]) -> Trained | None:
             folder = workdir / stage / "checkpoints"
-            return load_ema(folder, same) if checkpoint_steps(folder) else None
+            if not checkpoint_steps(folder):
+                return None
+            step, params, metadata = load_ema(folder, mesh_lib.replicated(mesh))
+            config_lib.check_network(config, metadata["config"], stage, workdir)
+            return Trained(net=build(metadata), params=params[network], step=step, metadata=metadata)
 
-        autoencoder = prior = None
-        if loaded := half("autoencoder"):
-            step, params, metadata = loaded
-            net = config_lib.build_autoencoder(config)
-            autoencoder = Trained(net=net, params=params["autoencoder"], step=step, metadata=metadata)
-        if loaded := half("prior"):
-            step, params, metadata = loaded
-            net = config_lib.build_denoiser(
-                config, tuple(metadata["code_shape"]), metadata["num_classes"], tuple(metadata["condition_shape"])
-            )
-            prior = Trained(net=net, params=params["denoiser"], step=step, metadata=metadata)
+        def denoiser(metadata: dict) -> nn.Module:
+            shape, condition = tuple(metadata["code_shape"]), tuple(metadata["condition_shape"])
+            return config_lib.build_denoiser(config, shape, metadata["num_classes"], condition)
+
+        autoencoder = half("autoencoder", "autoencoder", lambda _: config_lib.build_autoencoder(config))
+        prior = half("prior", "denoiser", denoiser)
         if autoencoder is None and prior is None:
-            raise UserError(f"{workdir} holds no trained stage yet: `binlatent run --workdir {workdir}` trains them")
+            raise UserError(f"{workdir} holds no trained stage yet: `binlatent run --workdir {workdir}` trains both")
         if autoencoder and prior and prior.metadata["autoencoder"] not in ("", fingerprint(autoencoder.params)):
             raise UserError(
                 f"{workdir}: the prior was trained on codes of autoencoder {prior.metadata['autoencoder']}, but the "
@@ -87,15 +94,36 @@ class Pipeline:
 
     # --- what there is ---
 
+    def __repr__(self) -> str:
+        def half(trained: Trained | None) -> str:
+            if trained is None:
+                return "none"
+            count = sum(x.size for x in jax.tree.leaves(trained.params))
+            return f"{type(trained.net).__name__} of {count:,} parameters at step {trained.step}"
+
+        y, x, k = self.code_shape
+        classes = f", {self.num_classes} classes" if self.prior and self.num_classes else ""
+        return f"Pipeline({y}×{x}×{k} bits{classes}; autoencoder: {half(self.autoencoder)}; prior: {half(self.prior)})"
+
     @property
     def num_classes(self) -> int:
         """Classes that the prior is conditioned on; 0 for none."""
         return self._prior().metadata["num_classes"]
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of the labels; empty where there are none."""
+        return tuple(self._prior().metadata.get("class_names") or ())
+
+    @functools.cached_property
     def sampling(self) -> SamplingOptions:
         """The work directory's sampling defaults."""
         return config_lib.build_sampling(self.config)
+
+    @functools.cached_property
+    def objective(self) -> Objective:
+        """What the prior was trained with: its noise schedule, and how its output is read."""
+        return config_lib.build_objective(self.config)
 
     @property
     def code_shape(self) -> tuple[int, int, int]:
@@ -115,16 +143,31 @@ class Pipeline:
 
     # --- batches over the devices ---
 
-    def _batches(self, *arrays: np.ndarray | Array | None) -> Iterator[tuple[int, list[Array | None]]]:
-        """Rows of arrays in padded batches of one shape, on the mesh: (how many rows count, the arrays)."""
-        num = len(next(a for a in arrays if a is not None))
-        devices = self.mesh.size
-        size = min(self.batch_size, num)
-        size = -(-size // devices) * devices
-        where = mesh_lib.batch_sharding(self.mesh)
+    def _run(self, program: Callable[..., PyTree], num: int, *rows: Rows | None) -> Iterator[tuple[int, PyTree]]:
+        """Runs a program on padded batches of one shape: (how many rows count, what it gives), fetched to the host.
+
+        A batch is started before the one before it is fetched, so that the device does not wait for the host.
+        """
+        size = -(-min(self.batch_size, num) // self.mesh.size) * self.mesh.size
+        sharding = mesh_lib.batch_sharding(self.mesh)
+        before = None
         for start in range(0, num, size):
-            rows = jnp.minimum(jnp.arange(start, start + size), num - 1)
-            yield min(size, num - start), [None if a is None else jax.device_put(a[rows], where) for a in arrays]
+            index = np.minimum(np.arange(start, start + size), num - 1)
+            batch = (None if array is None else jax.device_put(array(index), sharding) for array in rows)
+            count, started = min(size, num - start), program(*batch)
+            if before is not None:
+                yield before[0], jax.device_get(before[1])
+            before = count, started
+        yield before[0], jax.device_get(before[1])
+
+    def _concatenate(self, program: Callable[..., Array], num: int, *rows: Rows | None, axis: int = 0) -> np.ndarray:
+        parts = [np.take(part, range(n), axis) for n, part in self._run(program, num, *rows)]
+        return np.concatenate(parts, axis)
+
+    def _keys(self, stream: str, seed: int, start: int = 0) -> Rows:
+        """A key for each example, a function of the seed and the example's place; made a batch at a time."""
+        key = prng.stream(prng.root(seed), stream)
+        return lambda index: prng.per_example(key, len(index), jnp.uint32(start + int(index[0])))
 
     def encode(self, images: np.ndarray, key=None) -> np.ndarray:
         """Codes, bool (b, y, x, k), of images (b, h, w, c), uint8 or float in [0, 1].
@@ -132,100 +175,60 @@ class Pipeline:
         Thresholded at one half, unless a key is given: then drawn from the code's distribution.
 
         Raises:
-          UserError: the images are of another size.
+          UserError: the images are of another size, or there are none.
         """
         trained = self._autoencoder()
-        images = self._checked(images)
-        keys = None if key is None else prng.per_example(key, len(images))
-        parts = []
-        for count, (batch, batch_keys) in self._batches(images, keys):
-            parts.append(np.asarray(programs.encode(trained.params, batch, batch_keys, net=trained.net))[:count])
-        return np.concatenate(parts)
-
-    def _checked(self, images) -> np.ndarray:
-        images, net = np.asarray(images), self._autoencoder().net
-        expected = (net.resolution, net.resolution, net.image_channels)
-        if images.ndim != 4 or images.shape[1:] != expected:
-            raise UserError(
-                f"images of shape {images.shape} given; this model takes (b, {', '.join(map(str, expected))})"
-            )
-        if images.dtype != np.uint8 and not (
-            np.issubdtype(images.dtype, np.floating) and np.all((images >= 0) & (images <= 1))
-        ):
-            raise UserError(f"images of type {images.dtype} given; uint8 or float in [0, 1] is expected, without NaN")
-        return images
+        net = trained.net
+        images = check_images(images, (net.resolution, net.resolution, net.image_channels))
+        keys = None if key is None else lambda index: prng.per_example(key, len(index), int(index[0]))
+        program = functools.partial(programs.encode, trained.params, net=net)
+        return self._concatenate(program, len(images), images.__getitem__, keys)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Images, float (b, h, w, c) in [0, 1], of codes (b, y, x, k).
 
         Raises:
-          UserError: the codes are of another shape.
+          UserError: the codes are of another shape, or there are none.
         """
         trained = self._autoencoder()
-        codes = self._checked_codes(codes)
-        parts = (
-            np.asarray(programs.decode(trained.params, batch, net=trained.net))[:count]
-            for count, (batch,) in self._batches(codes)
-        )
-        return np.concatenate(list(parts))
-
-    def _checked_codes(self, codes) -> np.ndarray:
-        codes = np.asarray(codes)
-        if codes.ndim != 4 or codes.shape[1:] != self.code_shape or codes.dtype != bool:
-            raise UserError(
-                f"codes of shape {codes.shape} and type {codes.dtype} given; bool (b, {', '.join(map(str, self.code_shape))}) "
-                "is expected"
-            )
-        return codes
+        codes = check_codes(codes, self.code_shape)
+        program = functools.partial(programs.decode, trained.params, net=trained.net)
+        return self._concatenate(program, len(codes), codes.__getitem__)
 
     def reconstruct(self, images: np.ndarray) -> np.ndarray:
         """Images through the code and back, float (b, h, w, c) in [0, 1]."""
         return self.decode(self.encode(images))
 
-    def _condition(self, labels, num: int) -> np.ndarray | None:
-        """Labels (cycled) or condition vectors for `num` examples."""
-        if labels is None:
-            return None
-        metadata = self._prior().metadata
-        labels = np.asarray(labels)
-        if not len(labels):
-            raise UserError("no labels given: name at least one, or none at all")
-        if expected := tuple(metadata["condition_shape"]):
-            found = labels.shape[1:]
-            # 0: any number of text tokens, in an imported model
-            if len(found) != len(expected) or any(n not in (m, 0) for m, n in zip(found, expected, strict=True)):
-                raise UserError(f"conditions of shape {found} given, {expected} expected")
-            return labels[np.arange(num) % len(labels)].astype(np.float32)
-        if not metadata["num_classes"]:
-            raise UserError("labels are given, but this model was trained without classes")
-        if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= metadata["num_classes"]:
-            raise UserError(
-                f"labels {labels.tolist()[:10]}: whole numbers from 0 to {metadata['num_classes'] - 1} are expected"
-            )
-        return labels[np.arange(num) % len(labels)].astype(np.int32)
+    def _conditions(self, labels) -> Conditions | None:
+        return conditions(labels, self._prior().metadata)
 
     def options(self, **changes) -> SamplingOptions:
         """The sampling defaults with changes; None keeps a default.
 
         Raises:
-          UserError: an unknown option or a value out of range.
+          UserError: an unknown option or a value of another type or out of range.
         """
+        changes = {name: value for name, value in changes.items() if value is not None}
+        config_lib.check_values("sampling options", SamplingOptions, changes)
         try:
-            return dataclasses.replace(self.sampling, **{k: v for k, v in changes.items() if v is not None})
+            return dataclasses.replace(self.sampling, **changes)
         except (TypeError, ValueError) as error:
             raise UserError(f"sampling options: {error}") from error
 
     def sample(self, seed: int = 0, num: int = 16, labels=None, **options) -> np.ndarray:
         """New images, float (num, h, w, c) in [0, 1].
 
-        Image i is a function of (seed, i), its label and the options, whatever `num` and the batch size.
+        Image i is a function of (seed, i), its label and the options, regardless of `num` and the batch size.
 
         Args:
-          labels: classes, cycled over the images (or condition vectors); None samples without a condition.
+          seed: an integer from 0 to 2³² − 1.
+          num: how many.
+          labels: a class or several, by number or name, cycled over the images, or embeddings (n, …). None: every class
+            in turn where the model has classes. "none": the null condition.
           **options: of `SamplingOptions`: steps, guidance, temperature, posterior, last_step, …
 
         Raises:
-          UserError: a half is missing, a label is out of range, an option is unknown or out of range.
+          UserError: a half is missing, there is no such class, an option is unknown or out of range.
         """
         self._autoencoder()
         parts = self.sample_batches(seed=seed, num=num, labels=labels, **options)
@@ -235,49 +238,48 @@ class Pipeline:
         self, *, seed: int = 0, num: int = 16, labels=None, start: int = 0, trajectory: bool = False, **options
     ) -> Iterator[Samples]:
         """The same a batch at a time, with codes, from image `start` on: for more images than fit in memory."""
-        if num < 1:
-            raise UserError(f"num is {num}: at least 1 image is expected")
-        condition = self._condition(labels, start + num)
-        condition = None if condition is None else condition[start:]
-        keys = prng.per_example(prng.stream(prng.root(seed), "sample"), num, start)
-        return self._generate(keys, condition, None, None, trajectory=trajectory, options=self.options(**options))
+        check_count("num", num)
+        check_count("start", start, least=0)
+        check_count("start + num", start + num)
+        if labels is None and self.num_classes:
+            labels = np.arange(self.num_classes)
+        given = self._conditions(labels)
+        keys, options = self._keys("sample", seed, start), self.options(**options)
+        if labels is None and options.guidance and self._prior().metadata["condition_shape"]:
+            warn(f"guidance {options.guidance:g} has no effect: no condition is given")
+        rows = given and (lambda index: given.rows(start + index))
+        return self._generate(num, keys, rows, None, None, trajectory=trajectory, options=options)
 
     def _generate(
-        self, keys, condition, codes, known, *, options: SamplingOptions, start: float = 1.0, clamp: str = "noised",
-        trajectory: bool = False,
+        self, num: int, keys: Rows, condition: Rows | None, codes: Rows | None, known: Rows | None,
+        *, options: SamplingOptions, start: float = 1.0, clamp: str = "noised", trajectory: bool = False,
     ) -> Iterator[Samples]:  # fmt: skip
         prior, autoencoder = self._prior(), self.autoencoder
-        guided = options.guidance != 0 and condition is not None
         try:
-            guidance: Guidance | None = options.when() if guided else None
-            objective = config_lib.build_objective(self.config)
-            sampler: Sampler = options.sampler(objective.schedule)
+            guidance = options.when() if options.guidance and condition is not None else None
+            sampler = options.sampler(self.objective.schedule)
         except ValueError as error:
             raise UserError(f"sampling options: {error}") from error
-        for count, (batch_keys, batch_condition, code, held) in self._batches(keys, condition, codes, known):
-            images, final, states = programs.generate(
-                prior.params, autoencoder and autoencoder.params, batch_keys, batch_condition,
-                jnp.float32(options.guidance), jnp.float32(options.temperature), code, held,
-                net=prior.net, objective=objective, autoencoder=autoencoder and autoencoder.net, sampler=sampler,
+
+        def program(keys, condition, code, known):
+            return programs.generate(
+                prior.params, autoencoder and autoencoder.params, keys, condition,
+                jnp.float32(options.guidance), jnp.float32(options.temperature), code, known,
+                net=prior.net, objective=self.objective, autoencoder=autoencoder and autoencoder.net, sampler=sampler,
                 guidance=guidance, clamp=clamp, start=start, trajectory=trajectory,
             )  # fmt: skip
+
+        for count, (images, final, states) in self._run(program, num, keys, condition, codes, known):
             yield Samples(
-                images=None if images is None else np.asarray(images)[:count],
-                codes=np.asarray(final)[:count],
-                states=None if states is None else np.asarray(states)[:, :count],
+                images=None if images is None else images[:count],
+                codes=final[:count],
+                states=None if states is None else states[:, :count],
             )
 
     def edit(
-        self,
-        codes: np.ndarray,
-        *,
-        known: np.ndarray | None = None,
-        start: float = 1.0,
-        clamp: str = "noised",
-        seed: int = 0,
-        labels=None,
-        **options,
-    ) -> np.ndarray:
+        self, codes: np.ndarray, *, known: np.ndarray | None = None, start: float = 1.0, clamp: str = "noised",
+        seed: int = 0, labels=None, **options,
+    ) -> np.ndarray:  # fmt: skip
         """Codes sampled again in part, bool (b, y, x, k).
 
         Args:
@@ -285,22 +287,26 @@ class Pipeline:
           known: bits to keep, bool, of the codes' shape (inpainting); None keeps none.
           start: how far back to noise the codes first: 1 forgets all but the known bits, less gives a variation.
           clamp: `noised` or `code`, see `sampling.editing.hold`.
+          labels: as in `sample`, but None is the null condition: nobody has said what the codes show.
 
         Raises:
           UserError: as `sample`; also shapes that do not fit and a start outside (0, 1].
         """
-        codes = self._checked_codes(codes)
-        if known is not None and (known.shape != codes.shape or known.dtype != bool):
-            raise UserError(f"known is {known.dtype} {known.shape}; bool {codes.shape} is expected, as the codes")
+        codes = check_codes(codes, self.code_shape)
+        known = check_known(known, codes)
         if not 0 < start <= 1:
             raise UserError(f"start is {start}: a time in (0, 1] is expected")
-        keys = prng.per_example(prng.stream(prng.root(seed), "edit"), len(codes))
-        condition = self._condition(labels, len(codes))
-        parts = self._generate(keys, condition, codes, known, options=self.options(**options), start=start, clamp=clamp)
+        given = self._conditions(labels)
+        parts = self._generate(
+            len(codes), self._keys("edit", seed), given and given.rows, codes.__getitem__,
+            None if known is None else known.__getitem__, options=self.options(**options), start=start, clamp=clamp,
+        )  # fmt: skip
         return np.concatenate([part.codes for part in parts])
 
     def interpolate(self, first: np.ndarray, second: np.ndarray, num: int, *, seed: int = 0) -> np.ndarray:
         """`num` codes (num, y, x, k) from one code (y, x, k) to another; `edit` with a small `start` smooths them."""
+        first, second = (check_codes(np.asarray(code)[None], self.code_shape)[0] for code in (first, second))
+        check_count("num", num)
         uniform = jax.random.uniform(prng.stream(prng.root(seed), "edit", 1), first.shape)
         try:
             return np.asarray(editing.interpolate(uniform, jnp.asarray(first), jnp.asarray(second), num))
@@ -310,38 +316,33 @@ class Pipeline:
     # --- the model's numbers ---
 
     def denoise(self, codes: np.ndarray, t, label=None) -> np.ndarray:
-        """Flip log-odds, float (b, y, x, k), of codes at times t in [0, 1] (one, or one a code)."""
+        """Flip log-odds, float (b, y, x, k), of codes at times t in [0, 1] (one, or one a code). No label:
+        the null condition."""
         prior = self._prior()
-        codes = self._checked_codes(codes)
-        times = np.broadcast_to(np.asarray(t, np.float32), (len(codes),))
-        if not np.all((times >= 0) & (times <= 1)):
-            raise UserError(f"t is {t}: times in [0, 1] are expected")
-        label = None if label is None else np.atleast_1d(label)
-        objective = config_lib.build_objective(self.config)
-        parts = [
-            np.asarray(programs.denoise(prior.params, code, at, condition, net=prior.net, objective=objective))[:count]
-            for count, (code, at, condition) in self._batches(codes, times, self._condition(label, len(codes)))
-        ]
-        return np.concatenate(parts)
+        codes = check_codes(codes, self.code_shape)
+        times, given = check_times(t, len(codes)), self._conditions(label)
+        program = functools.partial(programs.denoise, prior.params, net=prior.net, objective=self.objective)
+        return self._concatenate(program, len(codes), codes.__getitem__, times.__getitem__, given and given.rows)
 
     def bits_per_bit(self, codes: np.ndarray, seed: int = 0, *, labels=None, steps: int = 256) -> np.ndarray:
-        """Negative ELBO of each code in bits, per latent bit, (b,): 1 is a fair coin, lower is better."""
+        """Negative ELBO of each code in bits, per latent bit, (b,): 1 is a fair coin, lower is better.
+
+        Args:
+          labels: as in `edit`.
+          steps: T of the bound.
+        """
         return self.elbo_terms(codes, seed, labels=labels, steps=steps).sum(0) / np.prod(self.code_shape)
 
     def elbo_terms(self, codes: np.ndarray, seed: int = 0, *, labels=None, steps: int = 256) -> np.ndarray:
         """The bound's terms in bits, (steps, b), see `diffusion.elbo`."""
         prior = self._prior()
-        if steps < 1:
-            raise UserError(f"steps is {steps}: at least 1 is expected")
-        codes = self._checked_codes(codes)
-        keys = prng.per_example(prng.stream(prng.root(seed), "likelihood"), len(codes))
-        objective = config_lib.build_objective(self.config)
-        parts = [
-            np.asarray(
-                programs.negative_elbo(
-                    prior.params, code, batch_keys, condition, net=prior.net, objective=objective, steps=steps
-                )
-            )[:, :count]
-            for count, (code, batch_keys, condition) in self._batches(codes, keys, self._condition(labels, len(codes)))
-        ]
-        return np.concatenate(parts, axis=1)
+        check_count("steps", steps)
+        codes = check_codes(codes, self.code_shape)
+        keys, given = self._keys("likelihood", seed), self._conditions(labels)
+
+        def program(code, keys, condition):
+            return programs.negative_elbo(
+                prior.params, code, keys, condition, net=prior.net, objective=self.objective, steps=steps
+            )
+
+        return self._concatenate(program, len(codes), codes.__getitem__, keys, given and given.rows, axis=1)

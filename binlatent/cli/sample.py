@@ -54,9 +54,9 @@ class Sample(flags.Command):
         model = Pipeline.load(self.workdir, batch_size=self.batch_size)
         options = model.options(**self.sampling)
         labels = choose_labels(self.labels, model, options.guidance)
-        group = 1 if labels is None else len(labels)
+        asked, group = ("none", 1) if labels is None else (labels, len(labels))
         sink.expect(self.num, image_shape(model), columns=grid_columns(self.num, group))
-        batches = model.sample_batches(seed=self.seed, num=self.num, labels=labels, **self.sampling)
+        batches = model.sample_batches(seed=self.seed, num=self.num, labels=asked, **self.sampling)
         done = 0
         with sink, progress(self.num, "sample") as bar:
             say(f"sampling {self.num} images in {options.steps} steps")

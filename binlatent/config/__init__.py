@@ -19,7 +19,7 @@ from binlatent.config.build import (
     check,
     defaults,
 )
-from binlatent.config.files import differences, from_json, load, override, read, shipped, to_json, write
+from binlatent.config.files import check_network, differences, from_json, load, override, read, shipped, to_json, write
 from binlatent.config.values import check_values
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "build_sampling",
     "build_training",
     "check",
+    "check_network",
     "check_values",
     "defaults",
     "differences",

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,27 @@ def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
     a, b = _flatten(to_json(old)), _flatten(to_json(new))
     pairs = {key: (a.get(key, "(absent)"), b.get(key, "(absent)")) for key in sorted(a.keys() | b.keys())}
     return {key: (x, y) for key, (x, y) in pairs.items() if x != y}
+
+
+def check_network(config: ConfigDict, trained: dict[str, Any], stage: str, workdir: epath.PathLike) -> None:
+    """Compares what a config says of a stage's network with the config that its checkpoint was trained with.
+
+    Args:
+      trained: the JSON config that the checkpoint holds.
+
+    Raises:
+      UserError: a key differs that the shapes of the parameters depend on.
+    """
+    names = (stage, "data") if stage == "autoencoder" else (stage,)
+    old = {key: value for key, value in _flatten(trained).items() if key.partition(".")[0] in names}
+    new = _flatten(to_json(config))
+    for key, value in old.items():
+        if re.match(r"data\.(?!resolution|channels)|.*\.(dtype|remat)$", key) or new.get(key, value) == value:
+            continue
+        raise UserError(
+            f"{workdir}: config.json says {key} = {new[key]!r}, but the {stage}'s checkpoint was trained with {value!r}: "
+            "restore config.json"
+        )
 
 
 def write(path: epath.PathLike, config: ConfigDict) -> None:
