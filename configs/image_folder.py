@@ -21,8 +21,10 @@ def halvings(side: int) -> int:
     count = 0
     while side % 2 ** (count + 1) == 0 and side // 2**count > target:
         count += 1
-    if side // 2**count > 64 or count >= len(MULTIPLIERS):
-        raise ValueError(f"images of side {side} cannot be halved to a small code: take a multiple of 16")
+    if side < 1 or side // 2**count > target + target // 4 or count >= len(MULTIPLIERS):
+        step = 16 if side <= 512 else 32
+        near = max(1, round(side / step)) * step
+        raise ValueError(f"images of side {side} cannot be halved to a small code: take a multiple of {step}, as {near}")
     return count
 
 
