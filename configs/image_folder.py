@@ -24,7 +24,9 @@ def halvings(side: int) -> int:
     if side < 1 or side // 2**count > target + target // 4 or count >= len(MULTIPLIERS):
         step = 16 if side <= 512 else 32
         near = max(1, round(side / step)) * step
-        raise ValueError(f"images of side {side} cannot be halved to a small code: take a multiple of {step}, as {near}")
+        raise ValueError(
+            f"images of side {side} cannot be halved to a small code: take a multiple of {step}, as {near}"
+        )
     return count
 
 

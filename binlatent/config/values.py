@@ -28,6 +28,8 @@ def fits(value: Any, kind: Any) -> bool:
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, part) for part in parts)
+    if origin is typing.Literal:
+        return any(type(value) is type(part) and value == part for part in parts)
     if origin is tuple:
         if not fits(value, tuple):
             return False
@@ -42,6 +44,8 @@ def fits(value: Any, kind: Any) -> bool:
 
 def expected(kind: Any) -> str:
     """`an integer`, `a tuple of numbers`: what `fits` accepts, for messages."""
+    if typing.get_origin(kind) is typing.Literal:
+        return "one of " + ", ".join(map(repr, typing.get_args(kind)))
     if typing.get_origin(kind) is tuple:
         first, *rest = typing.get_args(kind)
         items = KINDS[first].split()[-1] + "s"
