@@ -59,7 +59,7 @@ def example():
 def test_sections_numbers_and_settings():
     page = render(example())
     for text in ("digits &lt;run&gt;", "21.123", "0.2", "no &lt;weights&gt;", "a &amp; b", "versions.jax", "0.10",
-                 "feature networks.0.name", "prior.width", "Score against sampling steps", "few samples"):  # fmt: skip
+                 "feature_networks.0.name", "prior.width", "Score against sampling steps", "few samples"):  # fmt: skip
         assert text in page, text
     assert page.count("<img") == 5 and page.count("<svg") == 6
     assert "once" not in page and "prior: inception/score" in page
