@@ -24,7 +24,7 @@ PyTree = Any
 class Prediction(NamedTuple):
     """What a denoiser says of the bits of z_0: for every token a mixture of C products of independent bits.
 
-    Flip log-odds and log-weights, as METHOD §11 has them; `diffusion.prediction` computes with them.
+    Flip log-odds and log-weights, of a mixture of products (docs/prior.md); `diffusion.prediction` computes with them.
 
     Attributes:
       logits: (b, …, C, k), of every component and bit, the log-odds that z_0 differs from z_t.

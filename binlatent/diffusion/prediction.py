@@ -1,6 +1,6 @@
 """What a network's output means: the channel's evidence, temperature, and the marginal of a mixture.
 
-Bayes splits the flip log-odds f of a bit exactly in two (METHOD §9):
+Bayes splits the flip log-odds f of a bit exactly in two (docs/prior.md):
 
     f = g + o(t),    o(t) = log((1 − α)/(1 + α))
 

@@ -61,7 +61,7 @@ def _steps(alpha_t, alpha_s, ndim: int) -> tuple[Flips, Flips]:
 
 
 def posterior(flipped: Bool[Array, "b *bits"], alpha_t, alpha_s) -> Flips:
-    """q(z_s | z_t, z_0) for any s < t (METHOD §4).
+    """q(z_s | z_t, z_0) for any s < t (docs/prior.md).
 
     Args:
       flipped: where z_0 differs from z_t.

@@ -1,4 +1,4 @@
-"""The binary autoencoder: images → one logit a bit → bits → images (METHOD.md §2).
+"""The binary autoencoder: images → one logit a bit → bits → images.
 
 One module serves our own training and imported checkpoints. The encoder and the decoder are lists of layers, made by
 `encoder_layers` and `decoder_layers` from the module's fields; the importer walks the same lists.

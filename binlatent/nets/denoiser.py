@@ -1,6 +1,6 @@
 """The denoiser: a diffusion transformer over the tokens of a code, giving leave-one-out log-odds of its bits.
 
-A token's bits are a mixture of products (METHOD §11), so that bits of a token can be drawn jointly in one step; with one
+A token's bits are a mixture of products (docs/prior.md), so that bits of a token can be drawn jointly in one step; with one
 component they are independent. Components are predicted as log-odds of z_0 = 1 and turned by the sign of z_t, so that one
 means the same whatever z_t is.
 

@@ -1,4 +1,4 @@
-"""The denoiser of the 2023 release, for imported checkpoints (METHOD.md §8).
+"""The denoiser of the 2023 release, for imported checkpoints.
 
 A pre-norm transformer over the code's tokens. The time is one more token after them, and a class or one vector another;
 text is read by cross-attention. Everything that differs from `nets.denoiser` is the release's own choice.

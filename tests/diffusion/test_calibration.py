@@ -1,4 +1,4 @@
-"""What a network's output means: its best value under each loss, and temperature (METHOD §9)."""
+"""What a network's output means: its best value under each loss, and temperature (docs/prior.md)."""
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ def test_the_best_output_is_calibrated_by_calibrate(weighting, parametrization):
 def test_temperature_acts_alike_at_any_number_of_steps(
     posterior, weighting, parametrization, temperature, target, steps
 ):
-    """METHOD §9's table: 0.8235 and 0.9097 at any number of steps; f/τ gave 0.8127 … 0.8034 and 0.8437 … 0.8042."""
+    """docs/prior.md's table: 0.8235 and 0.9097 at any number of steps; f/τ gave 0.8127 … 0.8034 and 0.8437 … 0.8042."""
     if (posterior, parametrization) == ("plugin", "flip"):
         pytest.skip("the plugin step of a calibrated estimate is biased at any temperature: the next test")
     objective = Objective(schedule=Linear(), weighting=weighting, parametrization=parametrization)

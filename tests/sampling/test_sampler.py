@@ -25,7 +25,7 @@ def total_variation(posterior, steps, components=1):
 
 
 def test_mixture_converges_to_the_truth():
-    """METHOD §4's table: about 0.5, 0.2, 0.07, 0.03, 0.013, 0.006 for 4 … 256 steps, here plus sampling noise."""
+    """The table of total variation: about 0.5, 0.2, 0.07, 0.03, 0.013, 0.006 for 4 … 256 steps, here plus sampling noise."""
     found = [total_variation("mixture", steps) for steps in (4, 8, 16, 32, 64, 256)]
     noise = Oracle.random(Linear(), seed=3).expected_noise(DRAWS)
     assert all(b < a for a, b in itertools.pairwise(found[:-1]))
