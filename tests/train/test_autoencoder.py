@@ -316,7 +316,7 @@ def train_and_read(tmp_path, capsys, **overrides):
     from binlatent.train.metrics import read_records
 
     Experiment.open(tmp_path / "run", tiny.config(tiny.npz(tmp_path), **overrides)).train("autoencoder")
-    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     records = [r for r in read_records(tmp_path / "run" / "autoencoder") if "validation/psnr" in r]
     return said, records[0]
 
