@@ -194,6 +194,16 @@ def load_ema(folder: epath.PathLike, sharding=None) -> tuple[int, PyTree, dict[s
     Raises:
       UserError: there is no checkpoint, or none restores.
     """
+    step, parts, metadata = load_parts(folder, ("ema",), sharding)
+    return step, parts["ema"], metadata
+
+
+def load_parts(
+    folder: epath.PathLike, names: tuple[str, ...], sharding=None
+) -> tuple[int, dict[str, PyTree], dict[str, Any]]:
+    """Some fields of the train state, such as `ema` and `extra`, by name; otherwise as `load_ema`. A field that holds no
+    array is {}.
+    """
     import orbax.checkpoint as ocp
 
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -203,16 +213,15 @@ def load_ema(folder: epath.PathLike, sharding=None) -> tuple[int, PyTree, dict[s
         path = epath.Path(os.path.abspath(folder) if "://" not in os.fspath(folder) else folder) / str(step)
         try:
             with ocp.PyTreeCheckpointer() as reader, ocp.Checkpointer(ocp.JsonCheckpointHandler()) as json_reader:
-                leaves = reader.metadata(path / "state").item_metadata["ema"]
-                target = {
-                    "ema": jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=sharding), leaves)
-                }
+                stored = reader.metadata(path / "state").item_metadata
+                leaves = {name: stored[name] for name in names if name in stored and jax.tree.leaves(stored[name])}
+                target = jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=sharding), leaves)
                 options = ocp.checkpoint_utils.construct_restore_args(target)
                 args = ocp.args.PyTreeRestore(target, restore_args=options, partial_restore=True)
-                ema = reader.restore(path / "state", args=args)
+                parts = reader.restore(path / "state", args=args)
                 metadata = json_reader.restore(path / "metadata")
-            _check(ema, metadata["checksums"])
-            return step, ema["ema"], metadata
+            _check(parts, metadata["checksums"])
+            return step, {name: {} for name in names} | parts, metadata
         except Exception as error:  # Orbax raises many kinds, the bare one among them
             failures.append(f"step {step}: {_first_line(error)}")
             warn(f"the checkpoint of step {step} in {folder} does not restore: {_first_line(error)}")

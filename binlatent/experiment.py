@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from binlatent import config as config_lib
 from binlatent import mesh as mesh_lib
-from binlatent.checkpoint import checkpoint_steps, fingerprint, load_ema
+from binlatent.checkpoint import checkpoint_steps, fingerprint, load_ema, load_parts
 from binlatent.data.codes import CodeSource, CodeWriter, code_columns
 from binlatent.data.loader import Validation, batch_spec, eval_batches, train_batches
 from binlatent.data.manifest import CodeSpec, Manifest
@@ -122,7 +122,7 @@ class Experiment:
         """Trains one stage to its last step.
 
         Args:
-          init_from: another work directory, whose averaged parameters a fresh run starts from.
+          init_from: another work directory, whose EMA parameters a fresh run starts from.
           profile: (first, last) steps to trace.
 
         Raises:
@@ -318,8 +318,9 @@ def _packed(pipeline: Pipeline, batch: dict[str, np.ndarray], spec: CodeSpec) ->
 
 
 def _start_from(state: TrainState, workdir: epath.PathLike, stage: str) -> TrainState:
-    """A fresh state with the averaged parameters of another work directory; what does not fit is said, not skipped."""
-    _, params, _ = load_ema(epath.Path(workdir) / stage / "checkpoints")
+    """A fresh state with the EMA parameters of another work directory; what does not fit is said, not skipped."""
+    parts = load_parts(epath.Path(workdir) / stage / "checkpoints", ("ema", "extra"))[1]
+    params, extra = parts["ema"], parts["extra"]
     fresh = {name: x for name, x in state.params.items() if name not in params}
     taken = {name: params[name] for name in state.params if name in params}
     for name, tree in taken.items():
@@ -337,7 +338,9 @@ def _start_from(state: TrainState, workdir: epath.PathLike, stage: str) -> Train
     if fresh:
         print(f"{stage}: {', '.join(fresh)} starts afresh, {workdir} has none that fits")
     merged = jax.tree.map(lambda old, new: np.asarray(new, old.dtype), state.params, taken | fresh)
-    return dataclasses.replace(state, params=merged, ema=merged)
+    fits = "discriminator" not in fresh and jax.tree.map(np.shape, extra) == jax.tree.map(np.shape, state.extra)
+    extra = jax.tree.map(np.asarray, extra) if fits else state.extra  # the discriminator's running statistics
+    return dataclasses.replace(state, params=merged, ema=merged, extra=extra)
 
 
 def _bar(name: str, total: int, unit: str):

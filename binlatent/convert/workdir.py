@@ -78,7 +78,10 @@ def to_workdir(
         if ae:
             variables = ae.discriminator_variables or {}
             params = {"autoencoder": ae.params} | ({"discriminator": variables["params"]} if variables else {})
-            extra = {"statistics": variables["batch_stats"]} if variables else {}
+            extra = {}
+            if variables:  # as `DiscriminatorTraining.init` gives it
+                averages = {side: np.zeros((), np.float32) for side in ("real", "fake")}
+                extra = {"statistics": variables["batch_stats"], "averages": averages}
             _save(workdir, "autoencoder", params, extra, config, {"data": ""}, autoencoder)
         if den:
             _save(workdir, "prior", {"denoiser": den.params}, {}, config, _metadata(ae, den), denoiser)

@@ -12,7 +12,7 @@ from PIL import Image
 
 import binlatent
 from binlatent import config as config_lib
-from binlatent.checkpoint import load_ema
+from binlatent.checkpoint import load_parts
 from binlatent.cli.info import describe
 from binlatent.cli.main import main
 from binlatent.convert.torch_file import read_state
@@ -127,6 +127,7 @@ def test_fine_tuning_starts_from_an_imported_autoencoder(tiny, photos, tmp_path,
         "discriminator.architecture": discriminator,
         "discriminator_optimizer.learning_rate": 1e-12,
         "autoencoder_loss.adversarial.weight": 0.1,
+        "autoencoder_loss.adversarial.start_step": 100,  # the discriminator's statistics do not move before
         "autoencoder_training.num_steps": 1,
         "autoencoder_training.batch_size": 8,
         "autoencoder_optimizer.learning_rate": 1e-12,
@@ -134,11 +135,16 @@ def test_fine_tuning_starts_from_an_imported_autoencoder(tiny, photos, tmp_path,
     arguments = [f"--config.{key}={value}" for key, value in changes.items()]
     work = tmp_path / "w"
     main(["train", "--stage=autoencoder", f"--config={tiny}", f"--init_from={tiny}", f"--workdir={work}", *arguments])
-    old, new = (load_ema(w / "autoencoder" / "checkpoints")[1] for w in (tiny, work))
+    old, new = (load_parts(w / "autoencoder" / "checkpoints", ("ema", "extra"))[1] for w in (tiny, work))
     afresh = "discriminator starts afresh" in capsys.readouterr().out
     assert afresh == (discriminator == "patchgan")
     for name in ("autoencoder",) if afresh else ("autoencoder", "discriminator"):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), old[name], new[name])
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), old["ema"][name], new["ema"][name])
+    if not afresh:
+        assert any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(old["extra"]["statistics"]))
+        jax.tree.map(np.testing.assert_array_equal, old["extra"], new["extra"])
+    else:
+        assert not jax.tree.leaves(new["extra"]["statistics"])  # the default PatchGAN has no running statistics
 
 
 @pytest.mark.parametrize("case", ["denoiser", "denoiser_text_token", "denoiser_text_cross"])

@@ -356,3 +356,23 @@ def test_bf16_networks_keep_float32_losses_and_gradients():
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(b))
     for name, value in a["values"].items():
         np.testing.assert_allclose(b["values"][name], value, rtol=0.1, atol=0.01, err_msg=name)
+
+
+def test_init_from_takes_over_the_discriminator_s_statistics(tmp_path):
+    """They belong to its parameters: with fresh ones it would judge the first batches by another scale."""
+    from binlatent.checkpoint import load_parts
+    from binlatent.experiment import Experiment
+
+    def trained(name, init_from=None, **overrides):
+        config = tiny.config(
+            tiny.npz(tmp_path), **SMALL_CRITIC, discriminator__norm="spectral", autoencoder_training__num_steps=2,
+            discriminator_optimizer__learning_rate=1e-3, **overrides,
+        )  # fmt: skip
+        Experiment.open(tmp_path / name, config).train("autoencoder", init_from=init_from)
+        return load_parts(tmp_path / name / "autoencoder" / "checkpoints", ("extra",))[1]["extra"]
+
+    old = trained("old")
+    assert jax.tree.leaves(old["statistics"]) and all(np.any(leaf) for leaf in jax.tree.leaves(old["averages"]))
+    # before its start the discriminator's statistics do not move
+    new = trained("new", init_from=tmp_path / "old", autoencoder_loss__adversarial__start_step=100)
+    jax.tree.map(np.testing.assert_array_equal, old, new)
