@@ -1,39 +1,37 @@
 """A work directory: its config, its stages, what is done and what is left."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
-import re
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from binlatent import config as config_lib
 from binlatent import mesh as mesh_lib
-from binlatent.checkpoint import checkpoint_steps, fingerprint, load_ema, load_parts
+from binlatent.checkpoint import checkpoint_steps, fingerprint, load_ema
+from binlatent.console import progress, say, warn
 from binlatent.data.codes import CodeSource, CodeWriter, code_columns
-from binlatent.data.loader import Validation, batch_spec, eval_batches, train_batches
+from binlatent.data.loader import Validation, batch_spec, eval_batches, first_images, fitting_batch_size, train_batches
 from binlatent.data.manifest import CodeSpec, Manifest
-from binlatent.data.sources.base import Source
 from binlatent.data.splits import Splits, check_conditions, open_splits
 from binlatent.errors import UserError
-from binlatent.images import image_grid, save_image, to_uint8
+from binlatent.images import comparison_grid, image_grid, save_image
 from binlatent.pipeline import Pipeline
 from binlatent.train.loop import Hooks, train
+from binlatent.train.options import Training
+from binlatent.train.resume import start_from
 from binlatent.train.state import Trained, TrainState
 
 STAGES = ("autoencoder", "prior")
 
-# Keys that may change between two runs in one work directory: they do not change what has been learned so far.
-MUTABLE = re.compile(
-    r"(sampling|plan|mesh)\.|data\.(workers|path)$"
-    r"|.*_training\.(num_steps|steps_per_call|micro_batches|log_every|evaluate_\w+|checkpoint_every|keep_\w+|on_nonfinite)$"
-)
 # The split of the data into training and validation is the same for every seed, so that runs can be compared.
 SPLIT_SEED = 0
-PREVIEWS = 64  # images of a preview
+PREVIEWS = 64  # samples of a preview; half as many reconstructions
 
 
 def versions() -> dict[str, str]:
@@ -55,11 +53,13 @@ class Experiment:
 
     @classmethod
     def open(cls, workdir: epath.PathLike, config: ConfigDict | None = None) -> "Experiment":
-        """Opens a work directory, or makes it where a config is given.
+        """Opens a work directory, or a new one where a config is given: training makes it, once the data are there.
+
+        A config that is given takes the place of the one in the work directory. Keys of a stage may change until it has a
+        checkpoint; see `config.changes`.
 
         Raises:
-          UserError: there is neither a work directory nor a config, the config is not valid, or it is not the one that
-            the work directory was made with.
+          UserError: there is neither a work directory nor a config, the config is not valid, or keys differ that are fixed.
         """
         workdir = epath.Path(workdir)
         path = workdir / "config.json"
@@ -68,23 +68,27 @@ class Experiment:
                 raise UserError(f"{workdir} is no work directory: it has no config.json; give a --config to make one")
             return cls(workdir=workdir, config=config_lib.read(path))
         config_lib.check(config)
+        experiment = cls(workdir=workdir, config=config_lib.from_json(config_lib.to_json(config)))
         if path.exists():
-            different = config_lib.differences(config_lib.read(path), config)
-            fixed = {key: values for key, values in different.items() if not MUTABLE.match(key)}
-            if fixed:
-                lines = [f"  {key}: {old!r} there, {given!r} asked for" for key, (old, given) in fixed.items()]
-                raise UserError(
-                    f"{workdir} was made with another config:\n"
-                    + "\n".join(lines)
-                    + "\nUse another --workdir, or the same config."
-                )
+            old, trained = config_lib.read(path), [stage for stage in STAGES if experiment.step(stage)]
+            for text in config_lib.check_changes(workdir, old, config, trained):
+                warn(text)
+            if config_lib.differences(old, config):
+                experiment.save_config()
+        return experiment
+
+    def save_config(self) -> None:
+        """Writes `config.json`, which makes the folder a work directory.
+
+        Raises:
+          UserError: the folder cannot be written.
+        """
         if jax.process_index() == 0:
             try:
-                workdir.mkdir(parents=True, exist_ok=True)
-                config_lib.write(path, config)
+                self.workdir.mkdir(parents=True, exist_ok=True)
+                config_lib.write(self.workdir / "config.json", self.config)
             except OSError as error:
-                raise UserError(f"the work directory {workdir} cannot be written: {error}") from error
-        return cls(workdir=workdir, config=config_lib.from_json(config_lib.to_json(config)))
+                raise UserError(f"the work directory {self.workdir} cannot be written: {error}") from error
 
     # --- what is done ---
 
@@ -129,12 +133,21 @@ class Experiment:
           UserError: see `train.loop.train`; also no codes for the prior, or parameters that do not fit.
         """
         if self.done(stage):
-            print(f"{stage}: done ({self.step(stage)} steps)")
+            say(f"{stage}: done ({self.step(stage)} steps)")
             return
         make = {"autoencoder": self._autoencoder_stage, "prior": self._prior_stage}[stage]
-        made, sources, metadata, preview = make()
-        training = config_lib.build_training(self.config, stage)
-        options = config_lib.build_data(self.config)
+        splits = self.splits()
+        for each in STAGES:  # found before anything is trained
+            self._training(each, len(splits.train))
+        if not (self.workdir / "config.json").exists():
+            self.save_config()
+        made, sources, metadata, preview = make(splits)
+        training, options = self._training(stage, len(sources[0])), config_lib.build_data(self.config)
+        asked = config_lib.build_training(self.config, stage).batch_size
+        if training.batch_size < asked:
+            say(
+                f"{stage}: batch size {training.batch_size} instead of {asked}, for {len(sources[0])} training examples"
+            )
         shards = {"process_index": jax.process_index(), "process_count": jax.process_count()}
         train(
             made,
@@ -158,25 +171,41 @@ class Experiment:
             },
             hooks=Hooks(
                 preview=preview,
-                initial=None if init_from is None else lambda state: _start_from(state, init_from, stage),
+                initial=None if init_from is None else lambda state: start_from(state, init_from, stage),
                 profile=profile,
             ),
         )
 
-    def _autoencoder_stage(self):
-        splits = self.splits()
+    def _training(self, stage: str, num_examples: int) -> Training:
+        """The options of a stage, with a batch size that fits the training examples where there are few of them."""
+        training = config_lib.build_training(self.config, stage)
+        try:
+            size = fitting_batch_size(
+                num_examples,
+                training.batch_size,
+                divisor=mesh_lib.batch_divisor(config_lib.build_mesh(self.config), training.micro_batches),
+            )
+        except ValueError as error:
+            raise UserError(
+                f"{stage}_training.batch_size is {training.batch_size}: {error}. Batches are divided over the devices of "
+                f"mesh.data and mesh.fsdp, and into {stage}_training.micro_batches = {training.micro_batches} parts: set "
+                "one of these keys."
+            ) from error
+        return dataclasses.replace(training, batch_size=size)
+
+    def _autoencoder_stage(self, splits: Splits):
         stage = config_lib.build_autoencoder_stage(self.config)
-        images = self._images(splits.validation, PREVIEWS // 2)
+        images = first_images(splits.validation, config_lib.build_data(self.config), PREVIEWS // 2)
 
         def preview(state: TrainState, step: int) -> np.ndarray:
-            return self._compare(self._pipeline(autoencoder=_trained(stage.net, state.ema["autoencoder"])), images)
+            pipeline = self._pipeline(autoencoder=_trained(stage.net, state.ema["autoencoder"]))
+            return comparison_grid(images, pipeline.reconstruct(images))
 
         return stage, (splits.train, splits.validation), {"data": splits.fingerprint}, preview
 
-    def _prior_stage(self):
+    def _prior_stage(self, splits: Splits):
         step, params, _ = load_ema(self.workdir / "autoencoder" / "checkpoints")
         autoencoder = _trained(config_lib.build_autoencoder(self.config), params["autoencoder"], step)
-        splits = self.splits()
         sources = tuple(
             CodeSource(
                 self.codes,
@@ -199,7 +228,7 @@ class Experiment:
 
         def preview(state: TrainState, step: int) -> np.ndarray:
             prior = _trained(stage.net, state.ema["denoiser"], step, metadata)
-            return self._sample_grid(self._pipeline(autoencoder=autoencoder, prior=prior), sources[1])
+            return self._samples(self._pipeline(autoencoder=autoencoder, prior=prior), sources[1])
 
         return stage, sources, metadata, preview
 
@@ -226,7 +255,8 @@ class Experiment:
         sources = {"train": splits.train, "validation": splits.validation}
         writer = CodeWriter(self.codes, spec, examples={name: len(source) for name, source in sources.items()})
         missing = writer.missing(jax.process_index(), jax.process_count())
-        with _bar("encode", sum(writer.span(*shard)[1] for shard in missing), "image") as bar:
+        count = sum(writer.span(*shard)[1] for shard in missing)
+        with progress(count, "encode") if missing else contextlib.nullcontext() as bar:
             for split, index in missing:
                 start, limit = writer.span(split, index)
                 with writer.shard(split, index) as write:
@@ -236,15 +266,11 @@ class Experiment:
                     for batch in batches:
                         write(**_packed(pipeline, batch, spec))
                         bar.update(int(batch["mask"].sum()))
-        if jax.process_count() > 1:
-            from jax.experimental import multihost_utils
-
-            multihost_utils.sync_global_devices("codes written")
+        multihost_utils.sync_global_devices("codes written")
         manifest = writer.finish() if jax.process_index() == 0 else None
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("manifest written")
+        multihost_utils.sync_global_devices("manifest written")
         if not missing:
-            print("codes: done")
+            say("codes: done")
         return manifest or Manifest.load(self.codes)
 
     def show(self) -> None:
@@ -252,13 +278,17 @@ class Experiment:
         pipeline = Pipeline.load(self.workdir)
         folder = self.workdir / "samples"
         validation = CodeSource(self.codes, "validation")
-        samples = self._sample_grid(pipeline, validation)
-        restored = self._compare(pipeline, self._images(self.splits().validation, PREVIEWS // 2))
+        samples = self._samples(pipeline, validation)
+        images = first_images(self.splits().validation, config_lib.build_data(self.config), PREVIEWS // 2)
+        restored = comparison_grid(images, pipeline.reconstruct(images))
         if jax.process_index() != 0:
             return
-        save_image(folder / "samples.png", samples)
-        save_image(folder / "reconstructions.png", restored)
-        print(
+        try:
+            save_image(folder / "samples.png", samples)
+            save_image(folder / "reconstructions.png", restored)
+        except OSError as error:  # a finished run that is kept read-only
+            warn(f"the pictures in {folder} stay as they are: {error}")
+        say(
             f"samples: {folder / 'samples.png'}\nreconstructions (each under its original): {folder / 'reconstructions.png'}"
         )
 
@@ -273,31 +303,31 @@ class Experiment:
 
         return Pipeline(config=self.config, autoencoder=here(autoencoder), prior=here(prior), mesh=mesh)
 
-    def _images(self, source: Source, num: int) -> np.ndarray:
-        """The first images of a source, uint8."""
-        options = config_lib.build_data(self.config)
-        batch = next(iter(eval_batches(source, options, batch_size=num, limit=num)))
-        return batch["image"][batch["mask"]]
-
-    def _compare(self, pipeline: Pipeline, images: np.ndarray) -> np.ndarray:
-        """A picture of images, each with its reconstruction below."""
-        columns = min(8, len(images))
-        images = images[: len(images) // columns * columns]
-        both = np.stack([images, to_uint8(pipeline.reconstruct(images))])
-        both = both.reshape(2, -1, columns, *images.shape[1:]).swapaxes(0, 1)
-        return image_grid(both.reshape(-1, *images.shape[1:]), columns)
-
-    def _sample_grid(self, pipeline: Pipeline, source: CodeSource) -> np.ndarray:
-        """A picture of samples; a column a class where there are classes, conditions of the source where there are some."""
-        metadata = pipeline.prior.metadata
-        labels, columns = None, 8
+    def _samples(self, pipeline: Pipeline, source: CodeSource) -> np.ndarray:
+        """A picture of samples, with the conditions of a source where there are some."""
+        metadata, conditions = pipeline.prior.metadata, None
         if metadata["condition_shape"]:
-            labels = np.stack([source[i]["condition"] for i in range(min(PREVIEWS, len(source)))])
+            conditions = np.stack([source[i]["condition"] for i in range(min(PREVIEWS, len(source)))])
         elif metadata["num_classes"]:
-            columns = min(metadata["num_classes"], 10)
-            labels = np.arange(columns)
-        num = columns * (PREVIEWS // columns)
-        return image_grid(pipeline.sample(seed=self.config.seed, num=num, labels=labels), columns)
+            conditions = np.arange(metadata["num_classes"])
+        return sample_grid(pipeline, conditions, seed=self.config.seed, num=PREVIEWS)[0]
+
+
+def sample_grid(
+    pipeline: Pipeline, conditions: np.ndarray | None, *, seed: int, num: int, columns: int = 8, classes: int = 10
+) -> tuple[np.ndarray, int]:
+    """A picture of about `num` samples, and its number of columns: one for each of the first classes where there are some.
+
+    Args:
+      conditions: every label (n,), or embeddings (n, …) that are given in turn; None for none.
+      columns: images in a row where there are no classes.
+      classes: how many classes are shown at most.
+    """
+    if conditions is not None and pipeline.num_classes:
+        conditions = conditions[:classes]
+        columns = len(conditions)
+    images = pipeline.sample(seed=seed, num=columns * max(1, num // columns), labels=conditions)
+    return image_grid(images, columns), columns
 
 
 def _trained(net, params, step: int = 0, metadata: dict[str, Any] | None = None) -> Trained:
@@ -315,37 +345,3 @@ def _packed(pipeline: Pipeline, batch: dict[str, np.ndarray], spec: CodeSpec) ->
     if spec.flips:
         columns["flipped"] = codes(batch["image"][:, :, ::-1])[mask]
     return columns
-
-
-def _start_from(state: TrainState, workdir: epath.PathLike, stage: str) -> TrainState:
-    """A fresh state with the EMA parameters of another work directory; what does not fit is said, not skipped."""
-    parts = load_parts(epath.Path(workdir) / stage / "checkpoints", ("ema", "extra"))[1]
-    params, extra = parts["ema"], parts["extra"]
-    fresh = {name: x for name, x in state.params.items() if name not in params}
-    taken = {name: params[name] for name in state.params if name in params}
-    for name, tree in taken.items():
-        old = {mesh_lib.path_name(p): x.shape for p, x in jax.tree_util.tree_leaves_with_path(tree)}
-        new = {mesh_lib.path_name(p): x.shape for p, x in jax.tree_util.tree_leaves_with_path(state.params[name])}
-        wrong = [
-            f"{k}: {old.get(k, 'absent')} there, {new.get(k, 'absent')} here"
-            for k in old | new
-            if old.get(k) != new.get(k)
-        ]
-        if wrong and name == "discriminator":  # of use for training alone, so another one may take its place
-            fresh[name] = state.params[name]
-        elif wrong:
-            raise UserError(f"{workdir} does not fit this {stage}'s {name}:\n  " + "\n  ".join(wrong[:10]))
-    if fresh:
-        print(f"{stage}: {', '.join(fresh)} starts afresh, {workdir} has none that fits")
-    merged = jax.tree.map(lambda old, new: np.asarray(new, old.dtype), state.params, taken | fresh)
-    fits = "discriminator" not in fresh and jax.tree.map(np.shape, extra) == jax.tree.map(np.shape, state.extra)
-    extra = jax.tree.map(np.asarray, extra) if fits else state.extra  # the discriminator's running statistics
-    return dataclasses.replace(state, params=merged, ema=merged, extra=extra)
-
-
-def _bar(name: str, total: int, unit: str):
-    import tqdm
-
-    return tqdm.tqdm(
-        total=total, desc=name, unit=unit, dynamic_ncols=True, disable=jax.process_index() != 0 or not total
-    )

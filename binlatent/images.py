@@ -117,6 +117,20 @@ def image_grid(images: np.ndarray, columns: int | None = None, *, gap: int = 1, 
     return canvas.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
+def comparison_grid(originals: np.ndarray, reconstructions: np.ndarray, columns: int = 8) -> np.ndarray:
+    """One picture of images (n, h, w, c), each with its reconstruction below; what would not fill a row is left out.
+
+    Args:
+      originals, reconstructions: uint8 or float in [0, 1], n of each.
+      columns: images in a row, fewer where there are fewer images.
+    """
+    columns = min(columns, len(originals))
+    count = len(originals) // columns * columns
+    both = np.stack([to_uint8(originals[:count]), to_uint8(reconstructions[:count])])
+    both = einops.rearrange(both, "two (rows columns) h w c -> (rows two columns) h w c", columns=columns)
+    return image_grid(both, columns)
+
+
 def save_image(path: epath.PathLike, image: np.ndarray) -> None:
     """Writes an image (h, w, c), uint8 or float in [0, 1], in the format of the path's ending.
 

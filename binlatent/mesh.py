@@ -102,6 +102,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def batch_divisor(mesh: Mesh, micro_batches: int = 1) -> int:
+    """What a global batch size has to be a multiple of: examples divide over data × fsdp, micro-batches and processes."""
+    return math.lcm(mesh.shape["data"] * mesh.shape["fsdp"] * micro_batches, jax.process_count())
+
+
 def check_batch_size(batch_size: int, mesh: Mesh, micro_batches: int = 1) -> None:
     """Raises ValueError where a global batch does not divide over the mesh."""
     parts = mesh.shape["data"] * mesh.shape["fsdp"]

@@ -19,6 +19,7 @@ from binlatent.config.build import (
     check,
     defaults,
 )
+from binlatent.config.changes import check_changes
 from binlatent.config.files import check_network, differences, from_json, load, override, read, shipped, to_json, write
 from binlatent.config.values import check_values
 
@@ -35,6 +36,7 @@ __all__ = [
     "build_sampling",
     "build_training",
     "check",
+    "check_changes",
     "check_network",
     "check_values",
     "defaults",

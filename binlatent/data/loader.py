@@ -77,15 +77,22 @@ def check_batch_size(source: Source, batch_size: int, process_count: int = 1) ->
         )
 
 
-def largest_batch_size(count: int, preferred: int, divisor: int = 1) -> int:
-    """The batch size for `count` training examples: the preferred one, or of a small set the largest that fits.
+def fitting_batch_size(count: int, asked: int, divisor: int = 1) -> int:
+    """The batch size for `count` training examples: the one asked for, or of a small set the largest that fits.
 
     Args:
-      count: examples, at least `divisor`.
-      preferred: what a set that is large enough gets.
+      count: examples.
+      asked: what a set that is large enough gets.
       divisor: the result is a multiple of it, such as the number of devices.
+
+    Raises:
+      ValueError: the one asked for is no multiple of the divisor, or there are fewer examples than that.
     """
-    return max(divisor, min(preferred, count) // divisor * divisor)
+    if asked < 1 or asked % divisor:
+        raise ValueError(f"a multiple of {divisor} is expected")
+    if count < divisor:
+        raise ValueError(f"there are {count} training examples, and a batch has at least {divisor}")
+    return min(asked, count // divisor * divisor)
 
 
 def eval_batches(
@@ -129,6 +136,12 @@ def eval_batches(
     workers = options.workers if stop - start >= WORKERS_FROM else 0
     data = data.batch(rows)[process_index::process_count]
     return _iterate(data.repeat() if endless else data, source, options, workers)
+
+
+def first_images(source: Source, options: DataOptions, num: int) -> np.ndarray:
+    """The first `num` images of a source, uint8 (n, h, w, c); fewer where some cannot be read."""
+    batch = next(iter(eval_batches(source, options, batch_size=num, limit=num)))
+    return batch["image"][batch["mask"]]
 
 
 class Validation:

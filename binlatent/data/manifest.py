@@ -92,10 +92,12 @@ class Manifest:
         return sum(shard.count for shard in self.shards[split])
 
     def save(self, directory: str | os.PathLike) -> None:
-        """Writes `manifest.json`."""
+        """Writes `manifest.json`, unless it is there as it is."""
         content = {"format": FORMAT, **dataclasses.asdict(self)}
         content["counts"] = {split: self.count(split) for split in self.shards}  # for people
-        write_atomic(epath.Path(directory) / MANIFEST, json.dumps(content, indent=1))
+        path, text = epath.Path(directory) / MANIFEST, json.dumps(content, indent=1)
+        if not path.exists() or path.read_bytes() != text.encode():
+            write_atomic(path, text)
 
     @classmethod
     def load(cls, directory: str | os.PathLike) -> "Manifest":

@@ -1,12 +1,16 @@
 """Where a run begins: at its latest checkpoint, or at a fresh state."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
+from etils import epath
 
-from binlatent.checkpoint import Checkpoints
-from binlatent.console import warn
+from binlatent import mesh as mesh_lib
+from binlatent.checkpoint import Checkpoints, load_parts
+from binlatent.console import say, warn
 from binlatent.errors import UserError
 from binlatent.train.compile import StagePrograms
 from binlatent.train.optimizer import Optimizer
@@ -77,3 +81,33 @@ def check_length(optimizer: Optimizer, step: int, old: int, new: int) -> None:
     warn(
         f"num_steps was {old} and is {new} now: the learning rate changes from {before:.3g} to {after:.3g} at step {step}"
     )
+
+
+def start_from(state: TrainState, workdir: epath.PathLike, stage: str) -> TrainState:
+    """A fresh state with the EMA parameters of another work directory; what starts afresh is reported.
+
+    Raises:
+      UserError: the parameters there do not have the shapes of this stage's.
+    """
+    parts = load_parts(epath.Path(workdir) / stage / "checkpoints", ("ema", "extra"))[1]
+    params, extra = parts["ema"], parts["extra"]
+    fresh = {name: x for name, x in state.params.items() if name not in params}
+    taken = {name: params[name] for name in state.params if name in params}
+    for name, tree in taken.items():
+        old = {mesh_lib.path_name(p): x.shape for p, x in jax.tree_util.tree_leaves_with_path(tree)}
+        new = {mesh_lib.path_name(p): x.shape for p, x in jax.tree_util.tree_leaves_with_path(state.params[name])}
+        wrong = [
+            f"{k}: {old.get(k, 'absent')} there, {new.get(k, 'absent')} here"
+            for k in old | new
+            if old.get(k) != new.get(k)
+        ]
+        if wrong and name == "discriminator":  # of use for training alone, so another one may take its place
+            fresh[name] = state.params[name]
+        elif wrong:
+            raise UserError(f"{workdir} does not fit this {stage}'s {name}:\n  " + "\n  ".join(wrong[:10]))
+    if fresh:
+        say(f"{stage}: {', '.join(fresh)} starts afresh, {workdir} has none that fits")
+    merged = jax.tree.map(lambda old, new: np.asarray(new, old.dtype), state.params, taken | fresh)
+    fits = "discriminator" not in fresh and jax.tree.map(np.shape, extra) == jax.tree.map(np.shape, state.extra)
+    extra = jax.tree.map(np.asarray, extra) if fits else state.extra  # the discriminator's running statistics
+    return dataclasses.replace(state, params=merged, ema=merged, extra=extra)

@@ -180,10 +180,13 @@ def test_the_batch_size_can_be_asked_before_training(source):
     loader.check_batch_size(source, 22)
     with pytest.raises(UserError, match=r"larger than the 22 examples"):
         loader.check_batch_size(source, 23)
-    assert loader.largest_batch_size(1000, 64, 4) == 64
-    assert loader.largest_batch_size(22, 64, 4) == 20
-    assert loader.largest_batch_size(22, 64) == 22
-    assert loader.largest_batch_size(3, 64, 4) == 4
+    assert loader.fitting_batch_size(1000, 64, 4) == 64
+    assert loader.fitting_batch_size(22, 64, 4) == 20
+    assert loader.fitting_batch_size(22, 64) == 22
+    with pytest.raises(ValueError, match="there are 3 training examples, and a batch has at least 4"):
+        loader.fitting_batch_size(3, 64, 4)
+    with pytest.raises(ValueError, match="a multiple of 4 is expected"):
+        loader.fitting_batch_size(1000, 66, 4)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -135,7 +135,7 @@ def test_several_steps_a_call_equal_one(tmp_path):
 
 def test_a_work_directory_of_before_a_key_was_there_opens(tmp_path):
     config = tiny.config(tiny.npz(tmp_path))
-    Experiment.open(tmp_path / "run", config)
+    Experiment.open(tmp_path / "run", config).train("autoencoder")
     path = tmp_path / "run" / "config.json"
     values = json.loads(path.read_text())
     del values["prior"]["remat"], values["codes"]

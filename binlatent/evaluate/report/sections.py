@@ -6,14 +6,14 @@ import numpy as np
 from etils import epath
 
 from binlatent import config as config_lib
-from binlatent.data.loader import eval_batches
+from binlatent.data.loader import first_images
 from binlatent.evaluate.evaluation import Evaluation
 from binlatent.evaluate.report import figures
 from binlatent.evaluate.report.page import Picture, Report, render
 from binlatent.evaluate.result import read_parts
 from binlatent.evaluate.sweep import AXES, read_sweep, series
-from binlatent.experiment import versions
-from binlatent.images import image_grid, to_uint8
+from binlatent.experiment import sample_grid, versions
+from binlatent.images import comparison_grid, image_grid
 from binlatent.train.metrics import read_records
 
 COLUMNS = 8  # images of a row, and states of the film strip
@@ -76,35 +76,28 @@ def _facts(evaluation: Evaluation) -> dict:
 
 
 def _reconstructions(evaluation: Evaluation) -> Picture:
-    num = 4 * COLUMNS
-    batch = next(iter(eval_batches(evaluation.splits.validation, evaluation.data, batch_size=num, limit=num)))
-    images = batch["image"][batch["mask"]]
+    images = first_images(evaluation.splits.validation, evaluation.data, 4 * COLUMNS)
     columns = min(COLUMNS, len(images))
-    images = images[: len(images) // columns * columns]
-    both = np.stack([images, to_uint8(evaluation.pipeline.reconstruct(images))])
-    both = both.reshape(2, -1, columns, *images.shape[1:]).swapaxes(0, 1).reshape(-1, *images.shape[1:])
+    count = len(images) // columns * columns
     return Picture(
-        image=image_grid(both, columns),
+        image=comparison_grid(images, evaluation.pipeline.reconstruct(images), columns),
         width=columns * WIDTH,
-        caption=f"The first {len(images)} validation images, each with its reconstruction below (thresholded code).",
+        caption=f"The first {count} validation images, each with its reconstruction below (thresholded code).",
     )
 
 
 def _samples(evaluation: Evaluation, seed: int) -> Picture:
     pipeline, conditions = evaluation.pipeline, evaluation.conditions()
     options = pipeline.options()
-    names, columns, rows = evaluation.splits.class_names, COLUMNS, COLUMNS
-    said = "without a condition"
+    names, num, said = evaluation.splits.class_names, COLUMNS**2, "without a condition"
     if conditions is not None and pipeline.num_classes:
-        columns = min(CLASSES, len(conditions))
-        conditions, rows = conditions[:columns], 6
-        said = "a class in each column: " + ", ".join(names[label] if names else str(label) for label in conditions)
+        shown, num = conditions[:CLASSES], 6 * min(CLASSES, len(conditions))
+        said = "a class in each column: " + ", ".join(names[label] if names else str(label) for label in shown)
     elif conditions is not None:
         said = "with the embeddings of validation images"
-    batches = pipeline.sample_batches(seed=seed, num=rows * columns, labels=conditions)
-    images = np.concatenate([part.images for part in batches])
+    image, columns = sample_grid(pipeline, conditions, seed=seed, num=num, columns=COLUMNS, classes=CLASSES)
     return Picture(
-        image=image_grid(images, columns),
+        image=image,
         width=columns * WIDTH,
         caption=f"Samples, seed {seed}, {said}. {_say(options)}",
     )

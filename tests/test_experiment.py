@@ -1,0 +1,130 @@
+"""A work directory: what may change in it, what is checked before training, and that a finished one is only read."""
+
+import json
+import os
+
+import jax
+import pytest
+
+from binlatent import config as config_lib
+from binlatent.checkpoint import load_ema
+from binlatent.config.changes import is_fixed
+from binlatent.errors import UserError
+from binlatent.experiment import Experiment
+from tests import tiny
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    one = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda *a: one)
+    monkeypatch.setattr(jax, "local_devices", lambda *a, **k: one)
+
+
+@pytest.mark.parametrize(
+    ("key", "trained", "fixed"),
+    [
+        ("autoencoder.channels", (), False),
+        ("autoencoder.channels", ("autoencoder",), True),
+        ("autoencoder_training.batch_size", ("autoencoder",), True),
+        ("autoencoder_training.num_steps", ("autoencoder",), False),
+        ("discriminator_loss.weight", ("autoencoder",), True),
+        ("codes.flips", ("autoencoder",), True),
+        ("data.labels", ("autoencoder",), True),
+        ("data.path", ("autoencoder", "prior"), False),
+        ("seed", (), False),
+        ("seed", ("prior",), True),
+        ("prior.width", ("autoencoder",), False),
+        ("prior.width", ("autoencoder", "prior"), True),
+        ("prior_training.batch_size", ("autoencoder",), False),
+        ("prior_training.batch_size", ("prior",), True),
+        ("prior_optimizer.warmup_steps", ("prior",), True),
+        ("prior_optimizer.learning_rate", ("autoencoder", "prior"), False),
+    ],
+)
+def test_keys_are_fixed_by_the_checkpoints_that_depend_on_them(key, trained, fixed):
+    assert is_fixed(key, trained) == fixed
+
+
+def test_a_stage_without_a_checkpoint_takes_another_config(tmp_path, trained, capsys):
+    """The fixture's two stages are trained; without the prior's checkpoints its keys are free, the autoencoder's not."""
+    workdir = tmp_path / "run"
+    (workdir / "prior").mkdir(parents=True)
+    os.symlink(trained / "autoencoder", workdir / "autoencoder")
+    (workdir / "config.json").write_bytes((trained / "config.json").read_bytes())
+    old = config_lib.read(workdir / "config.json")
+    new = config_lib.override(old, ["prior_training.batch_size=16", "autoencoder_optimizer.learning_rate=0.001"])
+    Experiment.open(workdir, new)
+    assert config_lib.read(workdir / "config.json").prior_training.batch_size == 16
+    assert "autoencoder_optimizer.learning_rate was 0.01 and is 0.001" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"autoencoder_training\.batch_size: 8 there, 16 asked for"):
+        Experiment.open(workdir, config_lib.override(old, ["autoencoder_training.batch_size=16"]))
+
+
+def test_the_learning_rate_can_be_lowered_on_the_way(tmp_path, capsys):
+    """As the message of a loss that is not finite advises."""
+    config = tiny.config(tiny.npz(tmp_path), autoencoder_training__num_steps=2)
+    Experiment.open(tmp_path / "run", config).train("autoencoder")
+    changes = ["autoencoder_training.num_steps=4", "autoencoder_optimizer.learning_rate=0.0"]
+    experiment = Experiment.open(tmp_path / "run", config_lib.override(config, changes))
+    assert "learning_rate was 0.01 and is 0.0 from the next step on" in capsys.readouterr().err
+    before = load_ema(tmp_path / "run" / "autoencoder" / "checkpoints")
+    experiment.train("autoencoder")
+    assert experiment.step("autoencoder") == 4 and before[0] == 2
+
+
+def test_a_missing_data_folder_leaves_no_work_directory(tmp_path):
+    config = tiny.config(str(tmp_path / "nowhere.npz"))
+    with pytest.raises(UserError, match="nowhere"):
+        Experiment.open(tmp_path / "run", config).run()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "prior"])
+def test_batch_sizes_of_both_stages_are_checked_before_anything_is_trained(tmp_path, stage):
+    config = tiny.config(tiny.npz(tmp_path), **{f"{stage}_training__batch_size": 12})  # over 8 devices
+    with pytest.raises(
+        UserError, match=rf"{stage}_training.batch_size is 12: a multiple of 8 is expected.*micro_batches"
+    ):
+        Experiment.open(tmp_path / "run", config).run()
+    assert not (tmp_path / "run").exists()
+
+
+def test_fewer_examples_than_devices_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"there are \d training examples, and a batch has at least 8"):
+        Experiment.open(tmp_path / "run", tiny.config(tiny.npz(tmp_path, 6))).run()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_small_set_gets_a_batch_size_that_fits_and_goes_on_with_it(tmp_path, one_device, capsys):
+    config = tiny.config(tiny.npz(tmp_path, 20), autoencoder_training__batch_size=64, autoencoder_training__num_steps=2)
+    Experiment.open(tmp_path / "run", config).train("autoencoder")
+    _, _, metadata = load_ema(tmp_path / "run" / "autoencoder" / "checkpoints")
+    count = metadata["batch_size"]
+    assert 10 < count < 20
+    assert f"batch size {count} instead of 64, for {count} training examples" in capsys.readouterr().out
+    config = config_lib.override(config, ["autoencoder_training.num_steps=4"])
+    experiment = Experiment.open(tmp_path / "run", config)
+    experiment.train("autoencoder")
+    assert experiment.step("autoencoder") == 4
+
+
+def test_a_finished_work_directory_is_read_and_not_written(trained, monkeypatch, capsys):
+    """As on a read-only file system: every write raises."""
+
+    def refused(path, *args, **kwargs):
+        raise OSError(30, f"Read-only file system: '{path}'")
+
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()}
+    for name in ("binlatent.config.files.write_atomic", "binlatent.data.manifest.write_atomic"):
+        monkeypatch.setattr(name, refused)
+    monkeypatch.setattr("binlatent.experiment.save_image", refused)
+    experiment = Experiment.open(trained, config_lib.read(trained / "config.json"))
+    experiment.run()
+    said = capsys.readouterr()
+    assert "autoencoder: done" in said.out and "codes: done" in said.out and "prior: done" in said.out
+    assert "stay as they are" in said.err
+    assert before == {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="cannot be written"):
+        Experiment.open(trained, config_lib.override(experiment.config, ["sampling.steps=3"]))
+    assert json.loads((trained / "config.json").read_text())["sampling"]["steps"] == experiment.config.sampling.steps
