@@ -32,7 +32,7 @@ Rows = Callable[[np.ndarray], np.ndarray | Array]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Samples:
-    """What sampling gives: `images` float (n, h, w, c) in [0, 1], None without an autoencoder; `codes` bool
+    """What sampling gives: `images` float (n, h, w, c) in [0, 1] or uint8, None without an autoencoder; `codes` bool
     (n, y, x, k); with a trajectory `states` bool (steps + 1, n, y, x, k), from noise to the code."""
 
     images: np.ndarray | None
@@ -235,9 +235,10 @@ class Pipeline:
         return np.concatenate([part.images for part in parts])
 
     def sample_batches(
-        self, *, seed: int = 0, num: int = 16, labels=None, start: int = 0, trajectory: bool = False, **options
-    ) -> Iterator[Samples]:
-        """The same a batch at a time, with codes, from image `start` on: for more images than fit in memory."""
+        self, *, seed: int = 0, num: int = 16, labels=None, start: int = 0, trajectory=False, image_dtype="float32", **options
+    ) -> Iterator[Samples]:  # fmt: skip
+        """The same a batch at a time, with codes, from image `start` on: for more images than fit in memory;
+        as uint8 where `image_dtype` says so, a quarter of the bytes to fetch."""
         check_count("num", num)
         check_count("start", start, least=0)
         check_count("start + num", start + num)
@@ -248,11 +249,12 @@ class Pipeline:
         if labels is None and options.guidance and self._prior().metadata["condition_shape"]:
             warn(f"guidance {options.guidance:g} has no effect: no condition is given")
         rows = given and (lambda index: given.rows(start + index))
-        return self._generate(num, keys, rows, None, None, trajectory=trajectory, options=options)
+        result = {"trajectory": trajectory, "image_dtype": image_dtype}
+        return self._generate(num, keys, rows, None, None, options=options, **result)
 
     def _generate(
-        self, num: int, keys: Rows, condition: Rows | None, codes: Rows | None, known: Rows | None,
-        *, options: SamplingOptions, start: float = 1.0, clamp: str = "noised", trajectory: bool = False,
+        self, num: int, keys: Rows, condition: Rows | None, codes: Rows | None, known: Rows | None, *, options: SamplingOptions,
+        start: float = 1.0, clamp: str = "noised", trajectory: bool = False, image_dtype: str = "float32",
     ) -> Iterator[Samples]:  # fmt: skip
         prior, autoencoder = self._prior(), self.autoencoder
         try:
@@ -266,7 +268,7 @@ class Pipeline:
                 prior.params, autoencoder and autoencoder.params, keys, condition,
                 jnp.float32(options.guidance), jnp.float32(options.temperature), code, known,
                 net=prior.net, objective=self.objective, autoencoder=autoencoder and autoencoder.net, sampler=sampler,
-                guidance=guidance, clamp=clamp, start=start, trajectory=trajectory,
+                guidance=guidance, clamp=clamp, start=start, trajectory=trajectory, image_dtype=image_dtype,
             )  # fmt: skip
 
         for count, (images, final, states) in self._run(program, num, keys, condition, codes, known):

@@ -80,6 +80,13 @@ def test_keys_are_made_a_batch_at_a_time(model):
     np.testing.assert_allclose(first.images[:4], model.sample(seed=3, num=4, labels=[0, 1], steps=2), atol=1e-5)
 
 
+def test_images_may_come_as_uint8(model):
+    drawn = {"seed": 3, "num": 4, "labels": [0, 1], "steps": 2}
+    given = next(model.sample_batches(**drawn, image_dtype="uint8")).images
+    assert given.dtype == np.uint8
+    np.testing.assert_allclose(given, 255 * model.sample(**drawn), atol=0.51)
+
+
 def test_a_batch_is_started_before_the_one_before_is_fetched(model):
     events = []
 

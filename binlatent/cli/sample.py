@@ -56,7 +56,7 @@ class Sample(flags.Command):
         labels = choose_labels(self.labels, model, options.guidance)
         asked, group = ("none", 1) if labels is None else (labels, len(labels))
         sink.expect(self.num, image_shape(model), columns=grid_columns(self.num, group))
-        batches = model.sample_batches(seed=self.seed, num=self.num, labels=asked, **self.sampling)
+        batches = model.sample_batches(seed=self.seed, num=self.num, labels=asked, image_dtype="uint8", **self.sampling)
         done = 0
         with sink, progress(self.num, "sample") as bar:
             say(f"sampling {self.num} images in {options.steps} steps")
