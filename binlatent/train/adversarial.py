@@ -21,7 +21,7 @@ class Adversarial:
 
     Attributes:
       kind: `hinge`, or `non_saturating` (log-likelihood).
-      adaptive: multiply the term by ‖∇ reconstruction‖ / ‖∇ adversarial‖ at the decoder's last kernel (METHOD.md §2).
+      adaptive: multiply the term by ‖∇ reconstruction‖ / ‖∇ adversarial‖ at the decoder's last kernel.
       max_adaptive_weight: that factor is clipped to [0, it].
       lecam_weight: of the LeCam term in the discriminator's loss; 0 for none.
       lecam_decay: of the moving averages of logits that it compares with.
