@@ -15,7 +15,7 @@ from binlatent.train.options import Training
 
 def train_classifier(workdir: epath.PathLike, *, num_steps: int = 2000, batch_size: int = 128, seed: int = 0) -> None:
     """Trains the classifier whose features serve where Inception's weights are not at hand, on the work directory's data;
-    or resumes it. It ends in `features/`.
+    or resumes it. It ends in `classifier/`.
 
     Raises:
       UserError: the data has no labels.
@@ -35,16 +35,16 @@ def train_classifier(workdir: epath.PathLike, *, num_steps: int = 2000, batch_si
         ClassifierStage(
             net=FeatureClassifier(num_classes=splits.num_classes), optimizer=optimizer, num_steps=num_steps
         ),
-        name="features",
+        name="classifier",
         training=Training(num_steps=num_steps, batch_size=batch_size, evaluate_every=500, checkpoint_every=500),
         batch_spec=batch_spec(splits.train, data, batch_size),
         train_batches=lambda step: train_batches(splits.train, data, seed=seed, batch_size=batch_size, start_step=step),
         eval_batches=Validation(splits.validation, data, batch_size=batch_size),
         mesh=config_lib.build_mesh(experiment.config),
         seed=seed,
-        folder=experiment.workdir / "features",
+        folder=experiment.workdir / "classifier",
         metadata={
-            "stage": "features",
+            "stage": "classifier",
             "data": splits.fingerprint,
             "num_classes": splits.num_classes,
             "split_seed": SPLIT_SEED,

@@ -12,7 +12,7 @@ from binlatent.evaluate.result import EvaluationResult, Score
 from binlatent.evaluate.statistics import ScoreError
 
 DISTINCT_LIMIT = 4_000_000  # tokens that are remembered to count distinct ones
-MATRIX_LIMIT = 64  # bits up to which the whole correlation matrix is kept
+MATRIX_LIMIT = 64  # bits up to which the full correlation matrix is kept
 
 
 def code(
@@ -76,12 +76,12 @@ def code(
         )
     else:
         skipped["distinct tokens"] = f"more than {DISTINCT_LIMIT} were seen"
-    curves = {"bit mean": values["bit_mean"].tolist()}
+    curves = {"bit_mean": values["bit_mean"].tolist()}
     if k <= MATRIX_LIMIT:
-        curves["bit correlation"] = np.asarray(statistics.correlation()).round(4).tolist()
+        curves["bit_correlation"] = np.asarray(statistics.correlation()).round(4).tolist()
     return EvaluationResult(
         settings=settings
-        | {"images": images, "tokens": int(tokens), "bits of a token": k, "distinct tokens": len(seen)},
+        | {"images": images, "tokens": int(tokens), "bits_per_token": k, "distinct_tokens": len(seen)},
         scores=scores,
         skipped=skipped,
         curves=curves,

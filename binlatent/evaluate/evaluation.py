@@ -12,7 +12,7 @@ from etils import epath
 
 from binlatent import config as config_lib
 from binlatent.checkpoint import checkpoint_steps, fingerprint, load_ema
-from binlatent.console import say
+from binlatent.console import progress, say
 from binlatent.data.loader import eval_batches
 from binlatent.data.splits import Splits
 from binlatent.errors import UserError
@@ -85,7 +85,7 @@ class Evaluation:
                 networks.append(inception_network())
             except UserError as error:
                 skipped["FID, sFID, KID, Inception Score, rFID"] = str(error)
-            if checkpoint_steps(experiment.workdir / "features" / "checkpoints"):
+            if checkpoint_steps(experiment.workdir / "classifier" / "checkpoints"):
                 networks.append(_network(experiment, "classifier"))
         names = [network.name for network in networks]
         if len(set(names)) < len(names):
@@ -167,10 +167,13 @@ class Evaluation:
             if name == "generation" and not self.networks:
                 if only:
                     raise UserError("; ".join(self.skipped.values()))
+                say(
+                    f"generation: skipped, no samples are drawn: there is no feature network ({'; '.join(self.skipped.values())})"
+                )
                 continue
-            asked = plain(self.asked(name, options))
+            requested = plain(self.requested(name, options))
             known = parts.get(name)
-            if known and not again and all(known.settings.get(key) == value for key, value in asked.items()):
+            if known and not again and all(known.settings.get(key) == value for key, value in requested.items()):
                 say(f"{name}: done with these settings")
                 continue
             parts[name] = self.part(name, options)
@@ -187,13 +190,13 @@ class Evaluation:
         """
         began = time.perf_counter()
         try:
-            part = getattr(self, f"_{name}")(options, plain(self.asked(name, options)))
+            part = getattr(self, f"_{name}")(options, plain(self.requested(name, options)))
         except ScoreError as error:
             raise UserError(f"{name}: {error}") from error
         settings = part.settings | {"devices": f"{self.pipeline.mesh.size} × {jax.devices()[0].device_kind}"}
         return dataclasses.replace(part, settings=settings, seconds=time.perf_counter() - began)
 
-    def asked(self, name: str, options: EvaluationOptions) -> dict[str, Any]:
+    def requested(self, name: str, options: EvaluationOptions) -> dict[str, Any]:
         """What a part's numbers depend on, as far as it is known before they are computed."""
         networks = [network.description for network in self.networks]
         if name == "reconstruction":
@@ -221,32 +224,32 @@ class Evaluation:
             return "embeddings of validation images, in turn"
         return "labels, in turn" if metadata["num_classes"] else "none"
 
-    def _reconstruction(self, options: EvaluationOptions, asked: dict[str, Any]) -> EvaluationResult:
+    def _reconstruction(self, options: EvaluationOptions, requested: dict[str, Any]) -> EvaluationResult:
         skipped = dict(self.skipped)
         try:
             lpips = weights.load("lpips")
         except UserError as error:
             lpips, skipped["LPIPS"] = None, str(error)
-        with _bar("reconstruction", len(self.splits.validation)) as bar:
+        with progress(len(self.splits.validation), "reconstruction") as bar:
             return reconstruction(
                 self.pipeline.reconstruct, self._validation(), networks=list(self.networks), lpips=lpips,
-                mesh=self.pipeline.mesh, batch_size=self.pipeline.batch_size, settings=asked, skipped=skipped,
+                mesh=self.pipeline.mesh, batch_size=self.pipeline.batch_size, settings=requested, skipped=skipped,
                 progress=bar.update,
             )  # fmt: skip
 
-    def _code(self, options: EvaluationOptions, asked: dict[str, Any]) -> EvaluationResult:
-        with _bar("code", len(self.splits.validation)) as bar:
-            return code(self.pipeline.encode, self._validation(), settings=asked, progress=bar.update)
+    def _code(self, options: EvaluationOptions, requested: dict[str, Any]) -> EvaluationResult:
+        with progress(len(self.splits.validation), "code") as bar:
+            return code(self.pipeline.encode, self._validation(), settings=requested, progress=bar.update)
 
-    def _likelihood(self, options: EvaluationOptions, asked: dict[str, Any]) -> EvaluationResult:
+    def _likelihood(self, options: EvaluationOptions, requested: dict[str, Any]) -> EvaluationResult:
         total = min(options.likelihood_num, len(self.splits.validation))
 
         def terms(codes, seed, condition):
             return self.pipeline.elbo_terms(codes, seed, labels=condition, steps=options.likelihood_steps)
 
-        with _bar("likelihood", total) as bar:
+        with progress(total, "likelihood") as bar:
             chunks = self._codes(total)
-            return likelihood(terms, chunks, seed=options.seed, settings=asked, progress=bar.update)
+            return likelihood(terms, chunks, seed=options.seed, settings=requested, progress=bar.update)
 
     def _codes(self, num: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         """Codes of the first validation images, `CHUNK` at a time, with their conditions."""
@@ -273,7 +276,7 @@ class Evaluation:
             return np.concatenate([batch["condition"][batch["mask"]] for batch in batches])
         return np.arange(metadata["num_classes"], dtype=np.int32) if metadata["num_classes"] else None
 
-    def _generation(self, options: EvaluationOptions, asked: dict[str, Any]) -> EvaluationResult:
+    def _generation(self, options: EvaluationOptions, requested: dict[str, Any]) -> EvaluationResult:
         references = {network.name: self.reference(network, options) for network in self.networks}
         conditions = self.conditions()
         labelled = bool(self.pipeline.prior.metadata["num_classes"]) and conditions is not None and conditions.ndim == 1
@@ -285,15 +288,15 @@ class Evaluation:
             for part in batches if position < options.num else ():
                 if not np.isfinite(part.images).all():
                     raise ScoreError("samples hold NaN or infinity; the model's parameters are broken")
-                following = position + len(part.images)
-                labels = conditions[np.arange(position, following) % len(conditions)] if labelled else None
-                yield to_uint8(part.images), labels, following
-                position = following
+                next_position = position + len(part.images)
+                labels = conditions[np.arange(position, next_position) % len(conditions)] if labelled else None
+                yield to_uint8(part.images), labels, next_position
+                position = next_position
 
-        with _bar("generation", options.num) as bar:
+        with progress(options.num, "generation") as bar:
             return generation(
                 sample, num=options.num, networks=list(self.networks), references=references, mesh=self.pipeline.mesh,
-                batch_size=self.pipeline.batch_size, folder=self.folder / "generation", settings=asked,
+                batch_size=self.pipeline.batch_size, folder=self.folder / "generation", settings=requested,
                 class_names=self.splits.class_names if labelled else (), progress=bar.update,
             )  # fmt: skip
 
@@ -314,7 +317,7 @@ class Evaluation:
                     raise UserError(f"{self.reference_file}: its {what} is {theirs}, this evaluation has {ours}")
             return reference
         source = getattr(self.splits, options.reference_split)
-        with _bar(f"reference ({network.name})", min(options.reference_num or len(source), len(source))) as bar:
+        with progress(min(options.reference_num or len(source), len(source)), f"reference ({network.name})") as bar:
             return make_reference(
                 self.splits, self.data, network, split=options.reference_split, num=options.reference_num,
                 mesh=self.pipeline.mesh, folder=self.folder, batch_size=self.pipeline.batch_size, progress=bar.update,
@@ -327,15 +330,9 @@ def _network(experiment: Experiment, name: str) -> FeatureNetwork:
     if name == "inception-pytorch-fid":
         return inception_network("pytorch-fid")
     if name == "classifier":
-        folder = experiment.workdir / "features" / "checkpoints"
+        folder = experiment.workdir / "classifier" / "checkpoints"
         if not checkpoint_steps(folder):
             raise UserError(f"no classifier in {experiment.workdir}: `binlatent train-classifier` trains one")
         _, params, metadata = load_ema(folder)
         return classifier_network(FeatureClassifier(num_classes=metadata["num_classes"]), params["classifier"])
     return user_network(name)
-
-
-def _bar(name: str, total: int):
-    import tqdm
-
-    return tqdm.tqdm(total=total, desc=name, unit="image", dynamic_ncols=True)

@@ -49,7 +49,7 @@ def likelihood(
     by_time = np.add.reduceat(sums / count / bits, edges[:-1])
     kind = "standard error over images, of images and noise"
     return EvaluationResult(
-        settings=settings | {"codes": count, "bits of a code": int(bits), "likelihood_steps": steps},
+        settings=settings | {"codes": count, "bits_per_code": int(bits), "likelihood_steps": steps},
         scores=[
             Score(
                 key="bits_per_bit", name="bits per bit", value=float(totals.mean() / bits), better="lower", unit="bits",
@@ -60,5 +60,5 @@ def likelihood(
                 error=error, error_kind=kind,
             ),
         ],
-        curves={"bound by time": {"time": (edges / steps).tolist(), "bits per bit": by_time.tolist()}},
+        curves={"bound_by_time": {"time": (edges / steps).tolist(), "bits_per_bit": by_time.tolist()}},
     )  # fmt: skip

@@ -12,7 +12,7 @@ from etils import epath
 from binlatent.console import say
 from binlatent.errors import UserError
 
-FORMAT = "binlatent scores 2"
+FORMAT = "binlatent scores 3"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,12 +93,12 @@ def read_parts(path: epath.PathLike) -> dict[str, EvaluationResult]:
 
 
 def write_parts(path: epath.PathLike, parts: dict[str, EvaluationResult]) -> None:
-    """Writes a `scores.json`, whole or not at all."""
+    """Writes a `scores.json` atomically."""
     write_json(path, {"format": FORMAT, "parts": parts})
 
 
 def write_json(path: epath.PathLike, content: Any) -> None:
-    """Writes JSON, whole or not at all."""
+    """Writes JSON atomically."""
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False)

@@ -5,16 +5,21 @@ import itertools
 import json
 from typing import Any
 
-from binlatent.console import say
+from binlatent.console import progress, say
 from binlatent.diffusion.process import POSTERIORS
 from binlatent.errors import UserError
 from binlatent.evaluate.evaluation import Evaluation
 from binlatent.evaluate.options import EvaluationOptions
 from binlatent.evaluate.report import figures
-from binlatent.evaluate.result import plain, write_json
+from binlatent.evaluate.result import EvaluationResult, plain, write_json
 
 AXES = ("steps", "guidance", "temperature", "posterior")
-FORMAT = "binlatent sweep 2"
+FORMAT = "binlatent sweep 3"
+TABLE_WIDTH = 110  # characters of a line of the printed table
+HEADINGS = {  # of the printed table
+    "frechet_distance": "Fréchet", "spatial_frechet_distance": "spatial", "kernel_distance": "kernel",
+    "inception_score": "IS",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +77,7 @@ def sweep(evaluation: Evaluation, grid: Grid, options: EvaluationOptions) -> lis
     if not evaluation.networks:
         raise UserError("; ".join(evaluation.skipped.values()))
     cells = [{axis: getattr(evaluation.pipeline.options(**cell), axis) for axis in AXES} for cell in grid.cells()]
-    settings = plain(evaluation.asked("generation", options))
+    settings = plain(evaluation.requested("generation", options))
     settings["sampling"] = {key: value for key, value in settings["sampling"].items() if key not in AXES}
     rows, known = read_sweep(evaluation)
     if any(known.get(key) != value for key, value in settings.items()):
@@ -80,24 +85,38 @@ def sweep(evaluation: Evaluation, grid: Grid, options: EvaluationOptions) -> lis
             say("sweep: other settings than those of sweep.json, which is begun anew")
         rows, known = [], settings
     path = evaluation.experiment.workdir / "sweep.json"
-    for i, cell in enumerate(cells):
-        if any(all(row[axis] == cell[axis] for axis in AXES) for row in rows):
-            continue
-        say(f"sweep: {i + 1} of {len(cells)}: " + ", ".join(f"{axis} {value}" for axis, value in cell.items()))
-        part = evaluation.part("generation", dataclasses.replace(options, sampling=options.sampling | cell))
-        row: dict[str, Any] = dict(cell)
-        for score in part.scores:
-            row[score.name] = score.value
-            if score.error is not None:
-                row[f"± {score.name}"] = score.error
-        rows.append(plain(row | {"seconds": part.seconds}))
-        rows.sort(key=lambda row: (row["posterior"], row["guidance"], row["temperature"], row["steps"]))
-        known = settings | {key: part.settings[key] for key in ("references", "notes", "devices")}
-        write_json(path, {"format": FORMAT, "settings": known, "rows": rows})
-    first = next(key for key in rows[0] if key not in AXES)
-    svg = figures.curves(first, series(rows, first), x="steps", log=True).replace("currentColor", "#333333")
+    with progress(len(cells), "sweep", "cell") as bar:
+        for i, cell in enumerate(cells):
+            if not any(all(row[axis] == cell[axis] for axis in AXES) for row in rows):
+                say(f"sweep: {i + 1} of {len(cells)}: " + ", ".join(f"{axis} {value}" for axis, value in cell.items()))
+                part = evaluation.part("generation", dataclasses.replace(options, sampling=options.sampling | cell))
+                rows.append(plain(cell | _scores(part) | {"seconds": part.seconds}))
+                rows.sort(key=lambda row: (row["posterior"], row["guidance"], row["temperature"], row["steps"]))
+                known = settings | {key: part.settings[key] for key in ("references", "notes", "devices")}
+                known["score_names"] = {score.key: score.name for score in part.scores}
+                write_json(path, {"format": FORMAT, "settings": known, "rows": rows})
+            bar.update()
+    first = score_keys(rows)[0]
+    name = known["score_names"].get(first, first)
+    svg = figures.curves(name, series(rows, first), x="steps", log=True).replace("currentColor", "#333333")
     path.with_name("sweep.svg").write_text(svg)
     return rows
+
+
+def _scores(part: EvaluationResult) -> dict[str, float]:
+    """The scores by key, with their uncertainties as `<key>_error`."""
+    found = {}
+    for score in part.scores:
+        found[score.key] = score.value
+        if score.error is not None:
+            found[f"{score.key}_error"] = score.error
+    return found
+
+
+def score_keys(rows: list[dict[str, Any]]) -> list[str]:
+    """The keys of the scores in a sweep's rows, without axes, uncertainties and seconds."""
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return [key for key in keys if "/" in key and not key.endswith("_error")]
 
 
 def series(rows: list[dict[str, Any]], score: str) -> dict[str, tuple[tuple, tuple]]:
@@ -112,12 +131,24 @@ def series(rows: list[dict[str, Any]], score: str) -> dict[str, tuple[tuple, tup
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:
-    """The sweep as a table of text."""
-    columns = [key for key in rows[0] if not key.startswith("±")]
-    lines = [columns]
-    for row in rows:
-        values = [row.get(key, "") for key in columns]
-        lines.append([f"{value:.5g}" if isinstance(value, float) else str(value) for value in values])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
-    for line in lines:
-        say("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
+    """The sweep as a table of text of at most `TABLE_WIDTH` columns: the steps, the axes that vary, then scores as far as
+    they fit.
+    """
+    keys, axes = score_keys(rows), [axis for axis in AXES if axis == "steps" or len({row[axis] for row in rows}) > 1]
+    several = len({key.partition("/")[0] for key in keys}) > 1
+    columns = []
+    for key in [*axes, "seconds", *keys]:
+        network, _, score = key.rpartition("/")
+        heading = HEADINGS.get(score, score)
+        values = [row.get(key, "") for row in rows]
+        texts = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
+        column = [f"{network} {heading}" if network and several else heading, *texts]
+        width = max(map(len, column))
+        columns.append([text.rjust(width) for text in column])
+    shown = columns
+    while len("  ".join(column[0] for column in shown)) > TABLE_WIDTH and len(shown) > len(axes):
+        shown = shown[:-1]
+    for line in zip(*shown, strict=True):
+        say("  ".join(line))
+    if len(shown) < len(columns):
+        say(f"{len(columns) - len(shown)} more scores of each cell are in sweep.json")

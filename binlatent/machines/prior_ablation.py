@@ -26,7 +26,7 @@ from binlatent.machines import digits
 from binlatent.pipeline import Pipeline
 from binlatent.train.metrics import read_records
 
-SHARED = ("autoencoder", "codes", "features")
+SHARED = ("autoencoder", "codes", "classifier")
 
 
 def make_arm(source: pathlib.Path, workdir: pathlib.Path, overrides: list[str], seed: int) -> Experiment:

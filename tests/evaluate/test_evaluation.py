@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from binlatent.evaluate.features import classifier_network
 from binlatent.evaluate.options import EvaluationOptions
 from binlatent.evaluate.report.sections import write_report
 from binlatent.evaluate.result import read_parts
-from binlatent.evaluate.sweep import Grid, series, sweep
+from binlatent.evaluate.sweep import Grid, print_rows, series, sweep
 from binlatent.experiment import Experiment
 from binlatent.nets.classifier import FeatureClassifier
 from binlatent.pipeline import Pipeline
@@ -77,8 +78,8 @@ def test_every_part_is_scored_and_named(parts, evaluation):
     assert "SSIM" in skipped and "LPIPS" in skipped  # images of 8 pixels, no weights
     assert all(np.isfinite(score.value) for part in parts.values() for score in part.scores)
     assert len(parts["generation"].tables["classes (classifier features)"]) == 3
-    assert len(parts["likelihood"].curves["bound by time"]["bits per bit"]) == 3
-    total = sum(parts["likelihood"].curves["bound by time"]["bits per bit"])
+    assert len(parts["likelihood"].curves["bound_by_time"]["bits_per_bit"]) == 3
+    total = sum(parts["likelihood"].curves["bound_by_time"]["bits_per_bit"])
     assert total == pytest.approx(parts["likelihood"].scores[0].value)
 
 
@@ -188,14 +189,19 @@ def test_sweep_fills_a_grid_and_goes_on(evaluation, capsys):
     assert [(row["steps"], row["posterior"]) for row in rows] == [(2, "mixture"), (4, "mixture")]
     capsys.readouterr()
     more = sweep(evaluation, Grid(steps=(2, 4), posterior=("mixture", "plugin")), few)
-    assert capsys.readouterr().out.count("sweep: ") == 2 and len(more) == 4
+    printed = capsys.readouterr()
+    assert printed.out.count("sweep: ") == 2 and len(more) == 4 and "sweep: 100%" in printed.err  # a bar of cells
     assert [row for row in more if row["posterior"] == "mixture"] == rows
-    lines = series(more, "Fréchet distance (classifier features)")
+    assert not [key for row in more for key in row if " " in key]
+    lines = series(more, "classifier/frechet_distance")
     assert {name: at for name, (at, _) in lines.items()} == {"mixture": (2, 4), "plugin": (2, 4)}
     stored = json.loads((evaluation.experiment.workdir / "sweep.json").read_text())
     assert stored["settings"]["samples"] == 12 and stored["settings"]["references"]["classifier"]["hash"]
     assert "steps" not in stored["settings"]["sampling"]
     assert (evaluation.experiment.workdir / "sweep.svg").read_text().startswith("<svg")
+    print_rows(more)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:4] == ["steps", "posterior", "seconds", "Fréchet"] and max(map(len, lines)) <= 110
     anew = sweep(evaluation, Grid(steps=(2,)), dataclasses.replace(few, seed=1))
     assert len(anew) == 1 and "begun anew" in capsys.readouterr().out
     for wrong, said in (
@@ -205,6 +211,27 @@ def test_sweep_fills_a_grid_and_goes_on(evaluation, capsys):
     ):
         with pytest.raises(UserError, match=said):
             Grid(**wrong)
+
+
+def test_a_wide_sweep_is_printed_as_far_as_it_fits(capsys):
+    row = {"steps": 4, "guidance": 0.0, "temperature": 1.0, "posterior": "mixture"}
+    scores = ("frechet_distance", "precision", "recall", "density", "coverage")
+    row |= {f"{name}/{score}": 1 / 3 for name in ("inception", "classifier") for score in scores}
+    print_rows([row | {"seconds": 1.0}])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 110 and "inception Fréchet" in lines[0] and "more scores" in lines[-1]
+
+
+def test_generation_without_feature_networks_is_said_to_be_skipped(trained, capsys, tmp_path):
+    """Otherwise `--num` would be ignored in silence."""
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    evaluation = dataclasses.replace(Evaluation.open(workdir), networks=(), skipped={"FID": "no weights here"})
+    parts = evaluation.run([], OPTIONS)
+    assert "generation" not in parts
+    assert (
+        "generation: skipped, no samples are drawn: there is no feature network (no weights here)"
+        in capsys.readouterr().out
+    )
 
 
 def test_report_of_a_work_directory(parts, evaluation):

@@ -51,7 +51,17 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-s
 DRAWN = ("loss", "psnr", "bits_per_bit", "bit_entropy", "dead_bits", "bit_correlation", "accuracy", "learning_rate")
 
 # Settings that stand beside the numbers, besides those of sampling, the checkpoints and the references' hashes.
-SAID = ("samples", "images", "codes", "seed", "split", "reference_split", "likelihood_steps", "posterior", "condition")
+MAIN_SETTINGS = (
+    "samples",
+    "images",
+    "codes",
+    "seed",
+    "split",
+    "reference_split",
+    "likelihood_steps",
+    "posterior",
+    "condition",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -185,7 +195,7 @@ def _said(settings: Mapping[str, Any]) -> str:
     told = []
     for key, value in flat.items():
         short = key.removeprefix("sampling.").removeprefix("references.")
-        if key.startswith(("sampling.", "checkpoint_steps.")) or key in SAID or key.endswith(".hash"):
+        if key.startswith(("sampling.", "checkpoint_steps.")) or key in MAIN_SETTINGS or key.endswith(".hash"):
             told.append(f"{short} {_text(value)}")
     return ", ".join(told)
 
@@ -201,9 +211,9 @@ def _sweep(report: Report, tables: _Tables) -> list[str]:
 def _likelihood(parts: Mapping[str, EvaluationResult]) -> list[str]:
     if "likelihood" not in parts:
         return []
-    bound = parts["likelihood"].curves["bound by time"]
+    bound = parts["likelihood"].curves["bound_by_time"]
     figure = figures.steps(
-        "Negative ELBO by time", bound["time"], bound["bits per bit"], x="t (0 is data, 1 is noise)", y="bits per bit"
+        "Negative ELBO by time", bound["time"], bound["bits_per_bit"], x="t (0 is data, 1 is noise)", y="bits per bit"
     )
     return [figure, "<p>The bars add up to the bits per bit above.</p>"]
 
@@ -212,9 +222,9 @@ def _bits(parts: Mapping[str, EvaluationResult]) -> list[str]:
     if "code" not in parts:
         return []
     curves = parts["code"].curves
-    contents = [figures.bars("How often each bit is set", curves["bit mean"], x="bit", line=0.5)]
-    if "bit correlation" in curves:
-        image = figures.matrix(curves["bit correlation"])
+    contents = [figures.bars("How often each bit is set", curves["bit_mean"], x="bit", line=0.5)]
+    if "bit_correlation" in curves:
+        image = figures.matrix(curves["bit_correlation"])
         caption = "Correlation of every two bits: red 1, white 0, blue −1"
         contents.append(_figure(Picture(image=image, caption=caption, width=220)))
     return [f"<div class=row>{''.join(contents)}</div>"]

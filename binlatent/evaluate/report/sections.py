@@ -11,7 +11,7 @@ from binlatent.evaluate.evaluation import Evaluation
 from binlatent.evaluate.report import figures
 from binlatent.evaluate.report.page import Picture, Report, render
 from binlatent.evaluate.result import read_parts
-from binlatent.evaluate.sweep import AXES, read_sweep, series
+from binlatent.evaluate.sweep import read_sweep, score_keys, series
 from binlatent.experiment import sample_grid, versions
 from binlatent.images import comparison_grid, image_grid
 from binlatent.train.metrics import read_records
@@ -33,20 +33,18 @@ def write_report(evaluation: Evaluation, *, seed: int = 0) -> epath.Path:
     """
     workdir, pipeline = evaluation.experiment.workdir, evaluation.pipeline
     rows, sweep_settings = read_sweep(evaluation)
-    scores = [
-        key for key in (rows[0] if rows else ()) if key not in AXES and not key.startswith("±") and key != "seconds"
-    ]
+    names = sweep_settings.get("score_names", {})
     both = pipeline.autoencoder is not None and pipeline.prior is not None
-    stages = [stage for stage in ("autoencoder", "prior", "features") if (workdir / stage / "metrics.jsonl").exists()]
+    stages = [stage for stage in ("autoencoder", "prior", "classifier") if (workdir / stage / "metrics.jsonl").exists()]
     report = Report(
         title=workdir.name or str(workdir),
         facts=_facts(evaluation),
         config=config_lib.to_json(evaluation.experiment.config),
         records={stage: read_records(workdir / stage) for stage in stages},
         parts=read_parts(evaluation.scores_file),
-        sweep=rows,
+        sweep=[{_heading(key, names): value for key, value in row.items()} for row in rows],
         sweep_settings=sweep_settings,
-        sweep_curves={score: series(rows, score) for score in scores},
+        sweep_curves={names.get(key, key): series(rows, key) for key in score_keys(rows)},
         reconstructions=_reconstructions(evaluation) if pipeline.autoencoder is not None else None,
         samples=_samples(evaluation, seed) if both else None,
         film=_film(evaluation, seed) if both else (),
@@ -54,6 +52,12 @@ def write_report(evaluation: Evaluation, *, seed: int = 0) -> epath.Path:
     path = workdir / "report.html"
     path.write_text(render(report))
     return path
+
+
+def _heading(key: str, names: dict[str, str]) -> str:
+    """Of a column of the sweep: a score's name, or ± and the name for its uncertainty."""
+    score = key.removesuffix("_error")
+    return f"± {names[score]}" if score != key and score in names else names.get(key, key)
 
 
 def _facts(evaluation: Evaluation) -> dict:
@@ -71,7 +75,7 @@ def _facts(evaluation: Evaluation) -> dict:
     for name in ("autoencoder", "prior"):
         if half := getattr(pipeline, name):
             count = sum(leaf.size for leaf in jax.tree.leaves(half.params))
-            facts[name] = f"{count:,} parameters, averaged at step {half.step}"
+            facts[name] = f"{count:,} EMA parameters of step {half.step}"
     return facts | {"versions": json.dumps(versions())}
 
 

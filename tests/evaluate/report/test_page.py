@@ -26,10 +26,10 @@ def example():
     parts = {
         "reconstruction": EvaluationResult(settings=settings, scores=scores, skipped={"LPIPS": "no <weights>"}),
         "likelihood": EvaluationResult(
-            settings={"seed": 0}, scores=[], curves={"bound by time": {"time": [0, 0.5, 1], "bits per bit": [0.3, 0.1]}}
+            settings={"seed": 0}, scores=[], curves={"bound_by_time": {"time": [0, 0.5, 1], "bits_per_bit": [0.3, 0.1]}}
         ),
         "code": EvaluationResult(
-            settings={}, scores=[], curves={"bit mean": [0.2, 0.5, 0.7], "bit correlation": np.eye(3).tolist()}
+            settings={}, scores=[], curves={"bit_mean": [0.2, 0.5, 0.7], "bit_correlation": np.eye(3).tolist()}
         ),
         "generation": EvaluationResult(settings={}, scores=[], tables={"classes": [{"class": "a & b", "samples": 3}]}),
     }
