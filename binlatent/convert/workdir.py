@@ -27,7 +27,7 @@ from binlatent.train.state import TrainState
 from binlatent.typing import PyTree
 
 Path = str | os.PathLike
-RELEASED_LEVELS = 5  # of the release's autoencoders: 16 pixels along a side of a code position
+OFFICIAL_LEVELS = 5  # of the release's autoencoders: 16 pixels along a side of a code position
 
 
 def to_workdir(
@@ -128,7 +128,7 @@ def _config(
                 )
         else:
             y, x, k = den.net.code_shape
-            config.data.resolution = max(y, x) * 2 ** (RELEASED_LEVELS - 1)
+            config.data.resolution = max(y, x) * 2 ** (OFFICIAL_LEVELS - 1)
             config.autoencoder.code_bits = k
         if den:
             config.prior = _section(den.net, "code_shape")
@@ -188,7 +188,7 @@ def _save(
     metadata: dict[str, Any],
     file: Path,
 ) -> None:
-    """A checkpoint of averaged parameters alone: there is no optimizer to resume."""
+    """A checkpoint of EMA parameters alone: there is no optimizer to resume."""
     training = config[f"{stage}_training"]
     fresh = TrainState.create({}, {}, jax.tree.map(jnp.asarray, extra))
     state = dataclasses.replace(fresh, step=jnp.int32(training.num_steps), ema=jax.tree.map(jnp.asarray, ema))

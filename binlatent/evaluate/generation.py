@@ -125,7 +125,7 @@ def feature_scores(
 def class_table(
     network: FeatureNetwork, stream: FeatureStream, reference: Reference, class_names: tuple[str, ...]
 ) -> list[dict[str, Any]]:
-    """A row a class: its samples against its real images, among the features that were kept whole."""
+    """One row per class: its samples against its real images, among the features that were stored."""
     rows = []
     for label, name in enumerate(class_names):
         fake, real = sample_of(stream, label), sample_of(reference.stream, label)

@@ -114,5 +114,5 @@ def make_reference(
 
 
 def sample_of(stream: FeatureStream, label: int | None = None) -> np.ndarray:
-    """The features that were kept whole, of all images or of those with a label."""
+    """The features that were stored, of all images or of those with a label."""
     return stream.sample.features if label is None else stream.sample.features[stream.sample.labels == label]

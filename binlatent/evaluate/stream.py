@@ -46,7 +46,7 @@ class FeatureStream:
 
     Args:
       total: how many images will come, where that is known; without it there is no class score.
-      limit: how many features are kept whole, for the scores that compare single images.
+      limit: how many features are stored, for the scores that compare single images.
       seed: which ones.
     """
 
@@ -107,7 +107,7 @@ class FeatureStream:
         return self._moments.get(name)
 
     def save(self, path: epath.PathLike, about: dict) -> None:
-        """Writes one .npz, whole or not at all, with `about` (JSON data) beside the statistics."""
+        """Writes one .npz atomically, with `about` (JSON data) beside the statistics."""
         arrays = {}
         for name in ("pool", "spatial"):
             if moments := self.moments(name):
@@ -186,12 +186,12 @@ def resumable(
     position = positions.pop()
     progress(position)
     saved_at = time.monotonic()
-    for images, labels, following in begin(position):
+    for images, labels, next_position in begin(position):
         if len(images):
             for name, network in networks.items():
                 streams[name].add(images, network(images), labels)
-        progress(following - position)
-        position = following
+        progress(next_position - position)
+        position = next_position
         if time.monotonic() - saved_at > SAVE_EVERY:
             for name, stream in streams.items():
                 stream.save(paths[name], about | {"network": name, "position": position})

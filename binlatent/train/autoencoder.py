@@ -125,9 +125,9 @@ class AutoencoderStage(Stage):
         network, of which all but that kernel's convolution is unused, so that the compiler leaves it out.
 
         Args:
-          keys: one an example: all randomness there is.
-          usage: of the whole batch, where this is a micro-batch of it.
-          kernels: those two gradients for the whole batch, where this is a micro-batch of it.
+          keys: (b,), one key per example: all randomness there is.
+          usage: of the complete batch, where this is a micro-batch of it.
+          kernels: those two gradients for the complete batch, where this is a micro-batch of it.
           only_kernels: return just them.
 
         Returns:
@@ -181,9 +181,9 @@ class AutoencoderStage(Stage):
         return {"loss": loss, "values": values, "gradients": gradients, "statistics": statistics}
 
     def batch_gradients(self, state: TrainState, batch: PyTree, keys: Array) -> PyTree:
-        """`gradients` of a whole batch, a micro-batch at a time.
+        """`gradients` of a complete batch, one micro-batch at a time.
 
-        What is no mean over examples (the use of bits, the adaptive weight) must be known for the whole batch before
+        What is no mean over examples (the use of bits, the adaptive weight) must be known for the complete batch before
         the first micro-batch is pulled back, and costs a pass of its own.
         """
 
@@ -213,25 +213,25 @@ class AutoencoderStage(Stage):
         extra = None
         if self.discriminator is not None:
             (term,) = self._enabled(("adversarial",))
-            following = self.discriminator.follow(state.extra, result["statistics"], result["values"])
+            new_extra = self.discriminator.follow(state.extra, result["statistics"], result["values"])
             # Before its start the discriminator stays as it was made: weight decay must not move it either.
-            new = (*moved["discriminator"], following)
+            new = (*moved["discriminator"], new_extra)
             old = (state.params["discriminator"], state.opt_state["discriminator"], state.extra)
             *moved["discriminator"], extra = jax.tree.map(
                 lambda a, b: jnp.where(state.step >= term.start_step, a, b), new, old
             )
-        following = state.advance(
+        new_state = state.advance(
             params={name: params for name, (params, _) in moved.items()},
             opt_state={name: opt_state for name, (_, opt_state) in moved.items()},
             finite=finite,
             ema_decay=self.optimizer.ema_decay,
             extra=extra,
         )
-        metrics_ = {"loss": result["loss"], **result["values"], "finite": finite, "skipped": following.skipped}
-        return following, metrics_
+        metrics_ = {"loss": result["loss"], **result["values"], "finite": finite, "skipped": new_state.skipped}
+        return new_state, metrics_
 
     def eval_step(self, state: TrainState, batch: PyTree, key: PRNGKey) -> dict:
-        """Loss terms, PSNR and bit statistics of the averaged parameters, with thresholded codes; the discriminator's
+        """Loss terms, PSNR and bit statistics of the EMA parameters, with thresholded codes; the discriminator's
         judgement."""
         images, mask = to_float(batch["image"]), batch["mask"]
         reconstruction, logits, drawn = self.net.apply({"params": state.ema["autoencoder"]}, images)

@@ -71,7 +71,7 @@ class DiscriminatorTraining:
 
         Args:
           extra: as `init` gives it.
-          keys: one an example, for the augmentation.
+          keys: (b,), one key per example, for the augmentation.
         """
 
         def real_forward(params):

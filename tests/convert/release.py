@@ -52,12 +52,12 @@ def autoencoder_layout(h) -> dict[str, tuple[int, ...]]:
     def blocks(prefix):
         n = -1
 
-        def following():
+        def new_name():
             nonlocal n
             n += 1
             return f"{prefix}.{n}"
 
-        return following
+        return new_name
 
     resolution, width = h["img_size"], h["nf"]
     name = blocks("ae.encoder.blocks")
