@@ -44,6 +44,7 @@ def evaluation(tmp_path_factory):
     """A work directory with a model that was never trained, and a classifier likewise."""
     folder = tmp_path_factory.mktemp("evaluated")
     experiment = Experiment.open(folder / "run", tiny.config(tiny.npz(folder)))
+    experiment.save_config()
     config, image = experiment.config, jnp.zeros((1, 8, 8, 1))
     net = config_lib.build_autoencoder(config)
     metadata = {"num_classes": 3, "condition_shape": [], "code_shape": list(net.code_shape), "autoencoder": ""}
