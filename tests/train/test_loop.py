@@ -43,8 +43,7 @@ CHILD = """
 import sys
 from binlatent import config
 from binlatent.experiment import Experiment
-import json
-Experiment.open(sys.argv[1], config.from_json(json.load(open(sys.argv[2])))).run()
+Experiment.open(sys.argv[1], config.read(sys.argv[2])).run()
 """
 
 
