@@ -189,7 +189,7 @@ def _reader(name: str, kind: Any) -> Callable[[str], Any]:
     kind = _without_none(kind)
     readers: dict[Any, Callable[[str], Any]] = {
         str: _text,
-        int: lambda text: _number(name, text, int, "a whole number"),
+        int: lambda text: _number(name, text, int, "an integer"),
         float: lambda text: _number(name, text, float, "a finite number"),
         bool: _truth,
     }

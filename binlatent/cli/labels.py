@@ -56,7 +56,7 @@ def parse_labels(text: str, num_classes: int, names: Sequence[str] = ()) -> list
         else:
             near = difflib.get_close_matches(part, names, n=3)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            what = f"whole numbers from 0 to {num_classes - 1}" + (" or class names" if names else "")
+            what = f"integers from 0 to {num_classes - 1}" + (" or class names" if names else "")
             raise UserError(f"--labels: {part[:80]!r} is no class: {what} with commas between are expected{hint}")
     return found
 

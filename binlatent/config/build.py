@@ -180,13 +180,13 @@ def build_denoiser(
         derived = {"num_classes": num_classes, "condition_width": width, "condition_tokens": tokens}
         return _build("prior", Denoiser, section, code_shape=tuple(code_shape), **derived)
     if architecture == "official":
-        from binlatent.nets.official_denoiser import ReleasedDenoiser
+        from binlatent.nets.official_denoiser import OfficialDenoiser
 
         width, cross = (0, *condition_shape)[-1], len(condition_shape) == 2
         # an imported model says itself what it is conditioned on
         given = {"num_classes": num_classes, "condition_width": width, "cross_attention": cross}
         section |= given if num_classes or condition_shape else {}
-        return _build("prior", ReleasedDenoiser, section, code_shape=tuple(code_shape))
+        return _build("prior", OfficialDenoiser, section, code_shape=tuple(code_shape))
     raise UserError(f"config.prior.architecture is {architecture!r}: 'transformer' or 'official' is expected")
 
 

@@ -13,7 +13,7 @@ from binlatent.convert.hyperparameters import Hyperparameters
 from binlatent.convert.mapping import Source, Sources, State
 from binlatent.diffusion.schedule import schedule
 from binlatent.errors import UserError
-from binlatent.nets.official_denoiser import ReleasedDenoiser
+from binlatent.nets.official_denoiser import OfficialDenoiser
 from binlatent.typing import PyTree
 
 NET = "_denoise_fn"
@@ -32,7 +32,7 @@ class ImportedDenoiser:
       unused: names of tensors that have no use, with the reason.
     """
 
-    net: ReleasedDenoiser
+    net: OfficialDenoiser
     params: PyTree
     schedule: str
     embedding: np.ndarray | None
@@ -85,7 +85,7 @@ def _schedule(state: State, hparams: Hyperparameters) -> tuple[int, str]:
     return steps, SCHEDULES[theirs]
 
 
-def _denoiser(state: State, hparams: Hyperparameters, steps: int) -> ReleasedDenoiser:
+def _denoiser(state: State, hparams: Hyperparameters, steps: int) -> OfficialDenoiser:
     for key in (f"{NET}.tok_emb.weight", f"{NET}.pos_emb"):
         if key not in state or state[key].ndim != (3 if key.endswith("pos_emb") else 2):
             raise UserError(f"the file lacks {key}, or its shape is another: it is damaged, or not of the release")
@@ -123,7 +123,7 @@ def _denoiser(state: State, hparams: Hyperparameters, steps: int) -> ReleasedDen
         condition_width = table.shape[-1]  # a linear map of one vector
     elif table is not None:
         num_classes = hparams.settle("num_classes", table.shape[0], f"{NET}.cls_embedding")
-    return ReleasedDenoiser(
+    return OfficialDenoiser(
         code_shape=(*shape, bits),
         width=width,
         depth=len(layers),
@@ -138,7 +138,7 @@ def _denoiser(state: State, hparams: Hyperparameters, steps: int) -> ReleasedDen
     )
 
 
-def _sources(net: ReleasedDenoiser) -> Sources:
+def _sources(net: OfficialDenoiser) -> Sources:
     width = "bert_n_emb"
     sources: Sources = {
         ("embed", "kernel"): Source(keys=(f"{NET}.tok_emb.weight",), decided_by=f"codebook_size, {width}"),

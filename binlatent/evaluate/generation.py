@@ -46,7 +46,7 @@ def generation(
     """
     runs = {network.name: featurise(network, mesh, batch_size) for network in networks}
     limit = max(len(reference.stream.sample.index) for reference in references.values())
-    streams = resumable(sample, runs, folder=folder, about=settings, total=num, limit=limit, progress=progress)
+    streams = resumable(sample, runs, folder=folder, settings=settings, total=num, limit=limit, progress=progress)
     scores, skipped, tables, notes = [], {}, {}, []
     for network in networks:
         stream, reference = streams[network.name], references[network.name]

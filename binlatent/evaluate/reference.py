@@ -46,12 +46,12 @@ class Reference:
           UserError: it is no reference, or what it says of itself does not fit its hash.
         """
         try:
-            stream, about = FeatureStream.load(path)
-            reference = cls(description=about["description"], stream=stream)
+            stream, metadata = FeatureStream.load(path)
+            reference = cls(description=metadata["description"], stream=stream)
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{path} is no reference of `binlatent reference`: {error}") from error
-        if reference.hash != about["hash"]:
-            raise UserError(f"{path} was changed by hand: its hash is {reference.hash}, but it says {about['hash']}")
+        if reference.hash != metadata["hash"]:
+            raise UserError(f"{path} was changed by hand: its hash is {reference.hash}, but it says {metadata['hash']}")
         return reference
 
 
@@ -99,7 +99,7 @@ def make_reference(
 
     run = featurise(network, mesh, batch_size)
     streams = resumable(
-        begin, {network.name: run}, folder=epath.Path(folder) / key, about=asked, total=None, limit=KEPT_FEATURES,
+        begin, {network.name: run}, folder=epath.Path(folder) / key, settings=asked, total=None, limit=KEPT_FEATURES,
         progress=progress,
     )  # fmt: skip
     stream = streams[network.name]

@@ -106,8 +106,8 @@ class FeatureStream:
         self._flush(name)
         return self._moments.get(name)
 
-    def save(self, path: epath.PathLike, about: dict) -> None:
-        """Writes one .npz atomically, with `about` (JSON data) beside the statistics."""
+    def save(self, path: epath.PathLike, metadata: dict) -> None:
+        """Writes one .npz atomically, with `metadata` (JSON data) beside the statistics."""
         arrays = {}
         for name in ("pool", "spatial"):
             if moments := self.moments(name):
@@ -120,7 +120,7 @@ class FeatureStream:
         if self.hits is not None:
             arrays["hits"] = self.hits
         meta = {
-            "about": about, "total": self.total, "limit": self.limit, "seed": self.seed, "count": self.count,
+            "about": metadata, "total": self.total, "limit": self.limit, "seed": self.seed, "count": self.count,
             "content": self.content,
         }  # fmt: skip
         path = epath.Path(path)
@@ -132,7 +132,7 @@ class FeatureStream:
 
     @classmethod
     def load(cls, path: epath.PathLike) -> tuple["FeatureStream", dict]:
-        """(the stream, `about`) as `save` wrote them."""
+        """Returns (the stream, its metadata), as `save` wrote them."""
         with epath.Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             meta = json.loads(str(file["meta"]))
             stream = cls(total=meta["total"], limit=meta["limit"], seed=meta["seed"])
@@ -156,7 +156,7 @@ def resumable(
     networks: dict[str, Callable[[np.ndarray], Features]],
     *,
     folder: epath.PathLike,
-    about: dict,
+    settings: dict,
     total: int | None,
     limit: int,
     progress: Callable[[int], None] = lambda count: None,
@@ -168,7 +168,7 @@ def resumable(
         after them).
       networks: name → `featurise(…)`.
       folder: where the unfinished pass is saved, every few minutes.
-      about: what the pass is; a saved one of anything else is not taken up.
+      settings: JSON data that identify the pass; a saved pass with other settings is ignored.
       total, limit: see `FeatureStream`.
       progress: told how many images each step added.
     """
@@ -179,7 +179,7 @@ def resumable(
         if path.exists():
             stream, saved = FeatureStream.load(path)
             positions.add(saved.pop("position"))
-            if saved == about | {"network": name} and stream.limit == limit and stream.total == total:
+            if saved == settings | {"network": name} and stream.limit == limit and stream.total == total:
                 streams[name] = stream
     if len(streams) < len(networks) or len(positions) != 1:
         streams, positions = {name: FeatureStream(total=total, limit=limit) for name in networks}, {0}
@@ -194,7 +194,7 @@ def resumable(
         position = next_position
         if time.monotonic() - saved_at > SAVE_EVERY:
             for name, stream in streams.items():
-                stream.save(paths[name], about | {"network": name, "position": position})
+                stream.save(paths[name], settings | {"network": name, "position": position})
             saved_at = time.monotonic()
     for path in paths.values():
         path.unlink(missing_ok=True)

@@ -86,12 +86,12 @@ class SeveralPasses:
             for name, g in grads.items()
         }
         loss = of_images + 0.1 * weight * adversarial
-        following = state.advance(
+        new_state = state.advance(
             params={name: params for name, (params, _) in moved.items()},
             opt_state={name: opt_state for name, (_, opt_state) in moved.items()},
             finite=jnp.isfinite(loss), ema_decay=stage.optimizer.ema_decay,
         )  # fmt: skip
-        return following, {"loss": loss, "discriminator": of_discriminator, "adaptive_weight": weight}
+        return new_state, {"loss": loss, "discriminator": of_discriminator, "adaptive_weight": weight}
 
 
 def programs(args) -> dict:

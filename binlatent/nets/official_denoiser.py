@@ -26,7 +26,7 @@ def time_features(index: Float[Array, "b"], steps: int, width: int) -> Float[Arr
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
-class ReleasedBlock(nn.Module):
+class OfficialBlock(nn.Module):
     """Attention, optional cross-attention and MLP, each after a LayerNorm and with a gain a channel on its branch."""
 
     width: int
@@ -71,7 +71,7 @@ class ReleasedBlock(nn.Module):
         return tokens, None
 
 
-class ReleasedDenoiser(nn.Module):
+class OfficialDenoiser(nn.Module):
     """The release's transformer with the contract of `nets.denoiser.Denoiser`.
 
     Attributes:
@@ -83,7 +83,7 @@ class ReleasedDenoiser(nn.Module):
       condition_width: features of the condition vector (a token), or of each text token; 0 for none.
       cross_attention: the condition is a sequence of text tokens, of any length, read by cross-attention.
       predict: what the head gives: `flip`, or `z0`, the log-odds of z_0 (`p_flip` false); flips come out either way.
-      released_sample_steps: S > 0 divides times by S in place of T, as the release does when asked for S sampling steps:
+      official_sample_steps: S > 0 divides times by S in place of T, as the release does when asked for S sampling steps:
         unless S = T, the network sees times that it never saw in training. 0, the default, is right.
       dtype: of the computation; parameters and the output are float32.
 
@@ -100,16 +100,16 @@ class ReleasedDenoiser(nn.Module):
     condition_width: int = 0
     cross_attention: bool = False
     predict: str = "flip"
-    released_sample_steps: int = 0
+    official_sample_steps: int = 0
     dtype: DTypeLike = jnp.float32
 
     def __post_init__(self):
         if self.width % self.heads or self.width % 2 or self.width < 4:
             raise ValueError(f"width {self.width} must be a multiple of heads ({self.heads}), even and at least 4")
-        if self.total_steps < 1 or self.released_sample_steps < 0:
+        if self.total_steps < 1 or self.official_sample_steps < 0:
             raise ValueError(
-                f"total_steps is {self.total_steps} (at least 1 is expected) and released_sample_steps "
-                f"{self.released_sample_steps} (at least 0)"
+                f"total_steps is {self.total_steps} (at least 1 is expected) and official_sample_steps "
+                f"{self.official_sample_steps} (at least 0)"
             )
         if self.predict not in PREDICTIONS:
             raise ValueError(f"no prediction {self.predict!r}; there are {', '.join(PREDICTIONS)}")
@@ -144,7 +144,7 @@ class ReleasedDenoiser(nn.Module):
         tokens = dense(d, use_bias=False, name="embed")(signs(code, self.dtype).reshape(b, length, k)) + position[None]
 
         index = jnp.clip(jnp.round(t * self.total_steps), 1, self.total_steps)
-        features = time_features(index, self.released_sample_steps or self.total_steps, d)
+        features = time_features(index, self.official_sample_steps or self.total_steps, d)
         time = nn.Dense(d, name="time_out")(nn.silu(nn.Dense(d, name="time_in")(features)))
         appended = [tokens, time.astype(self.dtype)[:, None]]
 
@@ -161,7 +161,7 @@ class ReleasedDenoiser(nn.Module):
         tokens = jnp.concatenate(appended, axis=1)
 
         layers = nn.scan(
-            ReleasedBlock,
+            OfficialBlock,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),

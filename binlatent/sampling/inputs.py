@@ -71,7 +71,7 @@ def check_times(t: Any, num: int) -> np.ndarray:
 
 
 def check_count(name: str, value: Any, *, least: int = 1, most: int = 2**32) -> int:
-    """A whole number from `least` to `most`.
+    """An integer from `least` to `most`.
 
     Raises:
       UserError: anything else.

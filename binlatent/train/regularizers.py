@@ -66,7 +66,7 @@ def usage(logits: Logits, mask: Bool[Array, "b"] | None = None) -> Float[Array, 
 
 
 def batch_entropy(
-    logits: Logits, mask: Bool[Array, "b"] | None = None, whole: Float[Array, "2 k"] | None = None
+    logits: Logits, mask: Bool[Array, "b"] | None = None, batch_usage: Float[Array, "2 k"] | None = None
 ) -> Float[Array, ""]:
     """1 − the mean entropy of each bit's average over images and positions, in bits: minimised, it makes every bit
     used half the time.
@@ -79,15 +79,15 @@ def batch_entropy(
 
     Args:
       mask: false for examples that do not count.
-      whole: the `usage` of the large batch that these are a micro-batch of. The term is then its tangent there, whose
-        mean over the micro-batches has the large batch's value and gradient.
+      batch_usage: `usage` of the full batch, where `logits` are one micro-batch of it. The term is then linearised
+        there, so that its mean over micro-batches has the full batch's value and gradient.
     """
 
     def of(usage):
         return 1 + jnp.sum(usage * jnp.log(usage + jnp.finfo(jnp.float32).tiny), axis=0).mean() / jnp.log(2.0)
 
     here = usage(logits, mask)
-    if whole is None:
+    if batch_usage is None:
         return of(here)
-    value, change = jax.jvp(of, (jax.lax.stop_gradient(whole),), (here - jax.lax.stop_gradient(whole),))
+    value, change = jax.jvp(of, (jax.lax.stop_gradient(batch_usage),), (here - jax.lax.stop_gradient(batch_usage),))
     return value + change

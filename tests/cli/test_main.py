@@ -115,8 +115,8 @@ def test_wrong_arguments_are_named(tmp_path, trained, capsys):
     assert not (tmp_path / "new").exists()
     sample = ["sample", "--workdir", trained]
     assert "from 0 to 2" in fails(capsys, *sample, "--labels", "0,5")
-    assert "whole numbers" in fails(capsys, *sample, "--labels", "cat")
-    assert "a whole number from 1" in fails(capsys, *sample, "--steps", "0")
+    assert "integers" in fails(capsys, *sample, "--labels", "cat")
+    assert "an integer from 1" in fails(capsys, *sample, "--steps", "0")
     assert ".npz" in fails(capsys, *sample, "--out", tmp_path / "a.gif")
     edit = ["edit", "inpaint", "--workdir", trained, "--images", tmp_path, "--out", tmp_path / "e.png"]
     assert "no image files" in fails(capsys, *edit)

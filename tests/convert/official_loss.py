@@ -16,7 +16,7 @@ from binlatent.typing import Array, Bool, Float, Prediction
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ReleasedLoss:
+class OfficialLoss:
     """The loss of a discrete chain of `total_steps`, one value an example.
 
     The release's models of z_0 (`p_flip` false) need no variant: cross-entropy is the same for a bit and its flip.

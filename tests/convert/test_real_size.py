@@ -20,7 +20,7 @@ print(f"measured {time.perf_counter() - begin:.1f} s {peak:.2f} GiB")
 
 
 @pytest.mark.slow
-def test_the_released_sizes_convert_in_two_minutes_and_eight_gigabytes(tmp_path, capsys):
+def test_the_official_sizes_convert_in_two_minutes_and_eight_gigabytes(tmp_path, capsys):
     pytest.importorskip("torch", reason="torch is not installed: no file to convert")
     save(tmp_path / "binaryae_ema_1000000.th", random_state(autoencoder_layout(C64)))
     save(tmp_path / "bld_ema_1000000.th", random_state(denoiser_layout(CHURCHES)))

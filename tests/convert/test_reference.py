@@ -17,7 +17,7 @@ from binlatent.diffusion.prediction import product
 from binlatent.diffusion.schedule import schedule
 from binlatent.sampling.guidance import Guidance, bind, guide
 from binlatent.train import regularizers
-from tests.convert.official_loss import ReleasedLoss
+from tests.convert.official_loss import OfficialLoss
 
 AUTOENCODERS = ("autoencoder", "autoencoder_tanh")
 DENOISERS = ("denoiser", "denoiser_class", "denoiser_text_token", "denoiser_text_cross")
@@ -151,7 +151,7 @@ def test_losses(denoiser):
     assert len(recorded) == 16
     for name in recorded:
         final, predicted, focal, auxiliary = name.split("/")
-        loss = ReleasedLoss(
+        loss = OfficialLoss(
             schedule=schedule(imported.schedule),
             total_steps=imported.net.total_steps,
             focal=float(focal.removeprefix("focal")),

@@ -17,11 +17,11 @@ def test_unknown_name_lists_the_known():
         schedule("quadratic")
 
 
-@pytest.mark.parametrize(("name", "released"), [("linear", "linear"), ("cosine", "cos"), ("sigmoid", "sigmoid")])
+@pytest.mark.parametrize(("name", "official"), [("linear", "linear"), ("cosine", "cos"), ("sigmoid", "sigmoid")])
 @pytest.mark.parametrize("steps", [4, 16, 64, 256])
-def test_equals_the_release(reference, name, released, steps):
+def test_equals_the_release(reference, name, official, steps):
     table = np.load(f"{reference}/schedules.npz")
     alpha = np.asarray(schedule(name)(jnp.arange(steps + 1) / steps))
-    np.testing.assert_allclose(alpha, table[f"{released}/{steps}/k_final"], atol=1e-6)
-    np.testing.assert_allclose((1 - alpha) / 2, table[f"{released}/{steps}/b_final"], atol=1e-6)
-    np.testing.assert_allclose(alpha[1:] / alpha[:-1], table[f"{released}/{steps}/beta"][1:], atol=1e-6)
+    np.testing.assert_allclose(alpha, table[f"{official}/{steps}/k_final"], atol=1e-6)
+    np.testing.assert_allclose((1 - alpha) / 2, table[f"{official}/{steps}/b_final"], atol=1e-6)
+    np.testing.assert_allclose(alpha[1:] / alpha[:-1], table[f"{official}/{steps}/beta"][1:], atol=1e-6)

@@ -74,8 +74,8 @@ def test_content_knows_every_image_but_not_their_order():
 def test_saved_and_loaded(tmp_path):
     stream = passed(7)
     stream.save(tmp_path / "s.npz", {"what": 1})
-    loaded, about = FeatureStream.load(tmp_path / "s.npz")
-    assert about == {"what": 1} and loaded.content == stream.content
+    loaded, metadata = FeatureStream.load(tmp_path / "s.npz")
+    assert metadata == {"what": 1} and loaded.content == stream.content
     more = IMAGES[:1], featurise(NETWORK, mesh(1), 1)(IMAGES[:1]), LABELS[:1]
     stream.total = loaded.total = None
     stream.classes = loaded.classes = None
@@ -98,7 +98,7 @@ def test_interrupted_pass_goes_on(tmp_path, monkeypatch):
                 raise KeyboardInterrupt
             yield IMAGES[start : start + 10], LABELS[start : start + 10], start + 10
 
-    options = {"folder": tmp_path, "about": {"seed": 0}, "total": 50, "limit": 20}
+    options = {"folder": tmp_path, "settings": {"seed": 0}, "total": 50, "limit": 20}
     with pytest.raises(KeyboardInterrupt):
         resumable(lambda p: begin(p, 20), runs, **options)
     told = []
@@ -123,8 +123,8 @@ def test_a_pass_of_something_else_is_not_taken_up(tmp_path, monkeypatch):
         yield IMAGES[25:], None, 50
 
     with pytest.raises(KeyboardInterrupt):
-        resumable(lambda p: begin(p, True), runs, folder=tmp_path, about={"seed": 0}, total=50, limit=20)
-    stream = resumable(lambda p: begin(p, False), runs, folder=tmp_path, about={"seed": 1}, total=50, limit=20)
+        resumable(lambda p: begin(p, True), runs, folder=tmp_path, settings={"seed": 0}, total=50, limit=20)
+    stream = resumable(lambda p: begin(p, False), runs, folder=tmp_path, settings={"seed": 1}, total=50, limit=20)
     assert began == [0, 0] and stream["classifier"].count == 50
 
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from binlatent.nets.official_denoiser import ReleasedDenoiser, time_features
+from binlatent.nets.official_denoiser import OfficialDenoiser, time_features
 
 TINY = {"code_shape": (2, 3, 4), "width": 16, "depth": 2, "heads": 2, "total_steps": 64}
 CODE = jax.random.bernoulli(jax.random.key(0), 0.5, (3, 2, 3, 4))
@@ -16,7 +16,7 @@ def _logits(net):
 
 
 def _net(condition=None, **options):
-    net = ReleasedDenoiser(**{**TINY, **options})
+    net = OfficialDenoiser(**{**TINY, **options})
     abstract = jax.eval_shape(net.init, jax.random.key(1), CODE, T, condition)
     rng = np.random.default_rng(0)
     # biases and gains as well, so that nothing is hidden by a zero
@@ -37,7 +37,7 @@ def test_few_steps_feed_only_times_that_the_network_knows():
 def test_the_release_s_way_is_another_function_unless_steps_agree():
     net, variables, apply = _net()
     known = apply(variables, CODE, T)
-    same, other = (_logits(net.clone(released_sample_steps=s))(variables, CODE, T) for s in (64, 16))
+    same, other = (_logits(net.clone(official_sample_steps=s))(variables, CODE, T) for s in (64, 16))
     np.testing.assert_array_equal(same, known)
     assert jnp.abs(other - known).max() > 1e-3
     # the largest time of training is (64 − 1)/64 · 4000; with 16 steps the network would see four times that
@@ -67,7 +67,7 @@ def test_conditions_reach_only_those_that_keep_them(condition, options):
     mixed = apply(variables, CODE, T, condition, jnp.array([False, True, False]))
     np.testing.assert_allclose(mixed, jnp.stack([none[0], full[1], none[2]]), atol=2e-6)
     # every parameter that training could need exists without a condition too
-    alone = jax.eval_shape(ReleasedDenoiser(**TINY, **options).init, jax.random.key(1), CODE, T)["params"]
+    alone = jax.eval_shape(OfficialDenoiser(**TINY, **options).init, jax.random.key(1), CODE, T)["params"]
     assert jax.tree.structure(alone) == jax.tree.structure(variables["params"])
 
 
@@ -90,7 +90,7 @@ def test_bfloat16_is_near():
 )
 def test_contradicting_fields_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        ReleasedDenoiser(**{**TINY, **options})
+        OfficialDenoiser(**{**TINY, **options})
 
 
 def test_wrong_inputs_are_refused():

@@ -9,16 +9,16 @@ IMAGES = jax.random.uniform(jax.random.key(0), (4, 32, 32, 3))
 
 
 @pytest.mark.parametrize("norm", ["group", "spectral", "none"])
-def test_an_image_is_judged_by_itself(norm):
+def test_an_image_s_logits_depend_on_it_alone(norm):
     net = PatchGAN(channels=8, layers=3, norm=norm)
     variables = net.init(jax.random.key(1), IMAGES)
 
-    def judge(images):
+    def discriminate(images):
         return net.apply(variables, images, train=True, mutable=["batch_stats"])[0]
 
-    logits = judge(IMAGES)
+    logits = discriminate(IMAGES)
     assert logits.shape == (4, 4, 4, 1)
-    np.testing.assert_allclose(logits[1:2], judge(IMAGES[1:2]), atol=1e-6)
+    np.testing.assert_allclose(logits[1:2], discriminate(IMAGES[1:2]), atol=1e-6)
 
 
 def test_spectral_norm_bounds_the_kernels_and_learns_from_no_image():

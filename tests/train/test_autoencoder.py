@@ -85,7 +85,7 @@ def reference(stage, state, images, keys):
     keys = prng.fold(keys, 1)
     real = stage.discriminator.augmentation(prng.fold(keys, 1), images)
 
-    def judge(params, x):
+    def discriminate(params, x):
         variables = {"params": params, "batch_stats": state.extra["statistics"]}
         return stage.discriminator.net.apply(variables, x, train=True, mutable=["batch_stats"])[0]
 
@@ -100,15 +100,18 @@ def reference(stage, state, images, keys):
 
     def against(params):
         made = stage.discriminator.augmentation(prng.fold(keys, 2), reconstruct(params)[0])
-        return adversarial.generator_loss(judge(state.params["discriminator"], made)).mean()
+        return adversarial.generator_loss(discriminate(state.params["discriminator"], made)).mean()
 
-    def critics(params):
+    def discriminator_loss(params):
         made = reconstruct(state.params["autoencoder"])[0]
-        logits = judge(params, real), judge(params, stage.discriminator.augmentation(prng.fold(keys, 2), made))
+        logits = (
+            discriminate(params, real),
+            discriminate(params, stage.discriminator.augmentation(prng.fold(keys, 2), made)),
+        )
         lecam = adversarial.lecam(*logits, state.extra["averages"]).mean()
         return adversarial.discriminator_loss(*logits).mean() + adversarial.lecam_weight * lecam
 
-    return of_images, of_code, against, critics
+    return of_images, of_code, against, discriminator_loss
 
 
 def assert_trees_close(got, expected, tolerance=1e-4):
@@ -128,7 +131,7 @@ def test_one_pass_equals_two(kind):
     state = dataclasses.replace(
         state, extra=state.extra | {"averages": {"real": jnp.float32(1), "fake": jnp.float32(-1)}}
     )
-    of_images, of_code, against, critics = reference(stage, state, images, keys)
+    of_images, of_code, against, discriminator_loss = reference(stage, state, images, keys)
 
     got = jit(lambda state: stage.gradients(state, batch_of(), keys))(state)
 
@@ -137,7 +140,7 @@ def test_one_pass_equals_two(kind):
         kernels = [jax.grad(f)(params["autoencoder"])["decoder"]["conv_out"]["kernel"] for f in (of_images, against)]
         weight = jnp.linalg.norm(kernels[0].ravel()) / (jnp.linalg.norm(kernels[1].ravel()) + 1e-4)
         total = jax.grad(lambda p: of_images(p) + of_code(p) + 0.3 * weight * against(p))
-        return weight, total(params["autoencoder"]), jax.grad(critics)(params["discriminator"])
+        return weight, total(params["autoencoder"]), jax.grad(discriminator_loss)(params["discriminator"])
 
     weight, autoencoder, discriminator = expected(state.params)
     assert 1 < float(weight) < 1e4  # neither clipped nor trivially one
@@ -183,13 +186,13 @@ def test_each_network_learns_from_its_own_loss_only():
         return jit(lambda state: stage.gradients(state, batch_of(), keys_of()))(state_of(stage))["gradients"]
 
     both = gradients(Adversarial(max_adaptive_weight=1e4))
-    no_critic, no_adversary = gradients(Silenced("discriminator")), gradients(Silenced("autoencoder"))
+    no_discriminator, no_generator = gradients(Silenced("discriminator")), gradients(Silenced("autoencoder"))
     plain = stage_of()
     alone = jit(lambda state: plain.gradients(state, batch_of(), keys_of()))(state_of(plain))["gradients"]
-    assert all(not np.any(leaf) for leaf in jax.tree.leaves(no_critic["discriminator"]))
-    assert_trees_close(no_critic["autoencoder"], both["autoencoder"])
-    assert_trees_close(no_adversary["discriminator"], both["discriminator"])
-    assert_trees_close(no_adversary["autoencoder"], alone["autoencoder"])
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(no_discriminator["discriminator"]))
+    assert_trees_close(no_discriminator["autoencoder"], both["autoencoder"])
+    assert_trees_close(no_generator["discriminator"], both["discriminator"])
+    assert_trees_close(no_generator["autoencoder"], alone["autoencoder"])
     with pytest.raises(AssertionError):
         assert_trees_close(both["autoencoder"], alone["autoencoder"])
 
@@ -321,11 +324,15 @@ def train_and_read(tmp_path, capsys, **overrides):
     return said, records[0]
 
 
-SMALL_CRITIC = {"autoencoder_loss__adversarial__weight": 0.1, "discriminator__channels": 8, "discriminator__layers": 1}
+SMALL_DISCRIMINATOR = {
+    "autoencoder_loss__adversarial__weight": 0.1,
+    "discriminator__channels": 8,
+    "discriminator__layers": 1,
+}
 
 
 def test_a_diverging_discriminator_is_said_at_the_next_evaluation(tmp_path, capsys):
-    said, record = train_and_read(tmp_path, capsys, **SMALL_CRITIC, discriminator_optimizer__learning_rate=3.0)
+    said, record = train_and_read(tmp_path, capsys, **SMALL_DISCRIMINATOR, discriminator_optimizer__learning_rate=3.0)
     assert record["step"] == 3
     assert any("the discriminator diverges" in line for line in said)
     assert record["validation/warnings"] >= 1
@@ -359,13 +366,13 @@ def test_bf16_networks_keep_float32_losses_and_gradients():
 
 
 def test_init_from_takes_over_the_discriminator_s_statistics(tmp_path):
-    """They belong to its parameters: with fresh ones it would judge the first batches by another scale."""
+    """They belong to its parameters: with fresh ones it would score the first batches on another scale."""
     from binlatent.checkpoint import load_parts
     from binlatent.experiment import Experiment
 
     def trained(name, init_from=None, **overrides):
         config = tiny.config(
-            tiny.npz(tmp_path), **SMALL_CRITIC, discriminator__norm="spectral", autoencoder_training__num_steps=2,
+            tiny.npz(tmp_path), **SMALL_DISCRIMINATOR, discriminator__norm="spectral", autoencoder_training__num_steps=2,
             discriminator_optimizer__learning_rate=1e-3, **overrides,
         )  # fmt: skip
         Experiment.open(tmp_path / name, config).train("autoencoder", init_from=init_from)

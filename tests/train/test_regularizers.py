@@ -12,7 +12,7 @@ LOGITS = jax.random.normal(jax.random.key(0), (4, 3, 2, 6)) * 3
 
 
 @pytest.mark.parametrize("case", ["autoencoder", "autoencoder_tanh"])
-def test_released_equals_the_release(reference, case):
+def test_official_equals_the_release(reference, case):
     with open(os.path.join(reference, case, "hparams.json")) as file:
         use_tanh = json.load(file)["use_tanh"]
     io = np.load(os.path.join(reference, case, "io.npz"))
