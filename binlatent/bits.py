@@ -11,7 +11,7 @@ from binlatent.typing import Array, Bool, Float, UInt8
 
 
 def packed_size(shape: tuple[int, ...]) -> int:
-    """Bytes that a code of `shape` (y, x, k) takes: 8 bits a byte, the last one padded with zeros."""
+    """Bytes that a code of `shape` (y, x, k) takes: 8 bits per byte, the last one padded with zeros."""
     return -(-math.prod(shape) // 8)
 
 

@@ -45,7 +45,7 @@ def stream(key: PRNGKey, name: str, step=0) -> PRNGKey:
 
 
 def per_example(key: PRNGKey, num: int, start: int | Array = 0) -> Key[Array, "b"]:
-    """One key an example, a function of its index alone: examples start … start + num − 1."""
+    """One key per example, a function of its index alone: examples start … start + num − 1."""
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(start + jnp.arange(num, dtype=jnp.uint32))
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 Images = Float[Array, "b h w c"]  # in [0, 1]
 Code = Bool[Array, "b y x k"]  # the binary latent z
-Logits = Float[Array, "b y x k"]  # log-odds, one a bit
+Logits = Float[Array, "b y x k"]  # log-odds, one per bit
 Probabilities = Float[Array, "b y x k"]
 Times = Float[Array, "b"]  # t in [0, 1]: 0 is data, 1 is noise
 PRNGKey = Key[Array, ""]
@@ -28,7 +28,7 @@ class Prediction(NamedTuple):
 
     Attributes:
       logits: (b, …, C, k), of every component and bit, the log-odds that z_0 differs from z_t.
-      weights: (b, …, C), log-weights of the components, up to a constant a token. With C = 1 they say nothing.
+      weights: (b, …, C), log-weights of the components, up to a constant per token. With C = 1 they say nothing.
     """
 
     logits: Array

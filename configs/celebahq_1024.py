@@ -1,4 +1,4 @@
-"""CelebA-HQ (30 thousand faces) at 1024×1024 pixels, 32×32×64 = 65,536 bits an image.
+"""CelebA-HQ (30 thousand faces) at 1024×1024 pixels, 32×32×64 = 65,536 bits per image.
 
     binlatent convert-features lpips
     binlatent run --config celebahq_1024 --config.data.path=DIR --workdir runs/celebahq

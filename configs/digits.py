@@ -22,7 +22,7 @@ def get_config():
     config.autoencoder.channel_multipliers = (1,)
     config.autoencoder.res_blocks = 1
     config.autoencoder.attention_resolutions = ()
-    config.autoencoder.code_bits = 8  # 4×4×8 = 128 bits an image, a quarter of its pixels' 512
+    config.autoencoder.code_bits = 8  # 4×4×8 = 128 bits per image, a quarter of its pixels' 512
     config.autoencoder.embedding_width = 64
     config.autoencoder_optimizer.learning_rate = 1e-3
     config.autoencoder_optimizer.schedule = "cosine"

@@ -1,4 +1,4 @@
-"""FFHQ (70 thousand faces) at 1024×1024 pixels, 32×32×64 = 65,536 bits an image, all of them sampled at once.
+"""FFHQ (70 thousand faces) at 1024×1024 pixels, 32×32×64 = 65,536 bits per image, all of them sampled at once.
 
     binlatent convert-features lpips
     binlatent run --config ffhq_1024 --config.data.path=DIR --workdir runs/ffhq1024

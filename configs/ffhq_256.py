@@ -1,4 +1,4 @@
-"""FFHQ (70 thousand faces) at 256×256 pixels, 16×16×32 = 8,192 bits an image.
+"""FFHQ (70 thousand faces) at 256×256 pixels, 16×16×32 = 8,192 bits per image.
 
     binlatent convert-features lpips
     binlatent run --config ffhq_256 --config.data.path=DIR --workdir runs/ffhq

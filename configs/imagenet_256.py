@@ -1,10 +1,10 @@
-"""ImageNet (1.28 million images in 1,000 classes), 256×256 pixels, 16×16×64 = 16,384 bits an image, conditioned on classes.
+"""ImageNet (1.28 million images in 1,000 classes), 256×256 pixels, 16×16×64 = 16,384 bits per image, conditioned on classes.
 
     tfds build imagenet2012 --file_format=array_record
     binlatent convert-features lpips
     binlatent run --config imagenet_256 --workdir runs/imagenet
 
-From the paper: 64 bits a token. Reasoned here: a prior of 24 layers, 1,024 wide, 16 heads, the size of MaskBit's and near
+From the paper: 64 bits per token. Reasoned here: a prior of 24 layers, 1,024 wide, 16 heads, the size of MaskBit's and near
 BiGR's smallest (the paper's own is not published); its state divided over the devices of one machine (`fsdp`); guidance
 that grows towards the data, as in MaskBit, whose weight must be tuned for a score. On several machines set `mesh.data=-1`
 and `mesh.fsdp` to the devices of one machine. Meant for 8 devices of 80 GB; hours and scores have not been measured.

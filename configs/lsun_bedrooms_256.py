@@ -1,4 +1,4 @@
-"""LSUN bedrooms (3 million photographs), 256×256 pixels, 16×16×32 = 8,192 bits an image.
+"""LSUN bedrooms (3 million photographs), 256×256 pixels, 16×16×32 = 8,192 bits per image.
 
     tfds build lsun/bedroom --file_format=array_record
     binlatent convert-features lpips

@@ -1,10 +1,10 @@
-"""LSUN churches (126 thousand photographs), 256×256 pixels, 16×16×32 = 8,192 bits an image: the paper's first data set.
+"""LSUN churches (126 thousand photographs), 256×256 pixels, 16×16×32 = 8,192 bits per image: the paper's first data set.
 
     tfds build lsun/church_outdoor --file_format=array_record
     binlatent convert-features lpips
     binlatent run --config lsun_churches_256 --workdir runs/churches
 
-From the paper and its release: 32 bits a token, five levels of 128 channels with attention at 16×16, LPIPS and a hinge
+From the paper and its release: 32 bits per token, five levels of 128 channels with attention at 16×16, LPIPS and a hinge
 discriminator with the adaptive weight, a prior of 24 layers, 768 wide, 12 heads, 64 steps at temperature 0.9, the
 auxiliary KL at 0.1. Reasoned here: Adam as VQGAN has it for stage 1; the discriminator starts once reconstructions have
 form; a batch of 256 codes, which one 80 GB device holds; moving averages about a tenth of an epoch (stage 1) and a few

@@ -1,4 +1,4 @@
-"""Images from text, 256×256 pixels, 16×16×64 = 16,384 bits an image, on embeddings that you have computed.
+"""Images from text, 256×256 pixels, 16×16×64 = 16,384 bits per image, on embeddings that you have computed.
 
     binlatent convert-features lpips
     binlatent run --config text_256 --config.data.path=DIR --workdir runs/text
@@ -25,7 +25,7 @@ def get_config():
     config.plan.num_classes = 0
     config.plan.condition_shape = (77, 1024)  # tokens and features of the text encoder
     config.data.embeddings = "npy"
-    config.data.flip = False  # a text may name a side
+    config.data.flip = False  # a caption may say left or right
     config.codes.flips = False
     config.sampling.guidance_power = 0.0
     return config

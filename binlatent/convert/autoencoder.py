@@ -139,7 +139,7 @@ def _autoencoder(state: State, hparams: Hyperparameters) -> BinaryAutoencoder:
     if multiplier is None:
         multiplier = counts[0] / res_blocks if len(set(counts)) == 1 else tuple(n / res_blocks for n in counts)
     elif any(int(multiplier * res_blocks) != n for n in counts):
-        hparams.settle("gen_mul", [n / res_blocks for n in counts], f"decoder with {counts} blocks a level")
+        hparams.settle("gen_mul", [n / res_blocks for n in counts], f"decoder with {counts} blocks per level")
 
     proj = _tensor(state, "ae.quantize.proj.0.weight", 4)
     bits = hparams.settle("codebook_size", proj.shape[0], "quantize.proj.0")

@@ -34,7 +34,7 @@ class Source:
     """Where one parameter of ours comes from.
 
     Attributes:
-      keys: the tensor's name; of a scanned stack of layers, one name a layer.
+      keys: the tensor's name; of a scanned stack of layers, one name per layer.
       stacked: whether `keys` become one array with a leading axis of layers.
       layout: how their axes are ordered, see `LAYOUTS`.
       decided_by: the release's hyper-parameters that decide its shape, for messages.

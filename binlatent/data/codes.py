@@ -1,16 +1,16 @@
 """Packed codes on disk: what `binlatent encode` writes and the prior trains from.
 
-A directory of ArrayRecord files, one record an example, and `manifest.json`, written last. A record is, without gaps:
+A directory of ArrayRecord files, one record per example, and `manifest.json`, written last. A record holds, unpadded:
 
     code       uint8 (n_bytes,)   bits in the order (y, x, k), most significant first, as `binlatent.bits.pack`
-    flipped    uint8 (n_bytes,)   the same of the mirrored image, where flips are stored
-    label      int32              where there are classes
-    condition  int32              where there are embeddings: a row of the file `….conditions` beside the shard
-    caption    int32              where there are captions: a set of captions in the file `….captions` beside it
+    flipped    uint8 (n_bytes,)   the mirrored image's code, if flips are stored
+    label      int32              if there are classes
+    condition  int32              if there are embeddings: a row of the file `….conditions` beside the shard
+    caption    int32              if there are captions: a set of captions in the file `….captions` beside the shard
 
-Hosts write shards of their own and need no word from each other: each file is written under a temporary name and renamed,
-and last comes a note (`….json`) with the checksums. A shard without a note, or with the note of another autoencoder or data
-set, is written again; all others stay when an interrupted encode continues.
+Each host writes its own shards, without communication: each file is written under a temporary name and renamed, and a
+note (`….json`) with the checksums is written last. When an interrupted encode is resumed, shards without a note, or with
+the note of another autoencoder or data set, are written again; the others are kept.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from binlatent.errors import UserError
 from binlatent.files import atomic, cache_directory, digest, write_atomic
 
 SHARD_SIZE = 16_384  # examples; 1 KiB codes make shards of 16 MiB
-HASH_ON_OPEN = 256 * 2**20  # bytes; larger caches rely on the checksums inside ArrayRecord files, tested on every read
+HASH_ON_OPEN = 256 * 2**20  # bytes; larger splits rely on ArrayRecord's own checksums, verified on every read
 
 
 class CodeWriter:
@@ -52,10 +52,10 @@ class CodeWriter:
         self, directory: str | os.PathLike, spec: CodeSpec, *, examples: Mapping[str, int], shard_size: int = SHARD_SIZE
     ):
         """Args:
-        directory: where to write; made if it does not exist.
-        spec: what the codes are.
-        examples: the number of examples of every split.
-        shard_size: examples of a shard.
+        directory: created if it does not exist.
+        spec: describes the codes.
+        examples: number of examples per split.
+        shard_size: number of examples per shard.
         """
         self._directory, self._spec, self._size = epath.Path(directory), spec, shard_size
         self._examples = dict(examples)
@@ -63,33 +63,33 @@ class CodeWriter:
         self._directory.mkdir(parents=True, exist_ok=True)
 
     def shards(self) -> list[tuple[str, int]]:
-        """All (split, index), finished or not."""
+        """All shards (split, index), finished or not."""
         return [(split, i) for split, count in self._examples.items() for i in range(-(-count // self._size))]
 
     def missing(self, process_index: int = 0, process_count: int = 1) -> list[tuple[str, int]]:
-        """The (split, index) that this process still has to write; which are its own does not change as others finish."""
+        """The shards (split, index) that this process has yet to write, of its fixed share of them."""
         own = self.shards()[process_index::process_count]
         return [(split, i) for split, i in own if self._finished(split, i) is None]
 
     def span(self, split: str, index: int) -> tuple[int, int]:
-        """First example of a shard, and how many: `start` and `limit` of `eval_batches`."""
+        """The first example of a shard and the number of them: `start` and `limit` of `eval_batches`."""
         start = index * self._size
         return start, min(self._size, self._examples[split] - start)
 
     @contextlib.contextmanager
     def shard(self, split: str, index: int) -> Iterator[Callable[..., None]]:
-        """Gives `write(code=…, flipped=…, label=…, condition=…, caption=…)`: arrays (b, ...), one row an example.
+        """Yields `write(code=…, flipped=…, label=…, condition=…, caption=…)`, which takes arrays (b, ...).
 
-        `condition` is float (b, ...); `caption` holds b texts with one caption on each line, as `eval_batches` gives them.
-        The shard exists when the block ends without an exception, and not before.
+        `condition` is float (b, ...); `caption` holds b texts with one caption per line, as `eval_batches` returns them.
+        The shard comes into existence when the block ends without an exception.
         """
         path = self._path(split, index)
         with contextlib.ExitStack() as renames:
             records = renames.enter_context(atomic(path))
             tables = {}
             if self._spec.condition_shape:
-                place = renames.enter_context(atomic(path.with_suffix(".conditions")))
-                tables["condition"] = ConditionWriter(place, self._spec.condition_shape)
+                conditions = renames.enter_context(atomic(path.with_suffix(".conditions")))
+                tables["condition"] = ConditionWriter(conditions, self._spec.condition_shape)
             if self._spec.captions:
                 tables["caption"] = CaptionWriter(renames.enter_context(atomic(path.with_suffix(".captions"))))
             count = 0
@@ -111,7 +111,7 @@ class CodeWriter:
         write_atomic(path.with_suffix(".json"), json.dumps(note))
 
     def finish(self) -> Manifest:
-        """Writes the manifest; removes shards of other codes that lie in the directory.
+        """Writes the manifest; removes the directory's shards of other codes.
 
         Raises:
           UserError: shards are missing.
@@ -121,7 +121,7 @@ class CodeWriter:
         if missing:
             raise UserError(
                 f"{self._directory}: {len(missing)} of {len(notes)} shards of codes are missing, the first is {missing[0]}; "
-                "run `binlatent encode` again, it continues where it stopped."
+                "run `binlatent encode` again: it continues where it stopped."
             )
         shards = {split: tuple(note for (s, _), note in notes.items() if s == split) for split in self._examples}
         manifest = Manifest(spec=self._spec, shards=shards)
@@ -150,13 +150,13 @@ class CodeWriter:
             shard = shard_of(content, self._spec)
             complete = all((self._directory / file.name).stat().length == file.bytes for file in shard.files)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return None  # a note that was not written to its end, or files that are missing
+            return None  # an unfinished note, or missing files
         return shard if complete else None
 
     def _records(self, columns: Mapping[str, np.ndarray], tables: Mapping[str, Any]) -> np.ndarray:
         layout = self._spec.record
         if set(columns) != set(layout.names):
-            raise ValueError(f"columns {sorted(columns)} given, a record of these codes has {sorted(layout.names)}")
+            raise ValueError(f"columns are {sorted(columns)}; records of these codes have {sorted(layout.names)}")
         records = np.empty(len(columns["code"]), layout)
         for name, column in columns.items():
             column = tables[name].add(column) if name in tables else column
@@ -168,7 +168,7 @@ class CodeWriter:
 
 @contextlib.contextmanager
 def _written(path: str, tables: Mapping[str, ConditionWriter | CaptionWriter]) -> Iterator[Any]:
-    """Gives an ArrayRecord writer; closes it and the tables."""
+    """Yields an ArrayRecord writer; closes it and the tables."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
     writer = ArrayRecordWriter(path, "group_size:1,uncompressed")
@@ -181,24 +181,24 @@ def _written(path: str, tables: Mapping[str, ConditionWriter | CaptionWriter]) -
 
 
 def code_columns(batch: Mapping[str, np.ndarray], spec: CodeSpec) -> dict[str, np.ndarray]:
-    """What a record holds besides the code, of the examples of a batch that count.
+    """The columns of records besides the code, for the unmasked examples of a batch.
 
     Args:
       batch: of `eval_batches(…, captions=spec.captions)`, with `mask`.
-      spec: what is stored.
+      spec: says which columns are stored.
     """
     wanted = {"label": spec.num_classes, "condition": spec.condition_shape, "caption": spec.captions}
     return {name: batch[name][batch["mask"]] for name, stored in wanted.items() if stored}
 
 
 class CodeSource(Source):
-    """Codes of one split, by random access: `code` uint8 (n_bytes,), and `label` and `condition` as encoded.
+    """The codes of one split, with random access: `code` uint8 (n_bytes,), and `label` and `condition` as encoded.
 
-    `caption` is the numbers int32 (m,) of an example's captions in the list `captions`; batches have one of them each:
-    int32 (b,), drawn in training, the first in evaluation.
+    `caption`, int32 (m,), holds the indices of an example's captions in the list `captions`; in batches it is int32 (b,),
+    one index per example: drawn at random in training, the first in evaluation.
 
     Attributes:
-      spec: what the codes are made of and from.
+      spec: describes the codes.
       captions: the distinct captions of the split; empty where none are stored.
     """
 
@@ -212,31 +212,31 @@ class CodeSource(Source):
         expected_fingerprint: str | None = None,
         expected_data: str | None = None,
     ):
-        """Opens a split and tests that it is complete.
+        """Opens a split and checks that it is complete.
 
-        Sizes are always compared. SHA-256 is computed for splits up to `HASH_ON_OPEN` bytes; in larger ones damage is
-        found by the checksums of the ArrayRecord format when the record is read.
+        Sizes are always compared, SHA-256 for splits of up to `HASH_ON_OPEN` bytes. In larger ones ArrayRecord's checksums
+        find damage when the record is read.
 
         Args:
-          directory: what a CodeWriter wrote.
+          directory: written by a `CodeWriter`.
           split: `train` or `validation`.
-          expected_fingerprint: of the autoencoder that is going to decode; None: any.
+          expected_fingerprint: of the autoencoder that will decode; None: any.
           expected_data: fingerprint of the data set that the config describes; None: any.
 
         Raises:
-          UserError: codes of another autoencoder or data set, missing, or damaged.
+          UserError: the codes are missing, damaged, or of another autoencoder or data set.
         """
         super().__init__()
         manifest = Manifest.load(directory)
         self.spec = spec = manifest.spec
         if expected_fingerprint is not None and spec.autoencoder != expected_fingerprint:
             raise UserError(
-                f"{directory}: these codes were made by autoencoder {spec.autoencoder}, not by {expected_fingerprint}, and "
-                "mean nothing to another one; run `binlatent encode` again."
+                f"{directory}: these codes were made by autoencoder {spec.autoencoder}, and {expected_fingerprint} cannot "
+                "decode them; run `binlatent encode` again."
             )
         if expected_data is not None and spec.data != expected_data:
             raise UserError(
-                f"{directory}: these codes are of data set {spec.data}, the config describes {expected_data}; run "
+                f"{directory}: these codes are of data set {spec.data}, but the config describes {expected_data}; run "
                 "`binlatent encode` again, or restore the data section of the config."
             )
         if split not in manifest.shards:
@@ -268,7 +268,7 @@ class CodeSource(Source):
         return f"CodeSource({self._directory!r}, {self._split!r}, {len(self)} codes)"
 
     def read(self, index: int) -> Example:
-        """`code`, and `flipped`, `label`, `condition`, `caption` where they are stored."""
+        """Reads `code`, and `flipped`, `label`, `condition` and `caption` if they are stored."""
         shard = int(np.searchsorted(self._ends, index, side="right"))
         try:
             record = np.frombuffer(self._reader[index], self._record)[0]
@@ -280,7 +280,7 @@ class CodeSource(Source):
                 example["caption"] = self._captions[shard, int(example["caption"])]
         except (RuntimeError, ValueError, OSError, IndexError) as error:
             raise UserError(
-                f"{self!r}: code {index} cannot be read, the shard is damaged ({error}); run `binlatent encode` again."
+                f"{self!r}: code {index} cannot be read: the shard is damaged ({error}); run `binlatent encode` again."
             ) from error
         return example
 
@@ -293,7 +293,7 @@ class CodeSource(Source):
 
 @dataclasses.dataclass(frozen=True)
 class _File:
-    """ArrayRecord's FileInstruction: which examples of which file; saves opening every file to count them."""
+    """ArrayRecord's FileInstruction: states the number of examples, so that files need not be opened to count them."""
 
     filename: str
     skip: int
@@ -302,21 +302,21 @@ class _File:
 
 
 def _checked(path: epath.Path, file: File, hashed: bool) -> str:
-    """The local path of a file, compared with the manifest."""
-    again = "remove it and run `binlatent encode` again: only what is missing is encoded."
+    """Checks a file against the manifest; returns its local path."""
+    again = "remove it and run `binlatent encode` again, which encodes only missing shards."
     if not path.exists():
         raise UserError(f"{path}: this shard of codes is missing; run `binlatent encode` again.")
     size = path.stat().length
     if size != file.bytes:
-        raise UserError(f"{path}: {size} bytes, but {file.bytes} were written, so it was cut short or changed; {again}")
+        raise UserError(f"{path}: {size} bytes, but {file.bytes} were written, so it was truncated or changed; {again}")
     local = _local(path, file)
     if hashed and _sha256(local) != file.sha256:
-        raise UserError(f"{path}: its checksum is not the one it was written with, so it is damaged; {again}")
+        raise UserError(f"{path}: its checksum differs from the one it was written with, so it is damaged; {again}")
     return local
 
 
 def _local(path: epath.Path, file: File) -> str:
-    """ArrayRecord files are read from a local disk; remote ones are fetched once, into the user's cache directory."""
+    """The path of a local file; a remote one is first copied to the user's cache directory, for ArrayRecord."""
     if "://" not in os.fspath(path):
         return os.fspath(path)
     local = cache_directory() / "codes" / f"{file.sha256[:32]}{path.suffix}"

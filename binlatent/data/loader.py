@@ -1,8 +1,8 @@
 """Batches as a function of (seed, step), for any number of processes and workers.
 
-The order of operations is the contract: the whole data set is shuffled anew for every epoch, each example gets its own
-random generator from its position, and process p takes rows p·B/n … (p+1)·B/n of every global batch. So a run that
-resumes needs only its step, and the global batch does not depend on how many hosts or workers read it.
+The data set is reshuffled every epoch, each example's random generator is derived from its position, and process p
+takes rows p·B/n … (p+1)·B/n of every global batch. So a run needs only its step to resume, and the global batch does not
+depend on how many hosts or workers read it.
 """
 
 import functools
@@ -21,11 +21,11 @@ from binlatent.errors import UserError
 
 Batch = dict[str, np.ndarray]
 
-# Reading small images is bound by the interpreter, for which threads only queue: measured on CIFAR-10, one thread reads
-# twice as many as four. At 256 pixels four threads read twice as many as one.
+# Reading small images is limited by the Python interpreter, so more threads only wait for each other: on CIFAR-10, one
+# thread read twice as many images as four; at 256 pixels, four threads read twice as many as one.
 ONE_THREAD_UP_TO = 64
 
-# Starting worker processes takes seconds; fewer examples than this are evaluated sooner without them.
+# Starting worker processes takes seconds; evaluating fewer examples than this is faster without them.
 WORKERS_FROM = 4096
 
 
@@ -39,14 +39,14 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
-    """Endless shuffled batches, this process's rows of each.
+    """Shuffled batches without end: this process's rows of each.
 
     Args:
-      source: what to read.
+      source: the examples.
       options: augmentation and workers.
-      seed: of the order and of the augmentation.
+      seed: of the order and the augmentation.
       batch_size: B, over all processes.
-      start_step: the batch to begin with; batch i is the same whether reached from 0 or begun with.
+      start_step: index of the first batch; batch i is the same for every start.
       process_index: this process.
       process_count: n.
 
@@ -54,7 +54,7 @@ def train_batches(
       An iterator of dicts of arrays (B/n, ...); `close()` ends its workers.
 
     Raises:
-      UserError: B does not divide by n, or the source holds fewer than B examples.
+      UserError: B is not divisible by n, or the source has fewer than B examples.
     """
     check_batch_size(source, batch_size, process_count)
     rows = batch_size // process_count
@@ -64,35 +64,35 @@ def train_batches(
 
 
 def check_batch_size(source: Source, batch_size: int, process_count: int = 1) -> None:
-    """Whether a source can be trained from in batches of this size; to be asked before anything is trained.
+    """Checks, before any training, that a source has enough examples for this batch size.
 
     Raises:
-      UserError: the batch size does not divide by the number of processes, or the source holds fewer examples.
+      UserError: the batch size is not divisible by the number of processes, or the source has fewer examples.
     """
     _rows(batch_size, process_count)
     if len(source) < batch_size:
         raise UserError(
             f"batch size {batch_size} is larger than the {len(source)} examples of {source!r}; use a batch size of "
-            f"{len(source)} or less, or more examples."
+            f"at most {len(source)}, or more examples."
         )
 
 
-def fitting_batch_size(count: int, asked: int, divisor: int = 1) -> int:
-    """The batch size for `count` training examples: the one asked for, or of a small set the largest that fits.
+def fitting_batch_size(count: int, batch_size: int, divisor: int = 1) -> int:
+    """The batch size for `count` training examples: the configured one, or the largest that fits a smaller set.
 
     Args:
-      count: examples.
-      asked: what a set that is large enough gets.
-      divisor: the result is a multiple of it, such as the number of devices.
+      count: number of training examples.
+      batch_size: the configured batch size.
+      divisor: the result is a multiple of it (for example the number of devices).
 
     Raises:
-      ValueError: the one asked for is no multiple of the divisor, or there are fewer examples than that.
+      ValueError: `batch_size` is not a multiple of the divisor, or there are fewer examples than the divisor.
     """
-    if asked < 1 or asked % divisor:
+    if batch_size < 1 or batch_size % divisor:
         raise ValueError(f"a multiple of {divisor} is expected")
     if count < divisor:
         raise ValueError(f"there are {count} training examples, and a batch has at least {divisor}")
-    return min(asked, count // divisor * divisor)
+    return min(batch_size, count // divisor * divisor)
 
 
 def eval_batches(
@@ -110,23 +110,23 @@ def eval_batches(
     """Examples `start` … `start + limit` once, in order; every process gets the same number of batches.
 
     Args:
-      source: what to read.
+      source: the examples.
       options: resolution, channels and workers.
       batch_size: B, over all processes; need not divide the number of examples.
-      start: the first example.
-      limit: how many examples; None: all after that. Give it rather than stop early: workers are started only for
-        `WORKERS_FROM` examples or more.
-      captions: whether batches of images have `caption`, str (B/n,): all captions of an image, one on each line.
+      start: index of the first example.
+      limit: number of examples; None: all from `start` on. Set it rather than stop iterating early, because workers are
+        started only for at least `WORKERS_FROM` examples.
+      captions: whether batches of images have `caption`, str (B/n,): all captions of an image, one per line.
       process_index: this process.
       process_count: n.
       endless: begin again after the last batch.
 
     Returns:
-      A finite iterator of dicts of arrays (B/n, ...) with `mask` bool (B/n,): False where the last batch is filled up
-      and where an unreadable example was replaced. Over all batches and processes each readable example is counted once.
+      An iterator of dicts of arrays (B/n, ...) with `mask` bool (B/n,): False for padding of the last batch and for
+      replaced unreadable examples. Over all batches and processes, each readable example is counted once.
 
     Raises:
-      UserError: B does not divide by n.
+      UserError: B is not divisible by n.
     """
     rows = _rows(batch_size, process_count)
     stop = len(source) if limit is None else min(len(source), start + limit)
@@ -145,10 +145,10 @@ def first_images(source: Source, options: DataOptions, num: int) -> np.ndarray:
 
 
 class Validation:
-    """The batches of one evaluation, the same at every iteration; what reads them stays between two of them.
+    """The batches of one evaluation, the same at every iteration; the workers are kept between iterations.
 
     Args:
-      num_batches: how many; 0 for all of the source.
+      num_batches: number of batches; 0 for all of the source.
       source, options, batch_size, process_index, process_count: see `eval_batches`.
     """
 
@@ -162,8 +162,8 @@ class Validation:
         process_index: int = 0,
         process_count: int = 1,
     ):
-        every = -(-len(source) // batch_size)
-        self._num = min(num_batches or every, every)
+        available = -(-len(source) // batch_size)
+        self._num = min(num_batches or available, available)
         self._open = functools.partial(
             eval_batches,
             source,
@@ -184,8 +184,8 @@ class Validation:
 
 
 def batch_spec(source: Source, options: DataOptions, batch_size: int) -> dict[str, Any]:
-    """Shapes (B, ...) and types of a training batch over all processes, of one example; no worker is started."""
-    import jax  # not above: workers, which import this file, do without
+    """Shapes (B, ...) and types of a training batch over all processes, from one example and without workers."""
+    import jax  # here, because workers import this file and do not need JAX
 
     example = grain.MapDataset.source(source).seed(0).random_map(source.train_transform(options))[0]
     arrays = {name: np.asarray(value) for name, value in example.items()}
@@ -193,34 +193,34 @@ def batch_spec(source: Source, options: DataOptions, batch_size: int) -> dict[st
 
 
 class _ReadForEval:
-    """Example i, or the last one masked out where i lies beyond the end."""
+    """Reads example i; beyond the end, the last example with mask False."""
 
     def __init__(self, source: Source, stop: int, transform: Any, captions: bool):
         self._source, self._stop, self._transform, self._captions = source, stop, transform, captions
 
     def __call__(self, index: int) -> dict:
-        inside = min(int(index), self._stop - 1)
-        read = self._source[inside]
-        example = self._transform(read)
+        clipped = min(int(index), self._stop - 1)
+        raw = self._source[clipped]
+        example = self._transform(raw)
         if self._captions:
-            example["caption"] = caption_files.join(read["caption"])
-        return {**example, "mask": np.bool_(index < self._stop and self._source.counted(inside))}
+            example["caption"] = caption_files.join(raw["caption"])
+        return {**example, "mask": np.bool_(index < self._stop and self._source.counted(clipped))}
 
 
 def _rows(batch_size: int, process_count: int) -> int:
     if batch_size < 1 or batch_size % process_count:
         raise UserError(
-            f"batch size {batch_size} does not divide over {process_count} processes; use a multiple of {process_count}."
+            f"batch size {batch_size} is not divisible by {process_count} processes; use a multiple of {process_count}."
         )
     return batch_size // process_count
 
 
 def _iterate(data: grain.MapDataset, source: Source, options: DataOptions, workers: int) -> Iterator[Batch]:
     threads = min(source.threads, os.cpu_count() or 1, 1 if options.resolution <= ONE_THREAD_UP_TO else source.threads)
-    # The buffer counts whole batches.
+    # prefetch_buffer_size is in batches
     batches = data.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
     if workers:
-        if not flags.FLAGS.is_parsed():  # grain's workers read absl flags, which a library user never parsed
+        if not flags.FLAGS.is_parsed():  # grain's workers read absl flags, which are unparsed in library use
             flags.FLAGS.mark_as_parsed()
         batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     return iter(batches)

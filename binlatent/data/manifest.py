@@ -1,4 +1,4 @@
-"""What a directory of packed codes holds: the layout of a record, where it came from, the finished files."""
+"""The manifest of a directory of packed codes: record layout, origin, finished files."""
 
 import dataclasses
 import json
@@ -18,17 +18,17 @@ MANIFEST = "manifest.json"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CodeSpec:
-    """What codes are made of and from.
+    """What the codes were made from, and what is stored with them.
 
     Attributes:
-      autoencoder: fingerprint of the network that encoded.
+      autoencoder: fingerprint of the autoencoder that encoded them.
       data: fingerprint of the data set, `Splits.fingerprint`.
       code_shape: (y, x, k).
-      num_classes: 0: no labels are stored.
+      num_classes: 0 if no labels are stored.
       class_names: in the order of the labels.
-      condition_shape: of one embedding; empty: none are stored.
+      condition_shape: of one embedding; empty if none are stored.
       captions: whether captions are stored.
-      flips: whether the codes of the mirrored images are stored too.
+      flips: whether the mirrored images' codes are stored too.
     """
 
     autoencoder: str
@@ -58,7 +58,7 @@ class CodeSpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class File:
-    """A finished file: its name, bytes and SHA-256."""
+    """A finished file: its name, size in bytes and SHA-256."""
 
     name: str
     bytes: int
@@ -67,7 +67,7 @@ class File:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shard:
-    """The examples of a shard and its files; `conditions` and `captions` are None where the spec has none."""
+    """A shard's number of examples and its files; `conditions` and `captions` are None if the spec has none."""
 
     count: int
     records: File
@@ -76,25 +76,25 @@ class Shard:
 
     @property
     def files(self) -> list[File]:
-        """Those that there are."""
+        """The files that exist."""
         return [file for file in (self.records, self.conditions, self.captions) if file is not None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a directory of codes holds: `spec`, and the shards of every split in order."""
+    """The contents of a directory of codes: `spec`, and the shards of every split in order."""
 
     spec: CodeSpec
     shards: dict[str, tuple[Shard, ...]]
 
     def count(self, split: str) -> int:
-        """Examples of a split; fewer than the data set has where images could not be read."""
+        """Number of codes of a split: its images, less those that could not be read."""
         return sum(shard.count for shard in self.shards[split])
 
     def save(self, directory: str | os.PathLike) -> None:
-        """Writes `manifest.json`, unless it is there as it is."""
+        """Writes `manifest.json`, unless it is unchanged."""
         content = {"format": FORMAT, **dataclasses.asdict(self)}
-        content["counts"] = {split: self.count(split) for split in self.shards}  # for people
+        content["counts"] = {split: self.count(split) for split in self.shards}  # not read back
         path, text = epath.Path(directory) / MANIFEST, json.dumps(content, indent=1)
         if not path.exists() or path.read_bytes() != text.encode():
             write_atomic(path, text)
@@ -104,7 +104,7 @@ class Manifest:
         """Reads `manifest.json`.
 
         Raises:
-          UserError: there is none, it is not readable, or another version of this package wrote it.
+          UserError: it is missing or unreadable, or another version of this package wrote it.
         """
         path = epath.Path(directory) / MANIFEST
         if not path.exists():
@@ -142,12 +142,12 @@ def _spec(content: Any) -> CodeSpec:
 
 
 def shard_of(content: Any, spec: CodeSpec) -> Shard:
-    """A shard from its JSON form, for codes of a spec; ValueError, TypeError or KeyError where it is not one."""
+    """Parses a shard from JSON, checked against a spec. Raises ValueError, TypeError or KeyError if it is invalid."""
     files = {name: _file(_typed(content, dict, "shard")[name]) for name in ("records", "conditions", "captions")}
     wanted = {"records": True, "conditions": bool(spec.condition_shape), "captions": spec.captions}
     for name, file in files.items():
         if (file is not None) != wanted[name]:
-            raise ValueError(f"a shard's {name}: {file}")
+            raise ValueError(f"the {name} of a shard are {file}")
     return Shard(count=_natural(content["count"], "count"), **files)
 
 
@@ -156,17 +156,17 @@ def _file(content: Any) -> File | None:
         return None
     name, sha256 = (_typed(_typed(content, dict, "file")[key], str, key) for key in ("name", "sha256"))
     if not name or os.path.basename(name) != name or "\0" in name:
-        raise ValueError(f"name is {name!r}, a file beside the manifest was expected")
+        raise ValueError(f"name is {name!r}; a file beside the manifest is expected")
     return File(name=name, bytes=_natural(content["bytes"], "bytes"), sha256=sha256)
 
 
 def _natural(value: Any, name: str) -> int:
     if _typed(value, int, name) < 0:
-        raise ValueError(f"{name} is {value}, a number from 0 on was expected")
+        raise ValueError(f"{name} is {value}; a non-negative number is expected")
     return value
 
 
 def _typed(value: Any, kind: type, name: str) -> Any:
     if type(value) is not kind:
-        raise TypeError(f"{name} is {value!r:.80}, {kind.__name__} was expected")
+        raise TypeError(f"{name} is {value!r:.80}; {kind.__name__} is expected")
     return value

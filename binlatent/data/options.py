@@ -17,21 +17,21 @@ class DataOptions:
       path: the folder, the npz file, the folder of tar files, or the TFDS data_dir; may be remote (gs://, s3://)
         where etils.epath can read it.
       name: name of the TFDS set.
-      split: what to train on: a TFDS split, or the sub-folder of an image folder that is divided into splits.
-      validation_split: the same for validation; empty: a part of `split`, by rule (see `held_out`).
-      validation_fraction: the part that the rule holds out.
-      resolution: side of the square images, pixels.
+      split: the training split: of TFDS, a sub-folder of an image folder that has splits, or a prefix of tar file names.
+      validation_split: the validation split; if empty, part of `split` is held out by hash (see `held_out`).
+      validation_fraction: the fraction held out by hash.
+      resolution: height = width of the images, in pixels.
       channels: 1 (grey) or 3 (RGB); images are converted.
-      crop: where the square is cut in training from an image that is not square; evaluation cuts at the centre.
-      flip: mirror half of the training images, each time anew.
-      labels: False ignores the classes even where there are some.
+      crop: `random` or `center` crop of training images that are not square; evaluation uses the centre.
+      flip: mirror training images at random.
+      labels: False ignores the classes.
       embeddings: `npy` gives each image the array stored beside it as `condition`: `name.npy` beside `name.jpg`,
         in a folder or a tar file, or the array `condition` of an npz file. Empty: none.
-      captions: where the captions of an image are. `txt`: in `name.txt` beside `name.jpg`, one on each line, in a folder
-        or a tar file. `jsonl`: in a folder's `metadata.jsonl` (`file_name` and `text`, as Hugging Face has it). For tfds
-        the name of a text feature (`captions/text` for one inside another), for npz the name of an array of strings
-        (n,) or (n, captions). `own`: those that captioned_digits and emoji come with. Empty: none.
-      workers: processes that read and decode; 0 reads in threads of this one.
+      captions: where the captions of an image are. `txt`: in `name.txt` beside `name.jpg`, one per line, in a folder
+        or a tar file. `jsonl`: in a folder's `metadata.jsonl` (`file_name` and `text`, as in Hugging Face datasets). For
+        tfds: the name of a text feature (`captions/text` for a nested one). For npz: the name of an array of strings
+        (n,) or (n, captions). `own`: the captions of captioned_digits and emoji. Empty: none.
+      workers: processes that read and decode; 0 uses threads of the main process.
     """
 
     source: str = "digits"
@@ -55,13 +55,15 @@ class DataOptions:
         _choice("channels", self.channels, (1, 3))
         _choice("embeddings", self.embeddings, ("", "npy"))
         if self.resolution < 1:
-            raise UserError(f"data.resolution={self.resolution}: give the side of the images in pixels, at least 1.")
+            raise UserError(
+                f"data.resolution={self.resolution}: give the height = width of the images in pixels, at least 1."
+            )
         if self.workers < 0:
             raise UserError(f"data.workers={self.workers}: give a number of processes, 0 for none.")
         if not self.validation_split and not 0 < self.validation_fraction < 1:
             raise UserError(
-                f"data.validation_fraction={self.validation_fraction}: give a part between 0 and 1 (0.1 holds out a "
-                "tenth), or name data.validation_split."
+                f"data.validation_fraction={self.validation_fraction}: give a fraction between 0 and 1 (0.1 holds out a "
+                "tenth), or set data.validation_split."
             )
         if self.embeddings and self.source in ("digits", "captioned_digits", "emoji", "tfds"):
             raise UserError(f"data.embeddings='{self.embeddings}': source '{self.source}' has no embeddings; use ''.")
@@ -72,18 +74,18 @@ class DataOptions:
             _choice("captions", self.captions, forms[self.source], f" with data.source='{self.source}'")
         if self.captions and self.embeddings:
             raise UserError(
-                f"data.captions='{self.captions}' and data.embeddings='{self.embeddings}' are both set; an image is "
-                "conditioned on one of them, so leave the other empty."
+                f"data.captions='{self.captions}' and data.embeddings='{self.embeddings}' are both set, but images are "
+                "conditioned on only one of them; leave the other empty."
             )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExpectedData:
-    """The `plan` section of a config: what the data will bring, for `plan` and `bench`, which open none.
+    """The `plan` section of a config: the conditions of its data, for `plan` and `bench`, which open no data.
 
     Attributes:
-      num_classes: 0 where there are no labels.
-      condition_shape: of the condition stored with each image, as (tokens, features) of a text; () where there is none.
+      num_classes: 0 without labels.
+      condition_shape: of the embedding stored with each image, for example (tokens, features) of a text; () without.
     """
 
     num_classes: int = 0

@@ -1,4 +1,4 @@
-"""The two parts of a data set: what training sees, and what is held out."""
+"""The training and validation splits of a data set."""
 
 import dataclasses
 import json
@@ -11,16 +11,16 @@ from binlatent.files import digest
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Splits:
-    """The two parts of a data set.
+    """The training and validation splits of a data set.
 
     Attributes:
-      train: what training sees.
-      validation: held out; never in `train`.
-      num_classes: 0 where there are no classes or `labels` is False.
+      train: training examples.
+      validation: held-out examples; never in `train`.
+      num_classes: 0 without classes, or where `labels` is False.
       class_names: names in the order of the labels; empty without classes.
-      condition_shape: shape of `condition` of one example; empty without embeddings.
+      condition_shape: shape of one example's `condition`; empty without embeddings.
       captions: whether the examples have captions.
-      fingerprint: changes with the examples, the split and what is read of an image; not with augmentation.
+      fingerprint: changes with the examples, the split and the options that select what is read; not with augmentation.
     """
 
     train: Source
@@ -33,10 +33,10 @@ class Splits:
 
 
 def open_splits(options: DataOptions, *, seed: int) -> Splits:
-    """Opens the training and validation parts of the data set that `options` describe.
+    """Opens the training and validation splits of the data set that `options` describe.
 
     Raises:
-      UserError: it is missing, empty, too small to be split, or not what its kind should be.
+      UserError: the data set is missing, empty, too small to split, or not in the format of its source.
     """
     if options.source == "folder":
         from binlatent.data.sources.folder import open_folder as opener
@@ -55,10 +55,10 @@ def open_splits(options: DataOptions, *, seed: int) -> Splits:
     opened = opener(options, seed)
     for name, part in (("training", opened.train), ("validation", opened.validation)):
         if len(part) == 0:
-            raise UserError(f"{part!r}: the {name} part is empty; at least two examples are needed, one for each part.")
+            raise UserError(f"{part!r}: the {name} split is empty; at least two examples are needed, one per split.")
     names = opened.class_names if options.labels else ()
     condition = opened.train[0].get("condition") if options.embeddings else None
-    read = {
+    selection = {
         name: getattr(options, name)
         for name in (
             "split",
@@ -78,23 +78,23 @@ def open_splits(options: DataOptions, *, seed: int) -> Splits:
         class_names=names,
         condition_shape=() if condition is None else condition.shape,
         captions=bool(options.captions),
-        fingerprint=digest(json.dumps([opened.identity, seed, names, read])),
+        fingerprint=digest(json.dumps([opened.identity, seed, names, selection])),
     )
 
 
 def check_conditions(splits: Splits, *, labels_with_embeddings: bool) -> None:
-    """Whether a prior can be conditioned on what these data have. To be called before stage 1 is trained, for
-    `data.labels` and `data.embeddings` are fixed from then on.
+    """Checks that the prior can use the data set's conditions. Call it before training stage 1, which fixes
+    `data.labels` and `data.embeddings`.
 
     Args:
       splits: the data set.
-      labels_with_embeddings: whether the prior takes both at once.
+      labels_with_embeddings: whether the prior accepts both.
 
     Raises:
-      UserError: the data have classes and embeddings, and the prior takes one of them.
+      UserError: the data have classes and embeddings, but the prior accepts only one of them.
     """
     if splits.num_classes and splits.condition_shape and not labels_with_embeddings:
         raise UserError(
-            f"{splits.train!r} has {splits.num_classes} classes and embeddings of shape {splits.condition_shape}, and this "
-            "prior is conditioned on one of them; set data.labels=False or data.embeddings=''."
+            f"{splits.train!r} has {splits.num_classes} classes and embeddings of shape {splits.condition_shape}, but this "
+            "prior is conditioned on only one of them; set data.labels=False or data.embeddings=''."
         )

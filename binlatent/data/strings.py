@@ -1,4 +1,4 @@
-"""Many strings in two arrays: as Python objects a million names would take a gigabyte in every worker."""
+"""Many strings in two arrays: as Python objects, the names of a large data set would fill the memory of every worker."""
 
 import dataclasses
 import itertools
@@ -12,8 +12,8 @@ class PackedStrings:
     """A list of n strings.
 
     Attributes:
-      text: all of them, one after the other, uint8, UTF-8; bytes of file names that are not UTF-8 come back as they were.
-      ends: where each one ends in `text`, int64 (n,).
+      text: the strings concatenated, uint8, UTF-8; bytes of file names that are not UTF-8 are preserved.
+      ends: the end of each string in `text`, int64 (n,).
     """
 
     text: np.ndarray
@@ -21,7 +21,7 @@ class PackedStrings:
 
     @classmethod
     def of(cls, strings: Iterable[str]) -> "PackedStrings":
-        """Packs strings, in their order."""
+        """Packs strings in the given order."""
         encoded = [string.encode("utf-8", "surrogateescape") for string in strings]
         ends = np.cumsum([len(string) for string in encoded], dtype=np.int64)
         return cls(np.frombuffer(b"".join(encoded), np.uint8), ends)

@@ -1,10 +1,10 @@
-"""What codes are conditioned on, stored once for all records of a shard that have it.
+"""Embeddings and captions of codes, each distinct one stored once per shard.
 
-A record of a shard holds the number of a row in these two files beside it:
+A record holds row numbers into these two files beside the shard:
 
     ….conditions   float16, one row for each distinct embedding, without gaps
-    ….captions     JSON: `captions`, the distinct captions, and `sets`, lists of numbers of captions; images of a set have
-                   the same captions
+    ….captions     JSON: `captions`, the distinct captions, and `sets`, lists of indices into `captions`; each image has
+                   one of the sets
 """
 
 import hashlib
@@ -20,14 +20,14 @@ from binlatent.errors import UserError
 
 
 class ConditionWriter:
-    """Writes distinct embeddings of one shape to a file as they come."""
+    """Writes distinct embeddings of one shape to a file as they are added."""
 
     def __init__(self, path: str, shape: tuple[int, ...]):
         self.path, self._shape, self._rows = path, shape, {}
         self._file = open(path, "wb")  # noqa: SIM115 (until `close`)
 
     def add(self, conditions: np.ndarray) -> np.ndarray:
-        """The row numbers int32 (b,) of embeddings (b, ...); new ones are written."""
+        """Returns the row numbers int32 (b,) of embeddings (b, ...); writes new ones."""
         if np.shape(conditions)[1:] != self._shape:
             raise ValueError(
                 f"condition: shape {np.shape(conditions)}, expected (b, {', '.join(map(str, self._shape))})"
@@ -36,7 +36,7 @@ class ConditionWriter:
 
     def _row(self, condition: np.ndarray) -> int:
         data = condition.tobytes()
-        key = hashlib.blake2b(data, digest_size=16).digest()  # the rows themselves may fill gigabytes
+        key = hashlib.blake2b(data, digest_size=16).digest()  # the embeddings themselves may take gigabytes
         if key not in self._rows:
             self._rows[key] = len(self._rows)
             self._file.write(data)
@@ -47,10 +47,10 @@ class ConditionWriter:
 
 
 def read_condition(path: str, row: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Row `row` of a file of embeddings, float32 of `shape`.
+    """Reads row `row` of a file of embeddings, float32 of `shape`.
 
     Raises:
-      ValueError: the file is not that long.
+      ValueError: the file has no such row.
     """
     size = math.prod(shape)
     condition = np.fromfile(path, "<f2", count=size, offset=2 * size * row)
@@ -60,7 +60,7 @@ def read_condition(path: str, row: int, shape: tuple[int, ...]) -> np.ndarray:
 
 
 class CaptionWriter:
-    """Collects distinct captions, and the sets of them that images have."""
+    """Collects the distinct captions, and the distinct sets of captions of an image."""
 
     def __init__(self, path: str):
         self.path = path
@@ -68,7 +68,7 @@ class CaptionWriter:
         self._sets: dict[tuple[int, ...], int] = {}
 
     def add(self, captions: np.ndarray | Sequence[str]) -> np.ndarray:
-        """The numbers int32 (b,) of the sets of b images; each is given as a text with one caption on each line."""
+        """Returns the set numbers int32 (b,) of b images; `captions` has a text per image, with one caption per line."""
         sets = (caption_files.split(text) for text in captions)
         numbers = (tuple(self._captions.setdefault(text, len(self._captions)) for text in texts) for texts in sets)
         return np.array([self._sets.setdefault(key, len(self._sets)) for key in numbers], np.int32)
@@ -80,14 +80,14 @@ class CaptionWriter:
 
 
 class CaptionTable:
-    """The captions of several shards as one list of distinct ones.
+    """The distinct captions of several shards as one list.
 
     Attributes:
       captions: the distinct captions.
     """
 
     def __init__(self, paths: Sequence[str]):
-        """Reads what a `CaptionWriter` wrote for each of the shards.
+        """Reads the files that a `CaptionWriter` wrote, one per shard.
 
         Raises:
           UserError: a file is damaged.
@@ -105,6 +105,6 @@ class CaptionTable:
         self.captions = list(numbers)
 
     def __getitem__(self, place: tuple[int, int]) -> np.ndarray:
-        """The numbers in `captions` of set (shard, number), int32 (m,)."""
+        """The indices into `captions` of set (shard, number), int32 (m,)."""
         shard, number = place
         return self._sets[shard][number]

@@ -1,4 +1,4 @@
-"""From an image of any size to a square of the wanted one; all of it on uint8, one example at a time."""
+"""From an image of any size to a square at the config's resolution, one uint8 example at a time."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as PIL converts
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """Converts uint8 (h, w, 1 | 3 | 4) to `channels` (1 or 3). A fourth channel is opacity: laid over white."""
+    """Converts uint8 (h, w, 1 | 3 | 4) to `channels` (1 or 3). A fourth channel is opacity, composited over white."""
     if image.shape[-1] == 4:
         opacity = image[..., 3:].astype(np.uint32)
         image = ((image[..., :3] * opacity + 255 * (255 - opacity) + 127) // 255).astype(np.uint8)
@@ -21,12 +21,12 @@ def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
 
 
 def cut_square(image: np.ndarray, resolution: int, position: float) -> np.ndarray:
-    """Cuts the largest square and resizes it to `resolution`, antialiased (bicubic).
+    """Crops the largest square and resizes it to `resolution`, bicubic and antialiased.
 
     Args:
       image: uint8 (h, w, c).
-      resolution: side of the result.
-      position: where along the longer side the square lies: 0 first, 0.5 centre, 1 last.
+      resolution: height = width of the result, in pixels.
+      position: of the square along the longer side: 0 first, 0.5 centre, 1 last.
     """
     height, width, _ = image.shape
     side = min(height, width)
@@ -41,7 +41,7 @@ def cut_square(image: np.ndarray, resolution: int, position: float) -> np.ndarra
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalImage:
-    """The centre square at `resolution`, uint8 (resolution, resolution, channels)."""
+    """The centre crop at `resolution`, uint8 (resolution, resolution, channels)."""
 
     resolution: int
     channels: int
@@ -53,7 +53,7 @@ class EvalImage:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainImage:
-    """A square at `resolution`, cut at random or at the centre, mirrored half of the time where `flip`."""
+    """A random or centre crop at `resolution`; with `flip`, mirrored with probability one half."""
 
     resolution: int
     channels: int
@@ -61,36 +61,36 @@ class TrainImage:
     flip: bool
 
     def __call__(self, example: dict, rng: np.random.Generator) -> dict:
-        position, coin = rng.random(2)  # always both, so that one option does not move the other's draws
+        position, coin = rng.random(2)  # always both, so that one option does not change the other's draws
         image = to_channels(example["image"], self.channels)
         image = cut_square(image, self.resolution, position if self.crop == "random" else 0.5)
         if self.flip and coin < 0.5:
             image = image[:, ::-1]
-        # What the prior is conditioned on is of no use to an autoencoder.
+        # an autoencoder does not use the prior's conditions
         return {**without(example, "condition", "caption"), "image": np.ascontiguousarray(image)}
 
 
 @dataclasses.dataclass(frozen=True)
 class DrawCode:
-    """Of an image's code and its mirror image's either one, and of several captions one, drawn anew every time."""
+    """Draws the code of the image or of its mirror image, and one of its captions, anew in every epoch."""
 
     def __call__(self, example: dict, rng: np.random.Generator) -> dict:
-        drawn = without(example, "flipped")
+        result = without(example, "flipped")
         if "flipped" in example and rng.random() < 0.5:
-            drawn["code"] = example["flipped"]
+            result["code"] = example["flipped"]
         if "caption" in example:
-            drawn["caption"] = rng.choice(example["caption"])
-        return drawn
+            result["caption"] = rng.choice(example["caption"])
+        return result
 
 
 def plain_code(example: dict) -> dict:
-    """The code of the image as it is, with its first caption; nothing random."""
-    plain = without(example, "flipped")
+    """The code of the unmirrored image with its first caption; deterministic."""
+    result = without(example, "flipped")
     if "caption" in example:
-        plain["caption"] = example["caption"][0]
-    return plain
+        result["caption"] = example["caption"][0]
+    return result
 
 
 def without(example: dict, *names: str) -> dict:
-    """A copy of an example without some of its values."""
+    """A copy of an example without the named values."""
     return {name: value for name, value in example.items() if name not in names}

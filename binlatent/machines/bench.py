@@ -169,7 +169,7 @@ def table(rows: list[Row]) -> str:
     lines = [
         f"{len(devices)} × {kind} ({known}); jax {jax.__version__}",
         "",
-        "| | batch | ms a call | images/s | TFLOP/s a device | MFU | memory a device |",
+        "| | batch | ms per call | images/s | TFLOP/s per device | MFU | memory per device |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:

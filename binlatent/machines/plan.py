@@ -158,8 +158,8 @@ def sampling(config: ConfigDict, mesh: Mesh, *, batch_size: int) -> tuple[tuple,
 def table(names: list[str], mesh_devices: int, *, compiled: bool) -> str:
     """Markdown of the plans of shipped configs, both stages, on so many devices."""
     lines = [
-        "| config | stage | bits an image | parameters | batch | TFLOP a step | GFLOP an example | state a device | "
-        "temporary a device |",
+        "| config | stage | bits per image | parameters | batch | TFLOP per step | GFLOP per example | state per device | "
+        "temporary per device |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name in names:

@@ -1,7 +1,7 @@
-"""The binary autoencoder: images → one logit a bit → bits → images.
+"""The binary autoencoder: images → one logit per bit → bits → images.
 
-One module serves our own training and imported checkpoints. The encoder and the decoder are lists of layers, made by
-`encoder_layers` and `decoder_layers` from the module's fields; the importer walks the same lists.
+The encoder and the decoder are lists of layers, which `encoder_layers` and `decoder_layers` derive from the module's
+fields. `binlatent convert` reads the same lists, so imported checkpoints use this module too.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from binlatent.typing import Array, Code, Float, Images, Logits
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One layer of the encoder or decoder: its parameters' name, its kind, the channels that it gives out."""
+    """One layer of the encoder or decoder: its parameters' name, its kind, its output channels."""
 
     name: str
     kind: Literal["conv", "block", "attention", "down", "up", "norm"]
@@ -25,27 +25,27 @@ class Layer:
 
 
 class BinaryAutoencoder(nn.Module):
-    """VQGAN-style encoder and decoder around a Bernoulli code. Construct it with keywords.
+    """VQGAN-style encoder and decoder around a Bernoulli code. Construct it with keyword arguments.
 
     Attributes:
       resolution: image height = width, in pixels.
       image_channels: channels of an image.
       channels: base width; level i has `channels * channel_multipliers[i]`.
-      channel_multipliers: one a level; the image is halved between levels.
-      res_blocks: residual blocks a level in the encoder.
-      decoder_multiplier: times `res_blocks`, truncated to int, gives the decoder's blocks (the release's `gen_mul`);
-        one number, or one a level.
+      channel_multipliers: one per level; the image is halved between levels.
+      res_blocks: residual blocks per level in the encoder.
+      decoder_multiplier: the decoder has this times `res_blocks` blocks per level, rounded down (the release's
+        `gen_mul`); one number, or one per level.
       attention_resolutions: heights in pixels of the feature maps that have attention after each of their blocks.
-      code_bits: k, bits at one position of the code.
+      code_bits: k, bits per token of the code.
       embedding_width: channels of the encoder's last features and of the decoder's input.
       norm_first: the decoder starts with a GroupNorm.
-      patch_size: s; images enter as (h/s, w/s, c·s²) and the decoder's output is rearranged back. 1 is the release.
-      deterministic: threshold also where noise is given, instead of sampling.
+      patch_size: s; images enter as (h/s, w/s, c·s²) and the decoder's output is rearranged back. The release has 1.
+      deterministic: threshold instead of sampling, even where noise is given.
       signed: the decoder sees ±1 instead of 0/1, and σ(logit) = (1 + tanh u)/2 for the last features u (`use_tanh`).
       dtype: of the computation; statistics of norms, logits, code and output are float32.
 
     Raises:
-      ValueError: where the fields contradict each other; the message names both values.
+      ValueError: fields contradict each other; the message names both values.
     """
 
     resolution: int
@@ -84,18 +84,18 @@ class BinaryAutoencoder(nn.Module):
                 "image between levels); change the resolution, the patch_size, or the number of levels"
             )
         levels = [self.resolution // self.patch_size // 2**i for i in range(len(self.channel_multipliers))]
-        if wrong := [r for r in self.attention_resolutions if r not in levels]:
-            raise ValueError(f"attention_resolutions {wrong} are no level's height; the levels have heights {levels}")
+        if unknown := [r for r in self.attention_resolutions if r not in levels]:
+            raise ValueError(f"attention_resolutions {unknown} match no level; the levels have heights {levels}")
         if min(self._decoder_blocks) < 1:
             raise ValueError(
-                f"decoder_multiplier {self.decoder_multiplier} × res_blocks {self.res_blocks}, truncated, leaves a "
+                f"decoder_multiplier {self.decoder_multiplier} × res_blocks {self.res_blocks}, rounded down, leaves a "
                 "level of the decoder without a block"
             )
         super().__post_init__()
 
     @property
     def downsampling(self) -> int:
-        """Pixels along one side of a code position."""
+        """Height = width of a token, in pixels."""
         return self.patch_size * 2 ** (len(self.channel_multipliers) - 1)
 
     @property
@@ -112,13 +112,13 @@ class BinaryAutoencoder(nn.Module):
         if len(multiplier) != len(self.channel_multipliers):
             raise ValueError(
                 f"decoder_multiplier has {len(multiplier)} values and channel_multipliers "
-                f"{len(self.channel_multipliers)}; give one number, or one a level"
+                f"{len(self.channel_multipliers)}; give one number, or one per level"
             )
         return [int(m * self.res_blocks) for m in multiplier]
 
     def setup(self):
         self.encoder = Stack(encoder_layers(self), self.dtype)
-        # float32: a code's bits should not hang on the rounding of the last product
+        # float32, so that the bits do not depend on the rounding of a bfloat16 product
         self.code_logits = blocks.Conv1x1(self.code_bits, dtype=jnp.float32)
         self.embed = nn.Dense(self.embedding_width, use_bias=False, dtype=self.dtype)
         self.decoder = Stack(decoder_layers(self), self.dtype)
@@ -151,10 +151,10 @@ class BinaryAutoencoder(nn.Module):
 
         Args:
           images: in [0, 1].
-          noise: uniform draws in [0, 1), one a bit; None thresholds.
+          noise: uniform draws in [0, 1), one per bit; None thresholds.
 
         Returns:
-          (reconstruction, not clipped; logits; bits, float 0/1 with the probabilities' gradient).
+          (reconstruction, not clipped; logits; bits, float 0/1 with straight-through gradients).
         """
         logits = self.encode(images)
         sampled = noise is not None and not self.deterministic
@@ -163,7 +163,7 @@ class BinaryAutoencoder(nn.Module):
 
 
 def encoder_layers(net: BinaryAutoencoder) -> tuple[Layer, ...]:
-    """The encoder's layers in order, which is also the release's numbering of `encoder.blocks`."""
+    """The encoder's layers in order, numbered as the release's `encoder.blocks`."""
     layers = [Layer(name="conv_in", kind="conv", channels=net.channels)]
     resolution = net.resolution // net.patch_size
     for level, multiplier in enumerate(net.channel_multipliers):
@@ -181,7 +181,7 @@ def encoder_layers(net: BinaryAutoencoder) -> tuple[Layer, ...]:
 
 
 def decoder_layers(net: BinaryAutoencoder) -> tuple[Layer, ...]:
-    """The decoder's layers in order, which is also the release's numbering of `generator.blocks`."""
+    """The decoder's layers in order, numbered as the release's `generator.blocks`."""
     levels = len(net.channel_multipliers)
     width = net.channels * net.channel_multipliers[-1]
     resolution = net.resolution // net.downsampling
@@ -218,7 +218,7 @@ def _middle(width: int) -> list[Layer]:
 
 
 class Stack(nn.Module):
-    """The layers, one after the other."""
+    """Layers applied in order."""
 
     layers: tuple[Layer, ...]
     dtype: DTypeLike = jnp.float32
@@ -228,7 +228,7 @@ class Stack(nn.Module):
         for layer in self.layers:
             match layer.kind:
                 case "conv":
-                    # bfloat16 near 1 is coarser than half a step of a uint8 image, so what leaves is float32
+                    # bfloat16 near 1 is coarser than half a step of a uint8 image, so the output is float32
                     dtype = jnp.float32 if layer.name == "conv_out" else self.dtype
                     x = blocks.Conv3x3(layer.channels, dtype=dtype, name=layer.name)(x)
                 case "block":

@@ -1,4 +1,4 @@
-"""The convolutional blocks of the autoencoder (VQGAN's, with the released code's padding and eps)."""
+"""The convolutional blocks of the autoencoder: VQGAN's, with the padding and eps of the PyTorch release."""
 
 import functools
 
@@ -11,7 +11,7 @@ from binlatent.typing import Array, Float
 
 Features = Float[Array, "b h w c"]
 
-# PyTorch's initialisation of convolutions, which the release was trained with
+# PyTorch's initialisation of convolutions, as in the release
 kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 Conv = functools.partial(nn.Conv, kernel_init=kernel_init)
@@ -20,7 +20,7 @@ Conv1x1 = functools.partial(Conv, kernel_size=(1, 1))
 
 
 def norm_groups(channels: int) -> int:
-    """Groups of a GroupNorm: 32 as in the release, or the largest divisor of `channels` below it."""
+    """Groups of a GroupNorm: 32 as in the release, or else the largest smaller divisor of `channels`."""
     return max(n for n in range(1, 33) if channels % n == 0)
 
 
@@ -35,7 +35,7 @@ class Norm(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """Norm, SiLU, 3×3 twice, added to the input (through a 1×1 convolution where the width changes)."""
+    """Norm, SiLU and 3×3 convolution, twice, added to the input (a 1×1 convolution of it where the width changes)."""
 
     channels: int
     dtype: DTypeLike = jnp.float32
@@ -68,7 +68,7 @@ class AttentionBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the height and width: a 3×3 convolution of stride 2, padded at the bottom and right only."""
+    """Halves height and width: a 3×3 convolution of stride 2, padded at the bottom and right only."""
 
     dtype: DTypeLike = jnp.float32
 
@@ -80,7 +80,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the height and width: nearest neighbour, then a 3×3 convolution."""
+    """Doubles height and width: nearest neighbour, then a 3×3 convolution."""
 
     dtype: DTypeLike = jnp.float32
 

@@ -1,4 +1,4 @@
-"""A small classifier whose last hidden layer serves as features, for data sets that have labels and machines offline."""
+"""A small classifier whose last hidden layer gives features: for labelled data where no pretrained network is at hand."""
 
 import flax.linen as nn
 import flax.struct
@@ -15,13 +15,13 @@ class ClassifierOutput:
 
 
 class FeatureClassifier(nn.Module):
-    """Three stages of convolutions, each halving the image, then an average and a hidden layer.
+    """Three stages of convolutions, each halving the image, then average pooling and a hidden layer.
 
     Attributes:
-      num_classes: classes to tell apart.
-      width: channels of the first stage; each following one has twice as many.
-      num_features: size of the hidden layer that is read as features.
-      dtype: of the computation; parameters, normalisation and the result are float32.
+      num_classes: number of classes.
+      width: channels of the first stage; doubled in each later one.
+      num_features: size of the hidden layer, the features.
+      dtype: of the computation; parameters, normalisation statistics and the result are float32.
     """
 
     num_classes: int
@@ -31,7 +31,7 @@ class FeatureClassifier(nn.Module):
 
     @nn.compact
     def __call__(self, images: Images) -> ClassifierOutput:
-        """Images in [0, 1], of any size from 8 pixels."""
+        """Features and logits of images in [0, 1], at least 8×8 pixels."""
         x = (2 * images - 1).astype(self.dtype)
         for stage in range(3):
             channels = self.width * 2**stage

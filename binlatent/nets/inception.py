@@ -1,7 +1,7 @@
 """The Inception network of the Fréchet Inception distance (Szegedy et al. 2016, the TF graph of 2015-12-05).
 
-It is not torchvision's Inception: 1008 classes, average pooling that leaves the padding out of its mean, and a max
-pool where the last block should average. Batch normalisation is folded into the convolutions: it is always frozen.
+It is not torchvision's Inception: it has 1008 classes, average pooling that does not count the padding, and max pooling
+in the last block instead of an average. Batch normalisation is always frozen, and so folded into the convolutions.
 Weights are an argument. `inception_from_torch` makes them from `pt_inception-2015-12-05-6726825d.pth`.
 """
 
@@ -30,7 +30,7 @@ _EXACT = jax.lax.Precision.HIGHEST  # a score must not depend on whether a devic
 
 @flax.struct.dataclass
 class InceptionFeatures:
-    """What the scores read.
+    """The network's outputs that the scores use.
 
     pool: the 2048 averages after the last block: FID, KID, precision and recall.
     spatial: the first 7 channels of the block that TF calls `mixed_6` (torchvision: `Mixed_6d`) on 17×17 positions,
@@ -153,25 +153,25 @@ class InceptionV3(nn.Module):
 
 def _bilinear(size: int, out: int, half_pixel: bool) -> np.ndarray:
     """Weights (out, size) of one axis of a bilinear resize without antialiasing."""
-    at = np.arange(out, dtype=np.float64)
-    at = np.maximum((at + 0.5) * (size / out) - 0.5, 0) if half_pixel else at * (size / out)
-    low = np.minimum(np.floor(at).astype(int), size - 1)
+    position = np.arange(out, dtype=np.float64)
+    position = np.maximum((position + 0.5) * (size / out) - 0.5, 0) if half_pixel else position * (size / out)
+    low = np.minimum(np.floor(position).astype(int), size - 1)
     high = np.minimum(low + 1, size - 1)
     weights = np.zeros((out, size))
-    np.add.at(weights, (np.arange(out), low), 1 - (at - low))
-    np.add.at(weights, (np.arange(out), high), at - low)
+    np.add.at(weights, (np.arange(out), low), 1 - (position - low))
+    np.add.at(weights, (np.arange(out), high), position - low)
     return weights.astype(np.float32)
 
 
 def inception_input(images: Images, resize: Resize = "tf1") -> Float[Array, "b 299 299 3"]:
-    """Resizes and scales images as the named implementation does. One channel is repeated to three.
+    """Resizes and scales images as the named implementation does. A single channel is repeated to make three.
 
     Raises:
-      ValueError: for a number of channels that is neither 1 nor 3, or an unknown resize.
+      ValueError: the number of channels is neither 1 nor 3, or `resize` is unknown.
     """
     b, h, w, c = images.shape
     if c not in (1, 3):
-        raise ValueError(f"Inception reads images of 1 or 3 channels, not {c}")
+        raise ValueError(f"Inception takes images of 1 or 3 channels, not {c}")
     if resize not in ("tf1", "pytorch-fid"):
         raise ValueError(f"resize is {resize!r}; use 'tf1' or 'pytorch-fid'")
     half_pixel = resize == "pytorch-fid"
@@ -188,19 +188,19 @@ def inception_features(params: PyTree, images: Images, *, resize: Resize = "tf1"
 
 
 def init_inception(key: Array) -> PyTree:
-    """Random weights, for shapes and tests; no score comes of them."""
+    """Random weights, for shapes and tests, not for scores."""
     return InceptionV3().init(key, jnp.zeros((1, SIZE, SIZE, 3)))["params"]
 
 
 def inception_from_torch(state: Mapping[str, np.ndarray]) -> PyTree:
-    """The weights from the layout of pytorch-fid's file: `<layer>.conv.weight`, `<layer>.bn.*`, `fc.*`.
+    """Converts the weights of pytorch-fid's file: `<layer>.conv.weight`, `<layer>.bn.*`, `fc.*`.
 
     Raises:
-      ValueError: for weights that are missing, left over or of another shape, naming them.
+      ValueError: weights are missing, left over or of the wrong shape; the message names them.
     """
     state = {name: np.asarray(value) for name, value in state.items() if not name.endswith("num_batches_tracked")}
     expected = jax.eval_shape(init_inception, jax.random.key(0))
-    used, problems = {"fc.bias"}, []  # the Inception Score of the original code leaves the bias out
+    used, problems = {"fc.bias"}, []  # the original Inception Score omits the bias
 
     def take(name, shape):
         used.add(name)
@@ -228,9 +228,9 @@ def inception_from_torch(state: Mapping[str, np.ndarray]) -> PyTree:
     params["fc"] = {"kernel": take("fc.weight", (CLASSES, 2048)).T.astype(np.float32)}
     problems += [f"{name} is not part of the network" for name in sorted(set(state) - used)]
     if problems:
-        some = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        listed = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
         raise ValueError(
-            f"these are not the weights of the FID Inception: {some}. Expected is the file "
-            "pt_inception-2015-12-05-6726825d.pth of pytorch-fid (torchvision's own inception_v3 is another network)"
+            f"these are not the weights of the FID Inception: {listed}. Use pytorch-fid's file "
+            "pt_inception-2015-12-05-6726825d.pth (torchvision's inception_v3 is a different network)"
         )
     return params

@@ -1,7 +1,7 @@
 """The denoiser of the 2023 release, for imported checkpoints.
 
-A pre-norm transformer over the code's tokens. The time is one more token after them, and a class or one vector another;
-text is read by cross-attention. Everything that differs from `nets.denoiser` is the release's own choice.
+A pre-norm transformer over the code's tokens. The time is one token appended to them, a class or vector condition
+another; text is read by cross-attention. Where it differs from `nets.denoiser`, it follows the release.
 """
 
 import math
@@ -27,7 +27,7 @@ def time_features(index: Float[Array, "b"], steps: int, width: int) -> Float[Arr
 
 
 class OfficialBlock(nn.Module):
-    """Attention, optional cross-attention and MLP, each after a LayerNorm and with a gain a channel on its branch."""
+    """Attention, optional cross-attention and MLP, each after a LayerNorm and scaled by a gain per channel."""
 
     width: int
     heads: int
@@ -77,14 +77,15 @@ class OfficialDenoiser(nn.Module):
     Attributes:
       code_shape: (y, x, k) of the codes.
       width, depth, heads: of the transformer (`bert_n_emb`, `bert_n_layer`, `bert_n_head`).
-      total_steps: the T that the network was trained with. A time t is fed as the nearest of the T times that it knows,
-        so that any number of sampling steps is one that it was trained for.
+      total_steps: the T that the network was trained with. A time t is rounded to the nearest of these T times, so that
+        the network only sees times it was trained on, at any number of sampling steps.
       num_classes: classes to condition on, as a token; 0 for none.
       condition_width: features of the condition vector (a token), or of each text token; 0 for none.
       cross_attention: the condition is a sequence of text tokens, of any length, read by cross-attention.
-      predict: what the head gives: `flip`, or `z0`, the log-odds of z_0 (`p_flip` false); flips come out either way.
-      official_sample_steps: S > 0 divides times by S in place of T, as the release does when asked for S sampling steps:
-        unless S = T, the network sees times that it never saw in training. 0, the default, is right.
+      predict: what the head predicts: `flip`, or `z0`, the log-odds of z_0 (`p_flip` false). The output is flip log-odds
+        in both cases.
+      official_sample_steps: S > 0 divides times by S instead of T, as the release does when it samples in S steps;
+        unless S = T, the network then sees times it was not trained on. 0, the default, is correct.
       dtype: of the computation; parameters and the output are float32.
 
     Raises:
@@ -123,19 +124,19 @@ class OfficialDenoiser(nn.Module):
     def __call__(
         self, code: Bool[Array, "b y x k"], t: Float[Array, "b"], condition=None, condition_mask: Bool[Array, "b"] | None = None,
     ) -> Prediction:  # fmt: skip
-        """Flip log-odds of z_t, one component; what they are given is the objective's `parametrization`.
+        """Flip log-odds of z_t, one component; the objective's `parametrization` says what they are conditioned on.
 
         Args:
           code: z_t.
           t: times in [0, 1].
-          condition: labels int (b,); vectors (b, condition_width); or text tokens (b, n, condition_width). None for none.
-          condition_mask: False leaves an example's condition out. None keeps all.
+          condition: labels int (b,); vectors (b, condition_width); or text tokens (b, n, condition_width); or None.
+          condition_mask: False drops an example's condition. None keeps all.
 
         Raises:
           ValueError: a code or a condition of another shape.
         """
         if code.shape[1:] != tuple(self.code_shape):
-            raise ValueError(f"codes of shape {code.shape[1:]} given to a denoiser of {tuple(self.code_shape)} codes")
+            raise ValueError(f"codes have shape {code.shape[1:]}; this denoiser takes {tuple(self.code_shape)}")
         (y, x, k), d, b = self.code_shape, self.width, code.shape[0]
         length = y * x
         dense = partial(nn.Dense, dtype=self.dtype, kernel_init=nn.initializers.normal(0.02))
@@ -152,7 +153,7 @@ class OfficialDenoiser(nn.Module):
         self_mask = text_mask = None
         if token is not None:
             appended.append(token.astype(self.dtype)[:, None])
-            if condition_mask is not None:  # an example without its condition does not look at that token
+            if condition_mask is not None:  # an example without its condition does not attend to that token
                 always = jnp.ones((b, length + 1), bool)
                 self_mask = jnp.concatenate([always, condition_mask[:, None]], axis=1)[:, None, None]
         if text is not None and condition_mask is not None:  # either the null token or the text
@@ -177,10 +178,10 @@ class OfficialDenoiser(nn.Module):
         return Prediction(flips[..., None, :], jnp.zeros((b, y, x, 1)))
 
     def _condition(self, condition, b: int) -> tuple[Array | None, Array | None]:
-        """The condition as one token (b, d), or as text tokens (b, n, condition_width); both None where there is none."""
+        """The condition as one token (b, d) or as text tokens (b, n, condition_width); both None without a condition."""
         if not (self.num_classes or self.condition_width):
             if condition is not None:
-                raise ValueError("a condition is given to a denoiser that was trained without one")
+                raise ValueError("a condition was given, but this denoiser was trained without one")
             return None, None
         if condition is None and self.is_initializing() and not self.cross_attention:  # so that its parameters exist
             condition = jnp.zeros((b,), jnp.int32) if self.num_classes else jnp.zeros((b, self.condition_width))
@@ -191,7 +192,7 @@ class OfficialDenoiser(nn.Module):
             return None, None
         shape = (b, *condition.shape[1:2], self.condition_width) if self.cross_attention else (b, self.condition_width)
         if condition.shape != shape:
-            raise ValueError(f"a condition of shape {condition.shape} given to a denoiser that expects {shape}")
+            raise ValueError(f"the condition has shape {condition.shape}; this denoiser takes {shape}")
         if self.cross_attention:
             return None, condition
         return nn.Dense(self.width, dtype=self.dtype, name="condition_in")(condition), None

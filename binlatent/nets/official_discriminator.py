@@ -8,13 +8,13 @@ from binlatent.typing import Array, Float, Images
 
 
 class PatchDiscriminator(nn.Module):
-    """Real (positive) or made (negative), one logit a patch of an image.
+    """Classifies patches of an image as real (positive logits) or fake (negative).
 
     4×4 convolutions with LeakyReLU(0.2): `layers` of stride 2, then two of stride 1. BatchNorm (eps 1e-5, momentum 0.9,
     PyTorch's) keeps running statistics in the collection `batch_stats`.
 
     Attributes:
-      channels: of the first convolution (`ndf`); doubled in each that follows, up to 8 times.
+      channels: of the first convolution (`ndf`); doubled in each later one, up to 8 times.
       layers: convolutions of stride 2 (`disc_layers`).
       dtype: of the computation; parameters, statistics and logits are float32.
     """
@@ -33,7 +33,7 @@ class PatchDiscriminator(nn.Module):
         """Logits (b, y, x, 1) of images in [0, 1].
 
         Args:
-          train: normalise with the batch's statistics, and move the running ones (`batch_stats` must be mutable).
+          train: normalise with the batch's statistics and update the running ones (`batch_stats` must be mutable).
         """
         x = images
         for i, width in enumerate(self.widths):

@@ -1,7 +1,7 @@
-"""PatchGAN discriminators without statistics of the batch: an image's logits depend on that image alone.
+"""PatchGAN discriminators without batch statistics: an image's logits depend on that image alone.
 
-So one device and eight, or one batch and its micro-batches, train the same discriminator. The release's, with
-BatchNorm, is in `nets.discriminator`.
+Training is therefore the same on one device or eight, with or without micro-batches. The release's discriminator, with
+BatchNorm, is `nets.official_discriminator`.
 """
 
 from typing import Literal
@@ -17,16 +17,16 @@ NORMS = ("group", "spectral", "none")
 
 
 class PatchGAN(nn.Module):
-    """Real (positive) or made (negative), one logit a patch of an image.
+    """Classifies patches of an image as real (positive logits) or fake (negative).
 
-    3×3 convolution, then `layers` times a 4×4 convolution of stride 2, then a 3×3 one and the logits; LeakyReLU(0.2).
+    A 3×3 convolution, `layers` 4×4 convolutions of stride 2, a 3×3 convolution, then the logits; LeakyReLU(0.2).
 
     Attributes:
-      channels: of the first convolution; doubled in each of stride 2, up to 8 times.
-      layers: convolutions of stride 2; a patch grows with them.
+      channels: of the first convolution; doubled in each later one, up to 8 times.
+      layers: convolutions of stride 2; more of them make the patches larger.
       norm: `group`: GroupNorm after every convolution but the first and last. `spectral`: every kernel is divided by
-        its largest singular value, estimated by one power iteration a step; the estimate is kept in the collection
-        `batch_stats`, and is a function of the kernel alone. `none`.
+        its largest singular value, estimated by one power iteration per step; the estimate depends on the kernel alone
+        and is kept in the collection `batch_stats`. `none`: no normalisation.
       dtype: of the computation; parameters, norm statistics and logits are float32.
 
     Raises:
@@ -48,7 +48,7 @@ class PatchGAN(nn.Module):
         """Logits (b, y, x, 1), float32, of images in [0, 1].
 
         Args:
-          train: move the estimates of `spectral` (`batch_stats` must be mutable); the other norms do not mind.
+          train: update the estimates of `spectral` (`batch_stats` must be mutable); no effect with other norms.
         """
 
         def conv(x: Array, width: int, kernel: int, stride: int, name: str, dtype: DTypeLike = self.dtype) -> Array:

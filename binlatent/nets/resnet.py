@@ -1,4 +1,4 @@
-"""ResNet-50 logits, for MaskBit's perceptual loss; weights are an argument, `binlatent convert-features` makes them."""
+"""ResNet-50 logits, for MaskBit's perceptual loss. Weights are an argument; `binlatent convert-features` makes them."""
 
 import flax.linen as nn
 import jax
@@ -13,7 +13,7 @@ BLOCKS = (3, 4, 6, 3)
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch normalisation by recorded statistics, which are parameters here since nothing ever updates them."""
+    """Batch normalisation with fixed statistics, which are parameters here because nothing updates them."""
 
     dtype: jax.typing.DTypeLike = jnp.float32
 
@@ -30,7 +30,7 @@ class FrozenBatchNorm(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3 (with the stride), 1×1 to four times the width, and the shortcut."""
+    """Convolutions 1×1, 3×3 (with the stride) and 1×1 to four times the width, added to the shortcut."""
 
     width: int
     stride: int = 1
@@ -59,8 +59,8 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(nn.Module):
-    """ImageNet logits of images in [0, 1], (b, h, w, 3) → (b, 1000) float32. The torchvision network (stride in the
-    3×3)."""
+    """ImageNet logits of images in [0, 1], (b, h, w, 3) → (b, 1000) float32: torchvision's network (stride in
+    the 3×3 convolution)."""
 
     num_classes: int = 1000
     dtype: jax.typing.DTypeLike = jnp.float32

@@ -1,4 +1,4 @@
-"""VGG16 features and the LPIPS distance on them; weights are an argument, `binlatent convert-features` makes them."""
+"""VGG16 features, and the LPIPS distance between them. Weights are an argument; `binlatent convert-features` makes them."""
 
 import flax.linen as nn
 import jax
@@ -26,9 +26,7 @@ class VGG16(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w 3"]) -> tuple[Array, ...]:
         if min(x.shape[1:3]) < 16:
-            raise ValueError(
-                f"VGG16 halves its input four times and needs 16 pixels a side or more, got {x.shape[1:3]}"
-            )
+            raise ValueError(f"VGG16 halves its input four times and needs at least 16×16 pixels, got {x.shape[1:3]}")
         features = []
         for stage, (channels, convolutions) in enumerate(STAGES, start=1):
             if features:
@@ -50,10 +48,10 @@ def _unit(features: Array) -> Array:
 
 
 class LPIPS(nn.Module):
-    """Learned perceptual distance of Zhang et al. (2018), version 0.1, VGG16: 0 for equal images, larger is further.
+    """The learned perceptual distance of Zhang et al. (2018), version 0.1, VGG16: 0 for equal images.
 
     Takes two sets of images in [0, 1], (b, h, w, 3); returns (b,) float32. The linear heads are parameters `lin0` …
-    `lin4`. `dtype` is that of the convolutions; the distance itself is computed in float32.
+    `lin4`. The convolutions compute in `dtype`, the distance itself in float32.
     """
 
     dtype: jax.typing.DTypeLike = jnp.float32

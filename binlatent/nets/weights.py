@@ -1,4 +1,4 @@
-"""Where the weights of pretrained feature networks lie on a machine, and how they are read.
+"""Where the weights of pretrained feature networks are stored, and how they are read.
 
 `binlatent convert-features` writes one `.npz` per network into the user's cache directory; training and evaluation read
 it from there. Keys of the archive are paths into the parameter tree, joined by `/`.
@@ -35,11 +35,11 @@ def load(name: str) -> PyTree:
     """
     path = path_of(name)
     if not path.exists():
-        home = pathlib.Path.home()  # reports repeat this message, and need not name their reader
+        home = pathlib.Path.home()  # reports repeat this message; the user's name does not belong in them
         shown = f"~/{path.relative_to(home)}" if path.is_relative_to(home) else path
         raise UserError(
             f"no weights of the feature network {name!r} at {shown}; run `binlatent convert-features {name}` once "
-            "(it downloads them, or takes local files), or leave out what needs them"
+            "(it downloads them, or reads local files), or switch off what needs them"
         )
     with np.load(path, allow_pickle=False) as archive:
         return unflatten_dict(dict(archive), sep="/")

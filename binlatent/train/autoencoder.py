@@ -60,7 +60,7 @@ class AutoencoderStage(Stage):
         if set(enabled) & set(perceptual.LOSSES) and self.net.image_channels not in (1, 3):
             raise ValueError(f"perceptual losses take images of 1 or 3 channels, not {self.net.image_channels}")
         if "lpips" in enabled and self.net.resolution < 16:
-            raise ValueError(f"the term 'lpips' needs images of 16 pixels a side or more, not {self.net.resolution}")
+            raise ValueError(f"the term 'lpips' needs images of at least 16×16 pixels, not {self.net.resolution}")
 
     def init(self, key: PRNGKey, batch: PyTree) -> TrainState:
         """A fresh state."""

@@ -76,7 +76,7 @@ def compute(metrics: Mapping[str, Any]) -> dict[str, Any]:
 class MetricWriter:
     """Writes the records of a run into its folder; only process 0 writes.
 
-    `metrics.jsonl` has one JSON object a line: `step` and the values by name, training under `train/…`, evaluation under
+    `metrics.jsonl` has one JSON object per line: `step` and the values by name, training under `train/…`, evaluation under
     `validation/…`. When a run resumes at `start_step`, later records of the interrupted run are dropped, so that the file
     reads as if there had been no interruption.
 

@@ -25,7 +25,7 @@ def lpips(params: PyTree, images: Images, targets: Images, *, dtype: DTypeLike =
 def resnet50(params: PyTree, images: Images, targets: Images, *, dtype: DTypeLike = jnp.float32) -> Float[Array, "b"]:
     """Mean squared difference of ImageNet logits (MaskBit, Weber et al. 2024) of two sets of images in [0, 1].
 
-    Both are resized to 224 pixels a side, bilinearly and with antialiasing.
+    Both are resized to 224×224 pixels, bilinearly and with antialiasing.
     """
 
     def logits(x: Array) -> Array:

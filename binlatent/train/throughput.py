@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-# Dense bfloat16 operations a second of one JAX device (a core of TPU v2 and v3, otherwise a chip), from the makers' data
+# Dense bfloat16 operations per second of one JAX device (a core of TPU v2 and v3, otherwise a chip), from the makers' data
 # sheets, by the start of `device_kind`; the longest start that fits counts.
 PEAK_FLOPS = {
     "TPU v2": 22.5e12,
@@ -37,7 +37,7 @@ PEAK_FLOPS = {
 
 
 def peak_flops(kind: str) -> float | None:
-    """Dense bfloat16 operations a second of a device, by its `device_kind`; None for one that is not in the table."""
+    """Dense bfloat16 operations per second of a device, by its `device_kind`; None for one that is not in the table."""
     known = [name for name in PEAK_FLOPS if re.match(rf"{re.escape(name)}\b", kind)]
     return PEAK_FLOPS[max(known, key=len)] if known else None
 

@@ -40,7 +40,7 @@ class OfficialLoss:
     def corrupt(
         self, uniform: Float[Array, "b *bits"], code: Bool[Array, "b *bits"], t: Float[Array, "b"]
     ) -> Bool[Array, "b *bits"]:
-        """z_t from z_0 and one U[0, 1) draw a bit."""
+        """z_t from z_0 and one U[0, 1) draw per bit."""
         return process.corrupt(uniform, code, self.schedule(self._index(t) / self.total_steps))
 
     def _index(self, t: Float[Array, "b"]) -> Float[Array, "b"]:

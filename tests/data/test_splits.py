@@ -59,7 +59,10 @@ def test_options_out_of_range_name_the_key_and_the_value(wrong):
             r"captions='text': expected one of '', 'txt', 'jsonl' with data\.source=",
         ),
         ({"source": "shards", "captions": "jsonl"}, r"captions='jsonl': expected one of '', 'txt' with"),
-        ({"source": "folder", "captions": "txt", "embeddings": "npy"}, r"are both set; an image is conditioned on one"),
+        (
+            {"source": "folder", "captions": "txt", "embeddings": "npy"},
+            r"are both set, but images are conditioned on only one",
+        ),
     ],
 )
 def test_captions_that_a_source_cannot_have(options, message):

@@ -31,7 +31,7 @@ def test_the_table_counts_per_device(monkeypatch):
 
 
 def test_the_largest_batch_that_fits_is_taken(monkeypatch):
-    """Programs of 1 GiB and 1 GiB an example, on a device of 10 GiB of which nine tenths may be used."""
+    """Programs of 1 GiB and 1 GiB per example, on a device of 10 GiB of which nine tenths may be used."""
 
     class Device:
         device_kind = "toy"

@@ -36,5 +36,5 @@ def test_decoder_input():
 
 
 def test_noise_of_another_shape_is_refused():
-    with pytest.raises(ValueError, match="one draw a bit"):
+    with pytest.raises(ValueError, match="one draw per bit"):
         binarize.bernoulli(LOGITS, jnp.zeros((1, 2, 3, 5)))

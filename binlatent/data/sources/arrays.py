@@ -1,4 +1,4 @@
-"""Data sets that lie in memory: scikit-learn's handwritten digits and npz files."""
+"""Data sets in memory: scikit-learn's handwritten digits and npz files."""
 
 import zipfile
 
@@ -27,9 +27,9 @@ class ArraySource(ImageSource):
         """Args:
         name: for messages.
         images: uint8 (n, h, w, c).
-        labels: int32 (n,), where there are classes.
-        conditions: float32 (n, ...), where there are embeddings.
-        captions: of every image one or more, a line each.
+        labels: int32 (n,), if there are classes.
+        conditions: float32 (n, ...), if there are embeddings.
+        captions: a string per image, with one caption per line.
         """
         super().__init__()
         self._name, self._images, self._labels = name, images, labels
@@ -79,7 +79,7 @@ def _no_validation_split(options: DataOptions):
 
 
 def open_digits(options: DataOptions, seed: int) -> Opened:
-    """scikit-learn's 1,797 handwritten digits, 8×8 grey, 10 classes."""
+    """Opens scikit-learn's 1,797 handwritten digits, 8×8 grey, 10 classes."""
     from sklearn.datasets import load_digits
 
     _no_validation_split(options)
@@ -91,7 +91,7 @@ def open_digits(options: DataOptions, seed: int) -> Opened:
 
 
 def open_npz(options: DataOptions, seed: int) -> Opened:
-    """An npz file with `images` uint8 (n, h, w, c) or (n, h, w), and if there are classes `labels` (n,)."""
+    """Opens an npz file with `images` uint8 (n, h, w, c) or (n, h, w), and optionally `labels` (n,)."""
     _no_validation_split(options)
     path = epath.Path(options.path).expanduser()
     if not options.path or not path.exists():
@@ -109,28 +109,28 @@ def open_npz(options: DataOptions, seed: int) -> Opened:
     images = arrays["images"]
     if images.dtype != np.uint8:
         raise UserError(
-            f"{path}: images are {images.dtype}, expected uint8 of 0 to 255; floats in [0, 1] become that by "
+            f"{path}: images are {images.dtype}, expected uint8 from 0 to 255; convert floats in [0, 1] with "
             "np.round(images * 255).astype(np.uint8)."
         )
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or not images.size:
         raise UserError(
-            f"{path}: images are of shape {arrays['images'].shape}, expected (n, h, w, 1 | 3 | 4) or (n, h, w)."
+            f"{path}: images have shape {arrays['images'].shape}, expected (n, h, w, 1 | 3 | 4) or (n, h, w)."
         )
     labels = _checked_labels(path, arrays.get("labels"), len(images)) if options.labels else None
     conditions = _checked_conditions(path, arrays.get("condition"), len(images)) if options.embeddings else None
     captions = _checked_captions(path, options.captions, arrays, len(images)) if options.captions else None
     names = () if labels is None else tuple(map(str, range(int(labels.max()) + 1)))
-    read = [array for array in (labels, conditions) if array is not None]
-    read += [captions.text, captions.ends] if captions else []
+    used = [array for array in (labels, conditions) if array is not None]
+    used += [captions.text, captions.ends] if captions else []
     source = ArraySource(path.name, images, labels, conditions, captions)
-    return _opened(options, seed, source, names, digest("npz", images, *read))
+    return _opened(options, seed, source, names, digest("npz", images, *used))
 
 
 def _checked_conditions(path: epath.Path, conditions: np.ndarray | None, count: int) -> np.ndarray:
     if conditions is None or conditions.ndim < 2 or len(conditions) != count:
-        raise UserError(f"{path}: data.embeddings='npy' needs an array `condition` with one row for each image.")
+        raise UserError(f"{path}: data.embeddings='npy' needs an array `condition` with one row per image.")
     return embedding(conditions, f"{path}, condition")
 
 
@@ -144,8 +144,10 @@ def _checked_captions(path: epath.Path, name: str, arrays: dict[str, np.ndarray]
         )
     captions = [caption_files.clean(row) for row in texts.reshape(count, -1).tolist()]
     if not all(captions):
-        silent = [i for i, row in enumerate(captions) if not row]
-        raise UserError(f"{path}: {len(silent)} of {count} images have no caption in {name}, the first is {silent[0]}.")
+        missing = [i for i, row in enumerate(captions) if not row]
+        raise UserError(
+            f"{path}: {len(missing)} of {count} images have no caption in {name}, the first is {missing[0]}."
+        )
     return PackedStrings.of(map(caption_files.join, captions))
 
 
@@ -155,5 +157,5 @@ def _checked_labels(path: epath.Path, labels: np.ndarray | None, count: int) -> 
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise UserError(f"{path}: labels are {labels.dtype} {labels.shape}, expected integers of shape ({count},).")
     if labels.min() < 0:
-        raise UserError(f"{path}: label {labels.min()} is below 0; classes count from 0.")
+        raise UserError(f"{path}: label {labels.min()} is negative; classes are numbered from 0.")
     return labels.astype(np.int32)

@@ -1,8 +1,8 @@
-"""What every source of examples gives: random access, a decided answer to unreadable examples, a rule that holds some out.
+"""What all sources have in common: random access, replacement of unreadable examples, a rule of held-out examples.
 
 An example is a dict: `image` uint8 (h, w, c) of any size, `label` int32 () where the source has classes, `condition`
-float32 (...) where embeddings were asked for, `caption` a tuple of one or more strings where captions were. Order and
-content are fixed for a given source.
+float32 (...) with embeddings, `caption` a tuple of at least one string with captions. A source's order and content are
+fixed.
 """
 
 import abc
@@ -19,7 +19,7 @@ from binlatent.errors import UserError
 
 Example = dict[str, np.ndarray | np.generic | tuple[str, ...]]
 
-# More unreadable examples than this are no accident: at least 10, and one in twenty.
+# More unreadable examples than both of these are an error.
 BROKEN_ALLOWED = 10
 BROKEN_SHARE = 0.05
 
@@ -27,18 +27,18 @@ log = logging.getLogger(__name__)
 
 
 class BrokenExample(Exception):
-    """One example cannot be read; the message names it and the reason."""
+    """An example cannot be read; the message names it and the reason."""
 
 
 class Source(abc.ABC):
-    """Random access to examples, with a decided answer to unreadable ones.
+    """Random access to examples; unreadable ones are replaced.
 
-    An example that cannot be read is reported once and replaced by the next readable one of the same source, so a
-    long run does not end for one bad file and position i still means the same example in every process and every
-    epoch. `counted` tells evaluation which ones were replaced. Too many of them is a `UserError`.
+    An unreadable example is reported once and replaced by the next readable one, so one bad file does not end a long run,
+    and position i is the same example in every process and epoch. `counted` tells evaluation which ones were replaced.
+    Too many of them are a `UserError`.
     """
 
-    threads = 0  # reading threads that pay off: none where examples lie in memory
+    threads = 0  # reading threads that are worth having: none for examples in memory
 
     def __init__(self):
         self.broken: dict[int, str] = {}
@@ -48,18 +48,18 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def read(self, index: int) -> Example:
-        """Example `index`; raises BrokenExample where it cannot be read."""
+        """Reads example `index`; raises BrokenExample if that fails."""
 
     @abc.abstractmethod
     def __repr__(self) -> str: ...
 
     @abc.abstractmethod
     def train_transform(self, options: DataOptions) -> Callable[[Example, np.random.Generator], Example]:
-        """What training does to an example, with its own random generator."""
+        """Returns the transform for training, called with each example and a random generator of its own."""
 
     @abc.abstractmethod
     def eval_transform(self, options: DataOptions) -> Callable[[Example], Example]:
-        """What evaluation does to an example; nothing random."""
+        """Returns the deterministic transform for evaluation."""
 
     def __getitem__(self, index: int) -> Example:
         index = int(index)
@@ -70,10 +70,10 @@ class Source(abc.ABC):
                 return self.read(candidate)
             except BrokenExample as error:
                 self._report(candidate, str(error))
-        raise UserError(f"{self!r}: not one of {len(self)} examples can be read. The first: {self.broken[index]}")
+        raise UserError(f"{self!r}: none of the {len(self)} examples can be read. The first: {self.broken[index]}")
 
     def counted(self, index: int) -> bool:
-        """Whether `index`, already read, was itself and not a replacement."""
+        """Whether example `index`, already read, is itself rather than a replacement."""
         return int(index) not in self.broken
 
     def _report(self, index: int, message: str):
@@ -83,13 +83,13 @@ class Source(abc.ABC):
         log.warning("skipping an unreadable example (%d so far): %s", len(self.broken), message)
         if len(self.broken) > max(BROKEN_ALLOWED, BROKEN_SHARE * len(self)):
             raise UserError(
-                f"{self!r}: {len(self.broken)} of {len(self)} examples could not be read, which is more than chance. "
-                f"The last: {message}. Repair or remove these files, or check that data.path is the right place."
+                f"{self!r}: {len(self.broken)} of {len(self)} examples could not be read: too many to skip. "
+                f"The last: {message}. Repair or remove these files, or check data.path."
             )
 
 
 class ImageSource(Source):
-    """A source whose examples hold images, cut to a square and resized on the way."""
+    """A source of images, which its transforms crop to a square and resize."""
 
     def train_transform(self, options: DataOptions) -> Callable[[Example, np.random.Generator], Example]:
         from binlatent.data.transforms import TrainImage
@@ -106,24 +106,24 @@ class ImageSource(Source):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Opened:
-    """What the module of one kind of source hands to `open_splits`."""
+    """An opened source, as returned to `open_splits`."""
 
     train: Source
     validation: Source
     class_names: tuple[str, ...]
-    identity: str  # of the examples, before any split
+    identity: str  # digest of the examples, before splitting
 
 
 def held_out(identities: int | list[str], fraction: float, seed: int) -> np.ndarray:
-    """Which examples the rule holds out for validation: bool (n,).
+    """Which examples are held out for validation: bool (n,).
 
-    An example is held out where a hash of its identity and the seed falls below `fraction`, so it stays on its side
-    when others are added. Of two or more examples at least one falls on each side.
+    An example is held out if a hash of its identity and the seed falls below `fraction`, so it stays in its split when
+    other examples are added. With at least two examples, neither split is empty.
 
     Args:
-      identities: names, or the number of examples known only by their position.
-      fraction: the part to hold out.
-      seed: another seed draws another part.
+      identities: names, or the number of examples if they are identified by position.
+      fraction: the fraction to hold out.
+      seed: selects which examples.
     """
     if isinstance(identities, int):
         score = np.random.default_rng([seed, 0x5B117]).random(identities)  # the i-th draw does not depend on n
@@ -140,15 +140,15 @@ def held_out(identities: int | list[str], fraction: float, seed: int) -> np.ndar
 
 
 def embedding(data: bytes | np.ndarray, where: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """An embedding as every user of it sees it: float32 with the precision of float16, in which codes store it.
+    """An embedding, float32, rounded to float16 as it is stored with codes.
 
     Args:
       data: an array, or the content of a file written by `np.save`.
-      where: what messages call it.
-      shape: what it must be; None: any.
+      where: its name in messages.
+      shape: the expected shape; None: any.
 
     Raises:
-      UserError: not an array of finite numbers below 65504, or of another shape.
+      UserError: not an array of finite numbers within ±65504, or not of the expected shape.
     """
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False) if isinstance(data, bytes) else data
@@ -159,17 +159,17 @@ def embedding(data: bytes | np.ndarray, where: str, shape: tuple[int, ...] | Non
     except (OSError, ValueError, EOFError, SyntaxError, MemoryError, AttributeError) as error:
         raise UserError(f"{where}: not a readable array of numbers ({error}); write it with np.save.") from error
     if shape is not None and array.shape != shape:
-        raise UserError(f"{where}: of shape {array.shape}, the first embedding of {shape}; all must have one shape.")
+        raise UserError(f"{where}: has shape {array.shape}, the first embedding {shape}; all must have the same shape.")
     with np.errstate(over="ignore"):
         half = array.astype(np.float16)
     if not np.isfinite(half).all():
         raise UserError(
             f"{where}: {int((~np.isfinite(half)).sum())} of {half.size} values are NaN, infinite or above 65504 (the "
-            "largest float16, as which embeddings are stored); correct or rescale it."
+            "largest float16; embeddings are stored as float16); correct or rescale it."
         )
     return half.astype(np.float32)
 
 
 def printable(name: str) -> str:
-    """A file name for messages: bytes that are not UTF-8 as `\\xe9`, so that any terminal prints it."""
+    """A file name for messages: bytes that are not UTF-8 appear as `\\xe9`, so that any terminal can print it."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

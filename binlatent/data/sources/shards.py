@@ -1,9 +1,9 @@
-"""Images in tar files, laid out as WebDataset does: files that share a name up to the first dot are one example.
+"""Images in tar files, in WebDataset's layout: files whose names agree up to the first dot are one example.
 
-`0001.jpg` with `0001.cls` (the class as a number), `0001.npy` (an embedding) and `0001.txt` (captions, one on each line)
-beside it, in any number of uncompressed tar files. Where every member lies is found once, from the headers alone, and
-stored in the user's cache directory; then each image is one read at a known offset, so shuffling is over all examples
-and a position means the same in every run.
+`0001.jpg` with `0001.cls` (the class number), `0001.npy` (an embedding) and `0001.txt` (captions, one per line) beside
+it, in any number of uncompressed tar files. The offset of every member is read once, from the headers alone, and stored in
+the user's cache directory. An image is then one read at a known offset, so shuffling is over all examples and a position
+is the same example in every run.
 """
 
 import dataclasses
@@ -21,23 +21,23 @@ from binlatent.errors import UserError
 from binlatent.files import digest, load_cached, store_cached
 
 _VERSION = 2
-_PARTS = {"npy": "array", "txt": "text"}  # what may lie beside an image, and its class
+_PARTS = {"npy": "array", "txt": "text"}  # by suffix: what an example may have besides image and class
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Members:
-    """Where the examples lie: arrays of (n,).
+    """Where the examples are stored: arrays (n,).
 
     Attributes:
-      tar: number of the tar file.
+      tar: index of the tar file.
       key: name of the example, bytes.
-      offset: where the image begins in it.
-      size: bytes of the image.
-      label: class, −1 without.
-      array_offset: where the embedding begins.
-      array_size: its bytes; 0 without.
-      text_offset: where the captions begin.
-      text_size: their bytes; −1 without.
+      offset: start of the image in the tar file.
+      size: of the image, in bytes.
+      label: class; −1 without.
+      array_offset: start of the embedding.
+      array_size: of the embedding, in bytes; 0 without.
+      text_offset: start of the captions.
+      text_size: of the captions, in bytes; −1 without.
     """
 
     tar: np.ndarray
@@ -78,8 +78,8 @@ class TarSource(ImageSource):
         root: the folder, for messages.
         paths: the tar files.
         members: the n examples.
-        resolution: what the images will be resized to; large ones are reduced while they are decoded.
-        labels, embeddings, captions: what is read besides the image.
+        resolution: the images will be resized to it; large ones are reduced while they are decoded.
+        labels, embeddings, captions: whether they are read.
         """
         super().__init__()
         self._root, self._paths, self._members, self._resolution = root, paths, members, resolution
@@ -127,19 +127,17 @@ def _bytes(path: str, offset: np.integer, size: np.integer) -> bytes:
 
 
 def open_shards(options: DataOptions, seed: int) -> Opened:
-    """The tar files in folder `options.path`.
+    """Opens the tar files in folder `options.path`.
 
-    With `validation_split`, files whose names begin with it are for validation and those that begin with `split` for
-    training (`train-0000.tar`, `val-0000.tar`). Without, examples of all files are divided by rule.
+    With `validation_split`, files whose names begin with it are for validation, and files whose names begin with `split`
+    for training (`train-0000.tar`, `val-0000.tar`). Otherwise a fraction of all examples is held out by hash.
     """
     root = epath.Path(options.path).expanduser()
     if not options.path or not root.is_dir():
         raise UserError(f"data.path='{options.path}': no such folder; give a folder of tar files.")
     paths = sorted(path for path in root.iterdir() if path.suffix == ".tar" and not path.name.startswith("."))
     if not paths:
-        raise UserError(
-            f"{root}: no .tar files in it (compressed ones cannot be read at random: unpack .tar.gz to .tar)."
-        )
+        raise UserError(f"{root}: no .tar files here (compressed ones have no random access: unpack .tar.gz to .tar).")
     members = _members(root, paths)
     _check(options, root, members)
     if options.validation_split:
@@ -155,7 +153,7 @@ def open_shards(options: DataOptions, seed: int) -> Opened:
         names = [f"{paths[tar].name}/{key!r}" for tar, key in zip(members.tar, members.key, strict=True)]
         validation = held_out(names, options.validation_fraction, seed)
         train = ~validation
-    read = (members.text_size,) if options.captions else ()
+    caption_sizes = (members.text_size,) if options.captions else ()
     labelled = options.labels and bool((members.label >= 0).any())
     sources = [
         TarSource(
@@ -173,34 +171,34 @@ def open_shards(options: DataOptions, seed: int) -> Opened:
         train=sources[0],
         validation=sources[1],
         class_names=tuple(map(str, range(int(members.label.max()) + 1))) if labelled else (),
-        identity=digest("shards", members.key, members.size, members.label, *read),
+        identity=digest("shards", members.key, members.size, members.label, *caption_sizes),
     )
 
 
 def _check(options: DataOptions, root: epath.Path, members: Members):
     if not len(members):
-        raise UserError(f"{root}: no images in its tar files (jpg, png, webp, bmp, gif, tif, ppm).")
+        raise UserError(f"{root}: no images (jpg, png, webp, bmp, gif, tif, ppm) in its tar files.")
     missing = members.label < 0
     if options.labels and missing.any() and not missing.all():
         raise UserError(
-            f"{root}: {missing.sum()} of {len(members)} images have no .cls beside them, the first is "
+            f"{root}: {missing.sum()} of {len(members)} images have no .cls file, the first is "
             f"{members.key[missing][0].decode(errors='replace')}; add them, or set data.labels=False."
         )
     if options.embeddings and not members.array_size.all():
         raise UserError(
-            f"{root}: {(members.array_size == 0).sum()} of {len(members)} images have no .npy beside them; add them, or set "
+            f"{root}: {(members.array_size == 0).sum()} of {len(members)} images have no .npy file; add them, or set "
             "data.embeddings=''."
         )
-    silent = members.text_size < 0
-    if options.captions and silent.any():
+    uncaptioned = members.text_size < 0
+    if options.captions and uncaptioned.any():
         raise UserError(
-            f"{root}: {silent.sum()} of {len(members)} images have no .txt beside them, the first is "
-            f"{members.key[silent][0].decode(errors='replace')}; add them, or set data.captions=''."
+            f"{root}: {uncaptioned.sum()} of {len(members)} images have no .txt file, the first is "
+            f"{members.key[uncaptioned][0].decode(errors='replace')}; add them, or set data.captions=''."
         )
 
 
 def _members(root: epath.Path, paths: list[epath.Path]) -> Members:
-    """Reads the headers of all tar files, unless the cache has them of the same sizes and time stamps."""
+    """Reads the headers of all tar files, or the cache if sizes and time stamps are unchanged."""
     states = [path.stat() for path in paths]
     state = digest(repr([(path.name, stat.length, stat.mtime) for path, stat in zip(paths, states, strict=True)]))
     key = os.fspath(root)
@@ -219,7 +217,7 @@ def _class_number(name: str, data: bytes) -> int:
     try:
         return int(data)
     except ValueError as error:
-        raise ValueError(f"{name} holds {data[:20]!r}, the number of a class was expected") from error
+        raise ValueError(f"{name} holds {data[:20]!r}; a class number is expected") from error
 
 
 def _headers(number: int, path: epath.Path) -> list[tuple]:
@@ -240,8 +238,8 @@ def _headers(number: int, path: epath.Path) -> list[tuple]:
                     part = _PARTS.get(suffix.lower(), "image")
                     examples.setdefault(key, {})[part] = (member.offset_data, member.size)
             file.seek(archive.offset)
-            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile itself says nothing
-                raise tarfile.ReadError("cut short: the mark of the end is missing")
+            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile does not check
+                raise tarfile.ReadError("truncated: the end-of-archive marker is missing")
     except (tarfile.TarError, OSError, ValueError) as error:
         raise UserError(f"{path}: not a complete, uncompressed tar file ({error}); repair or remove it.") from error
     return [

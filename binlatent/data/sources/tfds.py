@@ -1,4 +1,4 @@
-"""TensorFlow Datasets, read by random access from array_record files; TensorFlow itself is not needed to read."""
+"""TensorFlow Datasets, read with random access from array_record files; reading does not need TensorFlow."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ class TfdsSource(ImageSource):
 
 
 def _captions(value: Any, path: list[str]) -> tuple[str, ...]:
-    """The texts below a feature: one, an array of them, or a sequence of dicts that hold one."""
+    """The texts of a feature: a single text, an array of texts, or a sequence of dicts with a text each."""
     if isinstance(value, dict):
         return _captions(value[path[0]], path[1:])
     if isinstance(value, bytes | str):
@@ -53,7 +53,7 @@ def _captions(value: Any, path: list[str]) -> tuple[str, ...]:
 
 
 def open_tfds(options: DataOptions, seed: int) -> Opened:
-    """The TFDS set `options.name` in data_dir `options.path` (empty: TFDS's own), prepared as array_record.
+    """Opens the TFDS set `options.name` in data_dir `options.path` (empty: TFDS's default), prepared as array_record.
 
     Without a name, `options.path` is the folder of one prepared version, such as `…/cifar10/3.0.2`.
     """
@@ -148,8 +148,8 @@ def _read_split(options: DataOptions, builder: Any, split: str) -> Any:
         return builder.as_data_source(split)
     except NotImplementedError as error:
         raise UserError(
-            f"TFDS set '{builder.info.full_name}' in {builder.data_dir} is not stored as array_record, the form that can be "
-            f"read at random. {_how(options)}"
+            f"TFDS set '{builder.info.full_name}' in {builder.data_dir} is not stored as array_record, which random access "
+            f"needs. {_how(options)}"
         ) from error
     except (ValueError, KeyError) as error:
         known = ", ".join(builder.info.splits)

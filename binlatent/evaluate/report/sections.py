@@ -70,7 +70,7 @@ def _facts(evaluation: Evaluation) -> dict:
         "images": f"{data.resolution} × {data.resolution} × {data.channels}, from {evaluation.splits.train!r}",
         "training images": len(evaluation.splits.train),
         "validation images": len(evaluation.splits.validation),
-        "code": f"{y} × {x} tokens of {k} bits = {y * x * k} bits an image",
+        "code": f"{y} × {x} tokens of {k} bits = {y * x * k} bits per image",
     }
     for name in ("autoencoder", "prior"):
         if half := getattr(pipeline, name):

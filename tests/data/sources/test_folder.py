@@ -96,7 +96,7 @@ def test_missing_empty_and_wrong_folders_are_named(tmp_path, flat):
         opened(tmp_path / "empty")
     (tmp_path / "single").mkdir()
     shutil.copy(flat / "00.png", tmp_path / "single")
-    with pytest.raises(UserError, match=r"part is empty; at least two"):
+    with pytest.raises(UserError, match=r"split is empty; at least two"):
         opened(tmp_path / "single")
 
 
