@@ -128,7 +128,7 @@ def test_a_broken_image_is_named_and_skipped(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("members", "options", "message"),
     [
-        ([("a.txt", b"x")], {}, r"no images (jpg"),
+        ([("a.txt", b"x")], {}, r"no images \(jpg"),
         ([("a.png", png(1)), ("a.cls", b"1"), ("b.png", png(2))], {}, r"1 of 2 images have no \.cls .* b;"),
         ([("a.png", png(1)), ("b.png", png(2))], {"embeddings": "npy"}, r"2 of 2 images have no \.npy"),
         (
