@@ -1,4 +1,4 @@
-"""Trains the classifier of a work directory, whose features score samples where Inception's weights are not at hand."""
+"""Trains a classifier on a work directory's data; its features score samples where Inception's weights are missing."""
 
 from etils import epath
 
@@ -14,18 +14,17 @@ from binlatent.train.options import Training
 
 
 def train_classifier(workdir: epath.PathLike, *, num_steps: int = 2000, batch_size: int = 128, seed: int = 0) -> None:
-    """Trains the classifier whose features serve where Inception's weights are not at hand, on the work directory's data;
-    or resumes it. It ends in `classifier/`.
+    """Trains a classifier on the work directory's data, or resumes it, and writes it to `classifier/`.
 
     Raises:
-      UserError: the data has no labels.
+      UserError: the data have no labels.
     """
     experiment = Experiment.open(workdir)
     splits, data = experiment.splits(), config_lib.build_data(experiment.config)
     if splits.num_classes < 2:
         raise UserError(
             f"a classifier needs labels of at least 2 classes; {splits.train!r} has {splits.num_classes}. "
-            "Use Inception's weights, or a function of your own: --features yours.py"
+            "Use Inception's weights, or features of your own: --features yours.py"
         )
     batch_size = min(batch_size, len(splits.train))
     optimizer = Optimizer(

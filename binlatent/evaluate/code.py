@@ -1,4 +1,4 @@
-"""What the autoencoder does with its bits: how often each is set, how they depend on each other, how many codes occur."""
+"""Statistics of an autoencoder's bits: how often each is set, their correlations, the number of distinct tokens."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,8 +11,8 @@ from binlatent.bits import BitStatistics
 from binlatent.evaluate.result import EvaluationResult, Score
 from binlatent.evaluate.statistics import ScoreError
 
-DISTINCT_LIMIT = 4_000_000  # tokens that are remembered to count distinct ones
-MATRIX_LIMIT = 64  # bits up to which the full correlation matrix is kept
+DISTINCT_LIMIT = 4_000_000  # distinct tokens are counted up to this number
+MATRIX_LIMIT = 64  # up to this number of bits, the full correlation matrix is kept
 
 
 def code(
@@ -22,11 +22,11 @@ def code(
     settings: dict[str, Any],
     progress: Callable[[int], None] = lambda count: None,
 ) -> EvaluationResult:
-    """Bit statistics over a split.
+    """Computes bit statistics of a split.
 
     Args:
       encode: images uint8 (b, h, w, c) → codes bool (b, y, x, k).
-      batches: of the loader, with `image` and `mask`.
+      batches: from the loader, with `image` and `mask`.
 
     Raises:
       ScoreError: there are no images.
@@ -37,7 +37,7 @@ def code(
     for batch in batches:
         codes, mask = encode(batch["image"]), batch["mask"]
         counted = jax.device_get(count_batch(codes, mask))
-        # float64: float32 counts are exact to 2²⁴ tokens only
+        # float64, since float32 counts are exact only up to 2²⁴ tokens
         tokens = tokens + float(counted.tokens)
         ones, pairs = ones + counted.ones.astype(np.float64), pairs + counted.pairs.astype(np.float64)
         if complete:
@@ -69,7 +69,7 @@ def code(
         scores.append(
             Score(
                 key="token_usage",
-                name="distinct tokens, of as many as could occur",
+                name="distinct tokens, as a share of the possible ones",
                 value=len(seen) / most,
                 better="higher",
             )

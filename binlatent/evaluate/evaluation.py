@@ -1,4 +1,4 @@
-"""The evaluation of a work directory: which networks, which images, which parts, and where the numbers go."""
+"""The evaluation of a work directory: chooses networks, images and parts, and stores the scores."""
 
 import dataclasses
 import time
@@ -33,7 +33,7 @@ from binlatent.pipeline import Pipeline
 
 PARTS = ("reconstruction", "code", "likelihood", "generation")
 NEEDS = {"reconstruction": "autoencoder", "code": "autoencoder", "likelihood": "prior", "generation": "prior"}
-CONDITIONS = 4096  # conditions of validation images that samples are given in turn, where a model has embeddings
+CONDITIONS = 4096  # with embeddings: the number of validation images whose conditions are given to samples in turn
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,9 +43,9 @@ class Evaluation:
     Attributes:
       experiment: the work directory.
       pipeline: its model.
-      networks: feature networks of the Fréchet distances and their kin.
+      networks: feature networks of the Fréchet distance and the other scores on features.
       skipped: scores that will be missing, with the reason.
-      reference_file: a file of `binlatent reference` to use in place of one made here.
+      reference_file: a file of `binlatent reference` to use instead of computing one.
     """
 
     experiment: Experiment
@@ -63,18 +63,18 @@ class Evaluation:
         batch_size: int = 64,
         reference: str | None = None,
     ) -> "Evaluation":
-        """Opens a work directory with the feature networks by name.
+        """Opens a work directory with the named feature networks.
 
         Args:
-          features: `inception`, `inception-pytorch-fid`, `classifier` or paths of .py files. Without any: Inception where
-            its weights are, and the classifier where one was trained; what is missing is then said and left out.
+          features: `inception`, `inception-pytorch-fid`, `classifier` or paths of .py files. If empty: Inception if its
+            weights are present, and the classifier if one was trained; a missing Inception is then reported as skipped.
 
         Raises:
-          UserError: no work directory, nothing trained, or a network that was asked for is not there.
+          UserError: there is no work directory, nothing is trained, or a named network is missing.
         """
         if jax.process_count() > 1:
             raise UserError(
-                "evaluation runs in one process, over all devices of its machine; start it without --distributed"
+                "evaluation runs in one process, on all devices of its machine; start it without --distributed"
             )
         experiment = Experiment.open(workdir)
         skipped, networks = {}, []
@@ -89,7 +89,7 @@ class Evaluation:
                 networks.append(_network(experiment, "classifier"))
         names = [network.name for network in networks]
         if len(set(names)) < len(names):
-            raise UserError(f"feature networks {', '.join(names)}: each can be named once")
+            raise UserError(f"feature networks {', '.join(names)}: name each only once")
         pipeline = Pipeline.load(workdir, batch_size=batch_size)
         return cls(
             experiment=experiment,
@@ -101,7 +101,7 @@ class Evaluation:
 
     @property
     def folder(self) -> epath.Path:
-        """Where references and unfinished passes are kept."""
+        """The folder of references and unfinished passes."""
         return self.experiment.workdir / "evaluation"
 
     @property
@@ -122,7 +122,7 @@ class Evaluation:
         return {name: fingerprint(half.params) for name, half in halves.items() if half}
 
     def _model_settings(self, part: str) -> dict[str, Any]:
-        """What was evaluated: the halves that a part needs, the data and the software."""
+        """What is evaluated: the models that a part needs, the data and the software."""
         halves = ("autoencoder", "prior")[: 1 if NEEDS[part] == "autoencoder" else 2]
         return {
             "checkpoint_steps": {name: getattr(self.pipeline, name).step for name in halves},
@@ -138,32 +138,32 @@ class Evaluation:
     ) -> dict[str, EvaluationResult]:
         """Scores the work directory and writes `scores.json` after every part.
 
-        A part that stands there already with the same settings is not computed again.
+        A part that is already there with the same settings is not computed again.
 
         Args:
-          only: some of `PARTS`; none for all that the work directory's halves allow.
-          again: compute even so.
+          only: some of `PARTS`; if empty, all that the trained stages allow.
+          again: compute it again nevertheless.
 
         Returns:
-          All parts in `scores.json`.
+          All parts of `scores.json`.
 
         Raises:
-          UserError: an unknown part, a half that is missing, or images and features that cannot be scored.
+          UserError: a part is unknown, a stage is not trained, or images or features cannot be scored.
         """
         options = options or EvaluationOptions()
         for name in only:
             if name not in PARTS:
                 raise UserError(f"no part {name!r} of an evaluation; there are {', '.join(PARTS)}")
-        there = {name for name in PARTS if getattr(self.pipeline, NEEDS[name]) is not None}
+        available = {name for name in PARTS if getattr(self.pipeline, NEEDS[name]) is not None}
         if self.pipeline.autoencoder is None:
-            there -= {"likelihood", "generation"}
+            available -= {"likelihood", "generation"}
         for name in only:
-            if name not in there:
+            if name not in available:
                 raise UserError(
                     f"{name} needs a trained autoencoder" + ("" if NEEDS[name] == "autoencoder" else " and prior")
                 )
         parts = read_parts(self.scores_file)
-        for name in only or [name for name in PARTS if name in there]:
+        for name in only or [name for name in PARTS if name in available]:
             if name == "generation" and not self.networks:
                 if only:
                     raise UserError("; ".join(self.skipped.values()))
@@ -172,8 +172,8 @@ class Evaluation:
                 )
                 continue
             requested = plain(self.requested(name, options))
-            known = parts.get(name)
-            if known and not again and all(known.settings.get(key) == value for key, value in requested.items()):
+            stored = parts.get(name)
+            if stored and not again and all(stored.settings.get(key) == value for key, value in requested.items()):
                 say(f"{name}: done with these settings")
                 continue
             parts[name] = self.part(name, options)
@@ -183,21 +183,21 @@ class Evaluation:
         return parts
 
     def part(self, name: str, options: EvaluationOptions) -> EvaluationResult:
-        """Computes one part; nothing is written but references and what an interrupted pass needs to go on.
+        """Computes one part. Only references and the state of an unfinished pass are written.
 
         Raises:
           UserError: images or features cannot be scored.
         """
-        began = time.perf_counter()
+        started = time.perf_counter()
         try:
             part = getattr(self, f"_{name}")(options, plain(self.requested(name, options)))
         except ScoreError as error:
             raise UserError(f"{name}: {error}") from error
         settings = part.settings | {"devices": f"{self.pipeline.mesh.size} × {jax.devices()[0].device_kind}"}
-        return dataclasses.replace(part, settings=settings, seconds=time.perf_counter() - began)
+        return dataclasses.replace(part, settings=settings, seconds=time.perf_counter() - started)
 
     def requested(self, name: str, options: EvaluationOptions) -> dict[str, Any]:
-        """What a part's numbers depend on, as far as it is known before they are computed."""
+        """The settings that a part's scores depend on, as far as they are known beforehand."""
         networks = [network.description for network in self.networks]
         if name == "reconstruction":
             own = {"split": "validation", "feature_networks": networks}
@@ -252,7 +252,7 @@ class Evaluation:
             return likelihood(terms, chunks, seed=options.seed, settings=requested, progress=bar.update)
 
     def _codes(self, num: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """Codes of the first validation images, `CHUNK` at a time, with their conditions."""
+        """Codes of the first `num` validation images with their conditions, `CHUNK` at a time."""
         for batch in eval_batches(self.splits.validation, self.data, batch_size=CHUNK, limit=num):
             mask = batch["mask"]
             if mask.any():
@@ -269,7 +269,7 @@ class Evaluation:
         return iter(eval_batches(self.splits.validation, self.data, batch_size=self.pipeline.batch_size))
 
     def conditions(self) -> np.ndarray | None:
-        """Labels or embeddings that samples are given in turn; None for an unconditional model."""
+        """The labels or embeddings given to samples in turn; None for an unconditional model."""
         metadata = self.pipeline.prior.metadata
         if metadata["condition_shape"]:
             batches = eval_batches(self.splits.validation, self.data, batch_size=256, limit=CONDITIONS)
@@ -287,7 +287,7 @@ class Evaluation:
             )
             for part in batches if position < options.num else ():
                 if not np.isfinite(part.images).all():
-                    raise ScoreError("samples hold NaN or infinity; the model's parameters are broken")
+                    raise ScoreError("samples contain NaN or infinity; the model's parameters are broken")
                 next_position = position + len(part.images)
                 labels = conditions[np.arange(position, next_position) % len(conditions)] if labelled else None
                 yield to_uint8(part.images), labels, next_position
@@ -301,10 +301,10 @@ class Evaluation:
             )  # fmt: skip
 
     def reference(self, network: FeatureNetwork, options: EvaluationOptions) -> Reference:
-        """The reference of a feature network: read where it was made before, or given as a file.
+        """The reference for a feature network: from the given file, or else computed or read from an earlier evaluation.
 
         Raises:
-          UserError: the given file is of another network or of other images.
+          UserError: the given file is for another network or another image shape.
         """
         if self.reference_file:
             reference = Reference.load(self.reference_file)
@@ -314,7 +314,7 @@ class Evaluation:
                 ("image shape", reference.description["shape"], shape),
             ):
                 if theirs != ours:
-                    raise UserError(f"{self.reference_file}: its {what} is {theirs}, this evaluation has {ours}")
+                    raise UserError(f"{self.reference_file}: its {what} is {theirs}, but this evaluation has {ours}")
             return reference
         source = getattr(self.splits, options.reference_split)
         with progress(min(options.reference_num or len(source), len(source)), f"reference ({network.name})") as bar:

@@ -1,4 +1,4 @@
-"""Feature networks: what turns images into the numbers that scores compare, with the name a score must carry."""
+"""Feature networks, whose outputs the scores compare, and the names under which these scores are reported."""
 
 import dataclasses
 import hashlib
@@ -19,7 +19,8 @@ from binlatent.typing import Array, Float, Images, PyTree
 
 @flax.struct.dataclass
 class Features:
-    """Of a batch of images: `pool` for every score, `spatial` for sFID, `logits` for the Inception Score; or None."""
+    """Features of a batch of images: `pool` for all scores; `spatial`, or None, for sFID; `logits`, or None, for the
+    Inception Score."""
 
     pool: Float[Array | np.ndarray, "b f"]
     spatial: Float[Array | np.ndarray, "b s"] | None = None
@@ -28,15 +29,15 @@ class Features:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class FeatureNetwork:
-    """A network with the name that its scores are reported under.
+    """A feature network, and the name under which its scores are reported.
 
     Attributes:
       name: `inception` (or `inception-pytorch-fid`, by the resize), `classifier` or `user:<file name>`.
       fingerprint: changes with the weights or the code.
-      preprocessing: what is done to images before the network, in words.
+      preprocessing: a description of how images are preprocessed.
       params: its weights.
       function: (params, images (b, h, w, c) float in [0, 1]) → Features.
-      label_logits: whether `logits` are over the labels of the data at hand, so that accuracy has a meaning.
+      label_logits: whether `logits` are over the data set's own labels, so that accuracy is defined.
     """
 
     name: str
@@ -51,14 +52,14 @@ class FeatureNetwork:
 
     @property
     def description(self) -> dict[str, str]:
-        """What a reference and a score say of it."""
+        """How references and scores identify the network."""
         return {"name": self.name, "fingerprint": self.fingerprint, "preprocessing": self.preprocessing}
 
     def title(self, score: str) -> str:
-        """The name under which a score of these features is reported: never "FID" unless it is one.
+        """The name under which a score of these features is reported: "FID" only with Inception features.
 
         Raises:
-          KeyError: for a score that is not of features.
+          KeyError: an unknown score.
         """
         official = {
             "frechet_distance": "FID",
@@ -85,11 +86,11 @@ def inception_network(resize: Resize = "tf1", params: PyTree | None = None) -> F
     """The FID Inception.
 
     Args:
-      resize: `tf1` (the original, torch-fidelity's and ADM's) or `pytorch-fid`.
-      params: its weights; without them the ones in the user's cache.
+      resize: `tf1` (as the original, torch-fidelity and ADM) or `pytorch-fid`.
+      params: its weights; None: those in the user's cache.
 
     Raises:
-      UserError: where there are no weights on this machine; it says how to get them.
+      UserError: there are no weights on this machine; the message says how to get them.
     """
     if params is None:
         params = weights.load("inception")
@@ -108,8 +109,8 @@ def inception_network(resize: Resize = "tf1", params: PyTree | None = None) -> F
 
 
 def classifier_network(net: FeatureClassifier, params: PyTree) -> FeatureNetwork:
-    """The classifier that `binlatent train-classifier` trained on the data at hand. Its scores compare runs on that data
-    and nothing else."""
+    """The classifier that `binlatent train-classifier` trained on this data set. Its scores only compare runs on the same
+    data."""
 
     def function(params, images):
         out = net.apply({"params": params}, images)
@@ -126,30 +127,30 @@ def classifier_network(net: FeatureClassifier, params: PyTree) -> FeatureNetwork
 
 
 def user_network(path: str) -> FeatureNetwork:
-    """A network given as a Python file that defines `features(images)`: (b, h, w, c) float in [0, 1] → (b, f), traceable
-    by JAX. It may define `logits(images)` → (b, classes) as well, and `fingerprint` (a string) to name its weights: else
-    the fingerprint is that of the file alone.
+    """A Python file that defines `features(images)`: (b, h, w, c) float in [0, 1] → (b, f), traceable by JAX. It may also
+    define `logits(images)` → (b, classes), and `fingerprint`, a string that identifies its weights; by default only the
+    file itself is hashed.
 
     Raises:
-      UserError: there is no such file, it does not run, or it defines no `features`.
+      UserError: the file does not exist, raises an exception, or does not define `features`.
     """
     file = pathlib.Path(path)
     if not file.is_file():
         raise UserError(
-            f"no feature network at {path}: give 'inception', 'classifier' or a .py file with features(images)"
+            f"no feature network {path}: give 'inception', 'classifier' or a .py file with features(images)"
         )
     spec = importlib.util.spec_from_file_location(f"binlatent_features_{file.stem}", file)
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # anything may go wrong in another person's file
+    except Exception as error:  # the user's file may raise anything
         raise UserError(f"{path} does not run: {type(error).__name__}: {error}") from error
     if not callable(getattr(module, "features", None)):
         raise UserError(f"{path} defines no function features(images)")
     logits = getattr(module, "logits", None)
 
     def function(params, images):
-        del params  # the file keeps its own
+        del params  # the file has its own
         pool = module.features(images)
         if pool.ndim != 2 or pool.shape[0] != images.shape[0]:
             raise UserError(f"{path}: features has shape {pool.shape} for {images.shape[0]} images; (b, f) is expected")

@@ -1,4 +1,4 @@
-"""How samples compare with real images, under any number of feature networks in one pass of sampling."""
+"""Scores of samples against real images, for any number of feature networks in one pass of sampling."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -34,12 +34,12 @@ def generation(
     class_names: tuple[str, ...] = (),
     progress: Callable[[int], None] = lambda count: None,
 ) -> EvaluationResult:
-    """Scores of `num` samples; an interrupted pass goes on where it was last saved in `folder`.
+    """Scores `num` samples; an interrupted pass continues from where it was last saved in `folder`.
 
     Args:
-      sample: (i) → batches of (images uint8, labels or None, the number after them) from sample i on.
-      references: by the network's name.
-      class_names: of the labels.
+      sample: (i) → batches (images uint8, labels or None, index of the next sample) from sample i on.
+      references: by name of the network.
+      class_names: names of the labels.
 
     Raises:
       ScoreError: there are too few samples for any score, or their features are not finite.
@@ -50,15 +50,15 @@ def generation(
     scores, skipped, tables, notes = [], {}, {}, []
     for network in networks:
         stream, reference = streams[network.name], references[network.name]
-        found, not_found = feature_scores(network, stream, reference)
-        scores += found
-        skipped |= not_found
+        network_scores, network_skipped = feature_scores(network, stream, reference)
+        scores += network_scores
+        skipped |= network_skipped
         width = stream.sample.features.shape[1]
         for what, count in (("samples", stream.count), ("reference_images", reference.stream.count)):
             if count <= width:
                 notes.append(
                     f"{network.name}: {count} {what} for {width} features: Fréchet distances are biased upwards; compare only "
-                    "with scores of as many"
+                    "with scores of equally many"
                 )
         if class_names and (stream.sample.labels >= 0).any() and (reference.stream.sample.labels >= 0).any():
             tables[f"classes ({network.name} features)"] = class_table(network, stream, reference, class_names)
@@ -79,7 +79,7 @@ def generation(
 def feature_scores(
     network: FeatureNetwork, stream: FeatureStream, reference: Reference
 ) -> tuple[list[Score], dict[str, str]]:
-    """Every score that the features allow, and the others with the reason."""
+    """Returns the scores that the features allow, and the reasons for those that are skipped."""
     scores, skipped = [], {}
 
     def add(key, better, compute, error_kind=""):

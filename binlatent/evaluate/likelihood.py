@@ -1,4 +1,4 @@
-"""How many bits the prior needs for the codes of held-out images: the negative ELBO of the mixture chain."""
+"""The prior's likelihood of held-out codes: the negative ELBO of the mixture chain, in bits."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 from binlatent.evaluate.result import EvaluationResult, Score
 from binlatent.evaluate.statistics import ScoreError
 
-CHUNK = 256  # codes that share a seed: the result depends on it, so it is no option
+CHUNK = 256  # codes per seed; a constant, because the result depends on it
 BINS = 16
 
 
@@ -20,11 +20,11 @@ def likelihood(
     settings: dict[str, Any],
     progress: Callable[[int], None] = lambda count: None,
 ) -> EvaluationResult:
-    """Bits per bit and bits per image with their standard errors, and the bound's terms by time.
+    """Computes bits per bit and bits per image with standard errors, and the bound's terms by time.
 
     Args:
       elbo_terms: (codes (b, y, x, k), seed, conditions) → terms in bits (steps, b).
-      chunks: (codes, conditions or None), `CHUNK` codes each but the last.
+      chunks: (codes, conditions or None), of `CHUNK` codes each except the last.
 
     Raises:
       ScoreError: there are no codes, or the bound is not finite.

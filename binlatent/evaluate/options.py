@@ -1,4 +1,4 @@
-"""What an evaluation is asked for."""
+"""The options of an evaluation."""
 
 import dataclasses
 from typing import Any
@@ -8,16 +8,16 @@ from binlatent.errors import UserError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
-    """What is evaluated. Sampling options are those of the work directory unless `sampling` replaces them.
+    """The options of an evaluation. Sampling options are the work directory's unless `sampling` overrides them.
 
     Attributes:
-      num: samples.
-      seed: of samples and of the likelihood's noise.
-      reference_split: `train` or `validation`: what samples are held against.
-      reference_num: its first so many images; None for all.
-      likelihood_num: validation images whose codes are scored.
+      num: number of samples.
+      seed: of the samples and of the likelihood's noise.
+      reference_split: `train` or `validation`: the images that samples are compared with.
+      reference_num: compare with the first so many of them; None for all.
+      likelihood_num: number of validation images whose codes are scored.
       likelihood_steps: T of the bound.
-      sampling: changes of `SamplingOptions`.
+      sampling: changes to `SamplingOptions`.
     """
 
     num: int = 10_000

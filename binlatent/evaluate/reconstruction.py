@@ -1,4 +1,4 @@
-"""How well images survive their code: PSNR, SSIM, L1, LPIPS, and the Fréchet distance between before and after."""
+"""Scores of reconstructions: PSNR, SSIM, L1, LPIPS, and the Fréchet distance to the originals."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -17,7 +17,7 @@ from binlatent.evaluate.stream import FeatureStream, featurise
 from binlatent.nets.vgg import LPIPS
 from binlatent.typing import PyTree
 
-LPIPS_MIN = 16  # pixels: below, VGG16's last stage has none left
+LPIPS_MIN = 16  # pixels; below, VGG16's last stage is empty
 
 
 def reconstruction(
@@ -32,14 +32,14 @@ def reconstruction(
     skipped: dict[str, str],
     progress: Callable[[int], None] = lambda count: None,
 ) -> EvaluationResult:
-    """Scores of one pass over a split.
+    """Scores the reconstructions of a split.
 
     Args:
       reconstruct: images uint8 (b, h, w, c) → float in [0, 1].
-      batches: of the loader, with `image` and `mask`.
+      batches: from the loader, with `image` and `mask`.
       networks: for the Fréchet distances.
       lpips: parameters of `nets.vgg.LPIPS`, or None.
-      settings, skipped: what the caller knows; more is added.
+      settings, skipped: the first entries of the result's.
 
     Raises:
       ScoreError: there are no images, or reconstructions are not finite.
@@ -52,10 +52,10 @@ def reconstruction(
     functions = {"psnr": jax.jit(measures.psnr), "l1": jax.jit(measures.l1)}
     for batch in batches:
         mask, images = batch["mask"], batch["image"]
-        restored = reconstruct(images)
-        if not np.isfinite(restored[mask]).all():
-            raise ScoreError("reconstructions hold NaN or infinity; the autoencoder's parameters are broken")
-        restored = np.round(restored * 255).astype(np.uint8)
+        reconstructed = reconstruct(images)
+        if not np.isfinite(reconstructed[mask]).all():
+            raise ScoreError("reconstructions contain NaN or infinity; the autoencoder's parameters are broken")
+        reconstructed = np.round(reconstructed * 255).astype(np.uint8)
         size = min(images.shape[1:3])
         if size >= measures.SSIM_WINDOW:
             functions.setdefault("ssim", jax.jit(measures.ssim))
@@ -66,20 +66,20 @@ def reconstruction(
         elif lpips is not None:
             skipped["LPIPS"] = f"its network needs {LPIPS_MIN} pixels, images have {size}"
         for name, function in functions.items():
-            values[name].append(np.asarray(function(images, restored))[mask])
+            values[name].append(np.asarray(function(images, reconstructed))[mask])
         for name, run in runs.items():
             if mask.any():
                 before[name].add(images[mask], run(images[mask]))
-                after[name].add(restored[mask], run(restored[mask]))
+                after[name].add(reconstructed[mask], run(reconstructed[mask]))
         progress(int(mask.sum()))
     if not values["psnr"]:
         raise ScoreError("there are no images to reconstruct")
 
     def score(key, name, better, unit=""):
         numbers = np.concatenate(values[key]).astype(np.float64)
-        finite = numbers[np.isfinite(numbers)]  # PSNR of an image that came back unchanged is infinite
+        finite = numbers[np.isfinite(numbers)]  # PSNR is infinite for a perfect reconstruction
         if not len(finite):
-            skipped[name] = "every image came back unchanged"
+            skipped[name] = "every reconstruction equals its image"
             return []
         error = finite.std(ddof=1) / len(finite) ** 0.5 if len(finite) > 1 else None
         kind = "standard error over images"

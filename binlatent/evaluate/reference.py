@@ -1,4 +1,4 @@
-"""What generated images are held against: real images from the loader that trained the model, under a feature network."""
+"""References: feature statistics of real images, read as the model reads them, that samples are compared with."""
 
 import dataclasses
 import hashlib
@@ -16,15 +16,15 @@ from binlatent.errors import UserError
 from binlatent.evaluate.features import FeatureNetwork
 from binlatent.evaluate.stream import FeatureStream, featurise, resumable
 
-KEPT_FEATURES = 10_000  # for precision, recall, density, coverage and KID; the moments are of all images
+KEPT_FEATURES = 10_000  # for precision, recall, density, coverage and KID; the moments include all images
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Reference:
     """Statistics of real images.
 
-    description: what they were made of, as JSON data: the images (by a hash of their bytes after preprocessing), the
-    split, the feature network and its weights. Its hash names the reference.
+    description: JSON data that identify them: the images (a hash of their bytes after preprocessing), the split, the
+    feature network and its weights. Its hash names the reference.
     """
 
     description: dict
@@ -32,7 +32,7 @@ class Reference:
 
     @property
     def hash(self) -> str:
-        """16 hex digits over data, preprocessing and feature weights; not over rounding, which differs by device."""
+        """16 hex digits of data, preprocessing and feature weights, but not of the features, which differ by device."""
         return hashlib.sha256(json.dumps(self.description, sort_keys=True).encode()).hexdigest()[:16]
 
     def save(self, path: epath.PathLike) -> None:
@@ -43,20 +43,20 @@ class Reference:
         """Reads what `save` wrote.
 
         Raises:
-          UserError: it is no reference, or what it says of itself does not fit its hash.
+          UserError: the file is not a reference, or its description does not match its hash.
         """
         try:
             stream, metadata = FeatureStream.load(path)
             reference = cls(description=metadata["description"], stream=stream)
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{path} is no reference of `binlatent reference`: {error}") from error
+            raise UserError(f"{path} is not a file of `binlatent reference`: {error}") from error
         if reference.hash != metadata["hash"]:
-            raise UserError(f"{path} was changed by hand: its hash is {reference.hash}, but it says {metadata['hash']}")
+            raise UserError(f"{path} has been changed: its hash is {reference.hash}, but {metadata['hash']} is stored")
         return reference
 
 
 def request(splits: Splits, network: FeatureNetwork, *, split: str, num: int | None) -> dict:
-    """What a reference is asked to be: with `content` and `images` it becomes its description."""
+    """A reference's description before it is computed, without `content`, `images` and `shape`."""
     return {"data": splits.fingerprint, "split": split, "num": num, "network": network.description}
 
 
@@ -72,19 +72,19 @@ def make_reference(
     batch_size: int = 64,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Reference:
-    """The reference of a split, made or, where `folder` holds it already, read.
+    """Computes the reference of a split, or reads it if `folder` already has it.
 
-    Images come through the loader's evaluation transform: the same crop, resize and channels that the model sees, without
+    Images go through the loader's evaluation transform, so the model's crop, resolution and channels apply, without
     augmentation.
 
     Args:
-      num: the first so many images; None for all of them.
+      num: use the first so many images; None for all.
 
     Raises:
-      UserError: the split cannot be read, or holds fewer than two images.
+      UserError: the split cannot be read, or has fewer than two images.
     """
-    asked = request(splits, network, split=split, num=num)
-    key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+    requested = request(splits, network, split=split, num=num)
+    key = hashlib.sha256(json.dumps(requested, sort_keys=True).encode()).hexdigest()[:16]
     path = epath.Path(folder) / f"reference-{key}.npz"
     if path.exists():
         return Reference.load(path)
@@ -99,20 +99,20 @@ def make_reference(
 
     run = featurise(network, mesh, batch_size)
     streams = resumable(
-        begin, {network.name: run}, folder=epath.Path(folder) / key, settings=asked, total=None, limit=KEPT_FEATURES,
+        begin, {network.name: run}, folder=epath.Path(folder) / key, settings=requested, total=None, limit=KEPT_FEATURES,
         progress=progress,
     )  # fmt: skip
     stream = streams[network.name]
     if stream.count < 2:
-        raise UserError(f"{source!r} gave {stream.count} images; a reference needs at least 2")
+        raise UserError(f"{source!r} has {stream.count} readable images; a reference needs at least 2")
     shape = [data.resolution, data.resolution, data.channels]
-    made = Reference(
-        description=asked | {"content": stream.content, "images": stream.count, "shape": shape}, stream=stream
+    reference = Reference(
+        description=requested | {"content": stream.content, "images": stream.count, "shape": shape}, stream=stream
     )
-    made.save(path)
-    return made
+    reference.save(path)
+    return reference
 
 
 def sample_of(stream: FeatureStream, label: int | None = None) -> np.ndarray:
-    """The features that were stored, of all images or of those with a label."""
+    """The stored features, of all images or of those with a label."""
     return stream.sample.features if label is None else stream.sample.features[stream.sample.labels == label]

@@ -1,4 +1,4 @@
-"""What one part of an evaluation found, as JSON data: numbers, never without the settings that produced them."""
+"""The results of an evaluation as JSON data: scores, with the settings that produced them."""
 
 import dataclasses
 import itertools
@@ -17,15 +17,16 @@ FORMAT = "binlatent scores 3"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Score:
-    """One number.
+    """One score.
 
     Attributes:
-      key: of machines, as `inception/frechet_distance`.
-      name: of people, as `FID`.
-      value: the number.
-      error: its uncertainty, and `error_kind` which one.
+      key: a stable identifier, such as `inception/frechet_distance`.
+      name: as shown, such as `FID`.
+      value: the score.
+      error: its uncertainty, or None.
+      error_kind: the kind of uncertainty, for example a standard error.
       unit: empty for none.
-      better: `lower`, `higher`, or empty where neither is.
+      better: `lower`, `higher`, or empty if neither is better.
     """
 
     key: str
@@ -39,15 +40,15 @@ class Score:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
-    """What `reconstruction`, `generation`, `likelihood` or `code` found.
+    """The result of `reconstruction`, `generation`, `likelihood` or `code`.
 
     Attributes:
-      settings: everything that the numbers depend on.
-      scores: the numbers.
+      settings: everything that the scores depend on.
+      scores: the scores.
       skipped: scores that could not be computed, with the reason.
-      tables: name → rows, a dict each.
-      curves: name → numbers to draw.
-      seconds: how long it took.
+      tables: name → rows, each a dict.
+      curves: name → numbers to plot.
+      seconds: wall time.
     """
 
     settings: dict[str, Any]
@@ -59,7 +60,7 @@ class EvaluationResult:
 
 
 def plain(value: Any) -> Any:
-    """JSON data of anything here: tuples as lists, numbers that are not finite as null."""
+    """Converts a value to JSON data: tuples to lists, arrays to lists, NaN and infinity to null."""
     if dataclasses.is_dataclass(value):
         value = dataclasses.asdict(value)
     if isinstance(value, dict):
@@ -72,10 +73,10 @@ def plain(value: Any) -> Any:
 
 
 def read_parts(path: epath.PathLike) -> dict[str, EvaluationResult]:
-    """The parts in a `scores.json`; none where there is no file.
+    """Reads the parts of a `scores.json`; empty if there is no file.
 
     Raises:
-      UserError: the file is not one of these.
+      UserError: the file is not a `scores.json` of this version.
     """
     path = epath.Path(path)
     if not path.exists():
@@ -102,7 +103,7 @@ def write_json(path: epath.PathLike, content: Any) -> None:
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False)
-    if "://" in os.fspath(path):  # an object store writes whole files anyway
+    if "://" in os.fspath(path):  # object stores replace files atomically
         path.write_text(text)
         return
     partial = path.with_name(path.name + ".partial")
@@ -111,7 +112,7 @@ def write_json(path: epath.PathLike, content: Any) -> None:
 
 
 def append_record(folder: epath.PathLike, step: int, part: EvaluationResult) -> None:
-    """Adds one line to the `metrics.jsonl` of a stage: the scores of a part, as `evaluation/<key>`."""
+    """Appends the scores of a part to the `metrics.jsonl` of a stage, as `evaluation/<key>`."""
     path = epath.Path(folder) / "metrics.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     before = path.read_text() if path.exists() else ""
@@ -120,7 +121,7 @@ def append_record(folder: epath.PathLike, step: int, part: EvaluationResult) -> 
 
 
 def print_parts(parts: dict[str, EvaluationResult], skipped: dict[str, str]) -> None:
-    """The scores as lines of text, and what is missing with the reason."""
+    """Prints the scores, and the missing ones with the reason."""
     for name, part in parts.items():
         say(f"{name} ({part.seconds:.1f} s)")
         for score in part.scores:

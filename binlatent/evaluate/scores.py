@@ -1,7 +1,7 @@
-"""Scores of one set of features against another. Arrays in, numbers out; no network and no file is known here.
+"""Scores of one set of features against another: arrays in, numbers out.
 
-The names FID, sFID and KID belong to Inception features; on other features these are Fréchet and kernel distances, and
-the caller reports them so.
+FID, sFID and KID are defined on Inception features; on other features the same formulas are reported as Fréchet and
+kernel distances.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ def _same_width(a, b):
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:
-    """A factor R with R Rᵀ = covariance; rounding below zero is cut off."""
+    """A factor R with R Rᵀ = covariance; negative eigenvalues (rounding) are set to 0."""
     values, vectors = np.linalg.eigh(covariance)
     return vectors * np.sqrt(np.maximum(values, 0))
 
@@ -31,11 +31,11 @@ def _root(covariance: np.ndarray) -> np.ndarray:
 def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
     """‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½), the squared 2-Wasserstein distance of Gaussians (Heusel et al. 2017).
 
-    The trace of the root is the sum of the singular values of Rᵀ_a R_b for any factors R Rᵀ = Σ. Unlike a root of the
-    product it needs no regularisation where a covariance is singular, as it is with fewer samples than features.
+    The trace of the root is the sum of the singular values of R_aᵀ R_b for any factors R Rᵀ = Σ. Unlike a root of the
+    product, this needs no regularisation when a covariance is singular, as with fewer samples than features.
 
     Raises:
-      ScoreError: for other widths, or fewer than two samples.
+      ScoreError: the widths differ, or there are fewer than two samples.
     """
     _same_width(len(a.mean), len(b.mean))
     cov_a, cov_b = a.covariance, b.covariance
@@ -44,13 +44,15 @@ def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
 
 
 def inception_score(statistics: ClassStatistics) -> tuple[float, float]:
-    """exp(E KL(p(y|x) ‖ p(y))) in every split: mean and standard deviation over splits (Salimans et al. 2016).
+    """The mean and standard deviation of exp(E KL(p(y|x) ‖ p(y))) over splits (Salimans et al. 2016).
 
     Raises:
-      ScoreError: where the announced number of samples has not come.
+      ScoreError: the number of samples differs from the announced one.
     """
     if statistics.seen != statistics.total:
-        raise ScoreError(f"the Inception Score was announced for {statistics.total} samples, {statistics.seen} came")
+        raise ScoreError(
+            f"{statistics.total} samples were announced for the Inception Score; there are {statistics.seen}"
+        )
     share = statistics.shares / statistics.counts[:, None]
     entropy = np.sum(share * np.log(np.maximum(share, np.finfo(np.float64).tiny)), 1)
     scores = np.exp(statistics.negentropy / statistics.counts - entropy)
@@ -59,7 +61,7 @@ def inception_score(statistics: ClassStatistics) -> tuple[float, float]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KernelDistance:
-    """mean: over the subsets; std: over the subsets, the error usually printed; with how they were drawn."""
+    """Mean and standard deviation over `subsets` subsets of `subset_size` samples."""
 
     mean: float
     std: float
@@ -70,18 +72,18 @@ class KernelDistance:
 def kernel_distance(
     fake: np.ndarray, real: np.ndarray, *, subsets: int = KID_SUBSETS, subset_size: int = KID_SUBSET_SIZE, seed: int = 0
 ) -> KernelDistance:
-    """Unbiased squared MMD with the kernel (x·y / f + 1)³ (Bińkowski et al. 2018): KID where the features are Inception's.
+    """Unbiased squared MMD with the kernel (x·y / f + 1)³ (Bińkowski et al. 2018): KID if the features are Inception's.
 
-    Subsets are drawn as torch-fidelity draws them. With fewer samples than `subset_size` subsets shrink to what there is.
+    Subsets are drawn as in torch-fidelity. If a set has fewer than `subset_size` samples, subsets shrink to its size.
 
     Raises:
-      ScoreError: for other widths, features that are not finite, or fewer than two samples.
+      ScoreError: the widths differ, features are not finite, or there are fewer than two samples.
     """
     fake, real = check_features(fake, "features of samples"), check_features(real, "features of the reference")
     _same_width(fake.shape[1], real.shape[1])
     size = min(subset_size, len(fake), len(real))
     if size < 2:
-        raise ScoreError(f"a kernel distance needs at least 2 samples on either side, not {len(fake)} and {len(real)}")
+        raise ScoreError(f"a kernel distance needs at least 2 samples in each set, not {len(fake)} and {len(real)}")
 
     def kernel(x, y):
         return (x @ y.T / x.shape[1] + 1) ** 3
@@ -103,7 +105,7 @@ def _squared_distances(a, b):
 
 
 def _radii(features, neighbours):
-    """Squared distances (n, len(neighbours)) of every feature to its k-th nearest other."""
+    """Squared distances (n, len(neighbours)) from every feature to its k-th nearest neighbour."""
     rows = []
     for start in range(0, len(features), _CHUNK):
         d = _squared_distances(features[start : start + _CHUNK], features)
@@ -114,7 +116,7 @@ def _radii(features, neighbours):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ManifoldScores:
-    """precision, recall (Kynkäänniemi et al. 2019, k = 3); density, coverage (Naeem et al. 2020, k = 5)."""
+    """Precision and recall (Kynkäänniemi et al. 2019, k = 3), density and coverage (Naeem et al. 2020, k = 5)."""
 
     precision: float
     recall: float
@@ -129,17 +131,17 @@ def manifold_scores(
     precision_neighbours: int = PRECISION_NEIGHBOURS,
     density_neighbours: int = DENSITY_NEIGHBOURS,
 ) -> ManifoldScores:
-    """Precision, recall, density and coverage, from distances in float64, a chunk of rows at a time.
+    """Precision, recall, density and coverage; distances are float64, computed a chunk of rows at a time.
 
     Raises:
-      ScoreError: for other widths, features that are not finite, or no more samples than neighbours.
+      ScoreError: the widths differ, features are not finite, or there are too few samples for the neighbours.
     """
     fake, real = check_features(fake, "features of samples"), check_features(real, "features of the reference")
     _same_width(fake.shape[1], real.shape[1])
     most = max(precision_neighbours, density_neighbours)
     if min(len(fake), len(real)) <= most:
         raise ScoreError(f"{most} neighbours need more than {most} samples, not {len(fake)} and {len(real)}")
-    centre = real.mean(0)  # less cancellation in the distances
+    centre = real.mean(0)  # centring reduces cancellation in the distances
     fake, real = fake - centre, real - centre
     fake_radius = _radii(fake, [precision_neighbours])[:, 0]
     real_radius, real_wide = _radii(real, [precision_neighbours, density_neighbours]).T
@@ -160,9 +162,9 @@ def manifold_scores(
 
 
 def frechet_distance_of_samples(a: np.ndarray, b: np.ndarray) -> float:
-    """The same distance from features (n, f) themselves: cheap where there are fewer samples than features.
+    """`frechet_distance` computed from features (n, f), which is cheap with fewer samples than features.
 
-    The centred features are a factor of their covariance, so the cross term is a sum of singular values of an n × n matrix.
+    Centred features are a factor of their covariance, so the cross term is a sum of singular values of an n × n matrix.
 
     Raises:
       ScoreError: as `frechet_distance`.

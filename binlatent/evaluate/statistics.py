@@ -1,6 +1,6 @@
-"""What is remembered of a stream of features: moments, class shares and a bounded sample. Never the images.
+"""Statistics of a stream of features: moments, class probabilities and a bounded sample, but never the images.
 
-Everything here is float64 on the host, mergeable and independent of how the stream was cut into batches, up to rounding.
+All are float64 on the host and, up to rounding, independent of how the stream is batched.
 """
 
 import dataclasses
@@ -9,24 +9,24 @@ import numpy as np
 
 
 class ScoreError(ValueError):
-    """Features or images that no score can be made of; the message says why."""
+    """Features or images that cannot be scored; the message says why."""
 
 
 def check_features(features: np.ndarray, name: str = "features") -> np.ndarray:
     """Features as float64 (n, f).
 
     Raises:
-      ScoreError: for anything but a matrix with rows, of finite numbers.
+      ScoreError: the features are not a non-empty matrix of finite numbers.
     """
     features = np.asarray(features, np.float64)
     if features.ndim != 2 or not features.shape[1]:
         raise ScoreError(f"{name} have shape {features.shape}; expected (number, width)")
     if not len(features):
-        raise ScoreError(f"{name} are empty: no image came through")
-    wrong = len(features) - int(np.isfinite(features).all(1).sum())
-    if wrong:
+        raise ScoreError(f"{name} are empty: there were no images")
+    broken = len(features) - int(np.isfinite(features).all(1).sum())
+    if broken:
         raise ScoreError(
-            f"{wrong} of {len(features)} rows of {name} are not finite; a score of them would mean nothing. "
+            f"{broken} of {len(features)} rows of {name} are not finite, so a score would be meaningless. "
             "Look for NaN in the images or in the network's weights"
         )
     return features
@@ -34,7 +34,7 @@ def check_features(features: np.ndarray, name: str = "features") -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class GaussianStatistics:
-    """Number, mean (f,) and scatter (f, f): the sum of outer products of centred features."""
+    """Number, mean (f,) and scatter (f, f), the sum of outer products of centred features."""
 
     count: int
     mean: np.ndarray
@@ -46,28 +46,30 @@ class GaussianStatistics:
 
     @classmethod
     def of(cls, features: np.ndarray) -> "GaussianStatistics":
-        """Statistics of features (n, f). Raises ScoreError as `check_features` does."""
+        """Statistics of features (n, f); raises ScoreError as `check_features` does."""
         features = check_features(features)
         mean = features.mean(0)
         centred = features - mean
         return cls(count=len(features), mean=mean, scatter=centred.T @ centred)
 
     def merge(self, other: "GaussianStatistics") -> "GaussianStatistics":
-        """Statistics of both streams together (Chan, Golub and LeVeque 1979)."""
+        """Statistics of the union of both streams (Chan, Golub and LeVeque 1979)."""
         if self.mean.shape != other.mean.shape:
-            raise ScoreError(f"features of width {len(self.mean)} and {len(other.mean)} do not merge")
+            raise ScoreError(f"features of width {len(self.mean)} and {len(other.mean)} cannot be merged")
         count = self.count + other.count
         if not count:
             return self
-        apart = other.mean - self.mean
+        difference = other.mean - self.mean
         return GaussianStatistics(
             count=count,
-            mean=self.mean + apart * (other.count / count),
-            scatter=self.scatter + other.scatter + np.outer(apart, apart) * (self.count * other.count / count),
+            mean=self.mean + difference * (other.count / count),
+            scatter=self.scatter
+            + other.scatter
+            + np.outer(difference, difference) * (self.count * other.count / count),
         )
 
     def add(self, features: np.ndarray) -> "GaussianStatistics":
-        """These statistics with one more batch (n, f)."""
+        """The statistics after one more batch (n, f)."""
         return self.merge(GaussianStatistics.of(features))
 
     @property
@@ -75,7 +77,7 @@ class GaussianStatistics:
         """The unbiased covariance (f, f).
 
         Raises:
-          ScoreError: for fewer than two samples.
+          ScoreError: there are fewer than two samples.
         """
         if self.count < 2:
             raise ScoreError(f"a covariance needs at least 2 samples, not {self.count}")
@@ -84,27 +86,27 @@ class GaussianStatistics:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ClassStatistics:
-    """Sums of class probabilities for the Inception Score, in `splits` consecutive parts of `total` samples."""
+    """Sums of class probabilities for the Inception Score, over consecutive splits of `total` samples."""
 
     total: int
     seen: int
     counts: np.ndarray  # (splits,)
-    shares: np.ndarray  # (splits, classes), sums of probabilities
+    shares: np.ndarray  # (splits, classes), sums of class probabilities
     negentropy: np.ndarray  # (splits,), sums of Σ p log p
 
     @classmethod
     def empty(cls, total: int, classes: int, splits: int = 10) -> "ClassStatistics":
-        """Raises ScoreError where a split would stay empty."""
+        """Empty sums. Raises ScoreError if there are fewer samples than splits."""
         if total < splits:
             raise ScoreError(f"{total} samples cannot fill {splits} splits of the Inception Score")
         zero = np.zeros(splits)
         return cls(total=total, seen=0, counts=zero, shares=np.zeros((splits, classes)), negentropy=zero)
 
     def add(self, logits: np.ndarray) -> "ClassStatistics":
-        """These sums with the next batch of logits (n, classes), in the order of the samples."""
+        """The sums after the next batch of logits (n, classes), in the order of the samples."""
         logits = check_features(logits, "logits")
         if self.seen + len(logits) > self.total:
-            raise ScoreError(f"{self.seen + len(logits)} samples came where {self.total} were announced")
+            raise ScoreError(f"there are {self.seen + len(logits)} samples, but {self.total} were announced")
         logits = logits - logits.max(1, keepdims=True)
         log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
         p = np.exp(log_p)
@@ -121,7 +123,7 @@ class ClassStatistics:
 
 
 def _priority(index: np.ndarray, seed: int) -> np.ndarray:
-    """A pseudo-random uint64 for every position of the stream (splitmix64)."""
+    """A pseudorandom uint64 for every position of the stream (splitmix64)."""
     with np.errstate(over="ignore"):
         z = index.astype(np.uint64) + np.uint64(seed + 1) * np.uint64(0x9E3779B97F4A7C15)
         z = z * np.uint64(0x9E3779B97F4A7C15)
@@ -134,8 +136,8 @@ def _priority(index: np.ndarray, seed: int) -> np.ndarray:
 class FeatureSample:
     """A uniform sample of at most `limit` features of a stream, for scores that compare single images.
 
-    Which positions stay depends on (seed, position) alone: the same for every batch size, and a folder sorted by class
-    is sampled evenly all the same. `labels` are -1 where there are none.
+    The choice of positions depends only on (seed, position), not on the batch size or the images, so a folder sorted by
+    class is sampled evenly. `labels` are -1 where there are none.
     """
 
     limit: int
@@ -151,7 +153,7 @@ class FeatureSample:
         return cls(limit=limit, seed=seed, index=none, features=features, labels=none.astype(np.int32))
 
     def add(self, features: np.ndarray, start: int, labels: np.ndarray | None = None) -> "FeatureSample":
-        """This sample with the batch (n, f) that begins at position `start` of the stream."""
+        """The sample after the batch (n, f) that starts at position `start` of the stream."""
         features = np.asarray(features, np.float32)
         labels = np.full(len(features), -1, np.int32) if labels is None else np.asarray(labels, np.int32)
         index = np.concatenate([self.index, np.arange(start, start + len(features))])

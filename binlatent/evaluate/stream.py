@@ -1,4 +1,4 @@
-"""A pass of images through a feature network: what is kept of it, and how it goes on after an interruption."""
+"""A pass of images through feature networks: its statistics, and how an interrupted one is resumed."""
 
 import functools
 import hashlib
@@ -14,17 +14,17 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from binlatent.evaluate.features import FeatureNetwork, Features
 from binlatent.evaluate.statistics import ClassStatistics, FeatureSample, GaussianStatistics, ScoreError
 
-SAVE_EVERY = 300.0  # seconds between two saves of an unfinished pass
-_BLOCK = 1024  # rows that are added to the moments at once
+SAVE_EVERY = 300.0  # seconds between saves of an unfinished pass
+_BLOCK = 1024  # rows are added to the moments in blocks of at least this size
 
 
-@functools.lru_cache(maxsize=8)  # a sweep calls it for every cell, and Inception takes long to compile
+@functools.lru_cache(maxsize=8)  # a sweep calls it for every cell, and Inception is slow to compile
 def featurise(network: FeatureNetwork, mesh: Mesh, batch_size: int) -> Callable[[np.ndarray], Features]:
-    """A function of uint8 images (n, h, w, c), n ≤ `batch_size`, to Features as NumPy arrays; compiled for one shape and
-    spread over the mesh, every device with a copy of the weights."""
+    """A function from uint8 images (n, h, w, c), n ≤ `batch_size`, to Features as NumPy arrays. It is compiled for one
+    shape; the batch is sharded over the mesh, the weights are replicated."""
     size = -(-batch_size // mesh.size) * mesh.size
-    rows, copies = NamedSharding(mesh, PartitionSpec(mesh.axis_names)), NamedSharding(mesh, PartitionSpec())
-    params = jax.device_put(network.params, copies)
+    rows, replicated = NamedSharding(mesh, PartitionSpec(mesh.axis_names)), NamedSharding(mesh, PartitionSpec())
+    params = jax.device_put(network.params, replicated)
 
     @jax.jit
     def compute(params, images):
@@ -42,26 +42,28 @@ def featurise(network: FeatureNetwork, mesh: Mesh, batch_size: int) -> Callable[
 
 
 class FeatureStream:
-    """Statistics of a stream of images and their features; bounded memory whatever the number of images.
+    """Statistics of a stream of images and their features, in bounded memory.
 
     Args:
-      total: how many images will come, where that is known; without it there is no class score.
-      limit: how many features are stored, for the scores that compare single images.
-      seed: which ones.
+      total: number of images in the stream, if known; the Inception Score needs it.
+      limit: number of features to store, for the scores that compare single images.
+      seed: selects which features are stored.
     """
 
     def __init__(self, *, total: int | None, limit: int, seed: int = 0):
         self.total, self.limit, self.seed = total, limit, seed
         self.count, self._content = 0, 0
         self._moments: dict[str, GaussianStatistics] = {}
-        self._waiting: dict[str, list[np.ndarray]] = {}
+        self._buffered: dict[str, list[np.ndarray]] = {}
         self.classes: ClassStatistics | None = None
         self.sample: FeatureSample | None = None
-        self.hits: np.ndarray | None = None  # (classes, 2): images of a class, and those that the network recognises
+        self.hits: np.ndarray | None = (
+            None  # (classes, 2): images of each class, and how many of them are classified correctly
+        )
 
     @property
     def content(self) -> str:
-        """A hash of the images, whatever their order and batches: what says that two streams saw the same."""
+        """A hash of the set of images, independent of their order and batching."""
         return f"{self._content:032x}"
 
     def add(self, images: np.ndarray, features: Features, labels: np.ndarray | None = None) -> None:
@@ -80,8 +82,8 @@ class FeatureStream:
         for name in ("pool", "spatial"):
             rows = getattr(features, name)
             if rows is not None:
-                self._waiting.setdefault(name, []).append(np.asarray(rows, np.float64))
-                if sum(map(len, self._waiting[name])) >= _BLOCK:
+                self._buffered.setdefault(name, []).append(np.asarray(rows, np.float64))
+                if sum(map(len, self._buffered[name])) >= _BLOCK:
                     self._flush(name)
         self.sample = self.sample.add(features.pool, self.count, labels)
         if self.classes is not None:
@@ -91,18 +93,18 @@ class FeatureStream:
                 self.hits = np.zeros((features.logits.shape[1], 2), np.int64)
             known = (labels >= 0) & (labels < len(self.hits))
             np.add.at(self.hits, (labels[known], 0), 1)
-            right = known & (features.logits.argmax(1) == labels)
-            np.add.at(self.hits, (labels[right], 1), 1)
+            correct = known & (features.logits.argmax(1) == labels)
+            np.add.at(self.hits, (labels[correct], 1), 1)
         self.count += len(images)
 
     def _flush(self, name: str) -> None:
-        rows = self._waiting.pop(name, None)
+        rows = self._buffered.pop(name, None)
         if rows:
             block = GaussianStatistics.of(np.concatenate(rows))
             self._moments[name] = self._moments[name].merge(block) if name in self._moments else block
 
     def moments(self, name: str) -> GaussianStatistics | None:
-        """Statistics of `pool` or `spatial`; None where the network gives none."""
+        """Statistics of `pool` or `spatial`; None if the network does not output it."""
         self._flush(name)
         return self._moments.get(name)
 
@@ -161,16 +163,15 @@ def resumable(
     limit: int,
     progress: Callable[[int], None] = lambda count: None,
 ) -> dict[str, FeatureStream]:
-    """One pass of images through several networks; an interrupted one goes on where it was last saved.
+    """One pass of images through several networks; an interrupted pass continues from where it was last saved.
 
     Args:
-      begin: (position) → batches from there on, the same on every call: (images uint8, labels or None, the position
-        after them).
+      begin: (position) → batches (images uint8, labels or None, next position) from there on, the same on every call.
       networks: name → `featurise(…)`.
       folder: where the unfinished pass is saved, every few minutes.
       settings: JSON data that identify the pass; a saved pass with other settings is ignored.
       total, limit: see `FeatureStream`.
-      progress: told how many images each step added.
+      progress: called with the number of images that each step added.
     """
     folder = epath.Path(folder)
     paths = {name: folder / f"unfinished-{i}.npz" for i, name in enumerate(networks)}

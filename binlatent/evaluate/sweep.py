@@ -1,4 +1,4 @@
-"""Scores of samples over a grid of sampling settings: the way to a curve over 4, 8, 16, … steps."""
+"""Scores of samples over a grid of sampling settings, for example a curve over 4, 8, 16, … steps."""
 
 import dataclasses
 import itertools
@@ -16,7 +16,7 @@ from binlatent.evaluate.result import EvaluationResult, plain, write_json
 AXES = ("steps", "guidance", "temperature", "posterior")
 FORMAT = "binlatent sweep 3"
 TABLE_WIDTH = 110  # characters of a line of the printed table
-HEADINGS = {  # of the printed table
+HEADINGS = {  # short names for the printed table
     "frechet_distance": "Fréchet", "spatial_frechet_distance": "spatial", "kernel_distance": "kernel",
     "inception_score": "IS",
 }  # fmt: skip
@@ -24,7 +24,7 @@ HEADINGS = {  # of the printed table
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Grid:
-    """The values of every axis; None stands for the work directory's own setting."""
+    """The values along every axis; None is the work directory's own setting."""
 
     steps: tuple[int | None, ...] = (4, 8, 16, 32, 64)
     guidance: tuple[float | None, ...] = (None,)
@@ -43,15 +43,15 @@ class Grid:
                 raise UserError(f"steps {steps}: at least 1 is expected")
 
     def cells(self) -> list[dict[str, Any]]:
-        """Every combination, as changes of sampling options."""
+        """All combinations, as changes to the sampling options."""
         return [dict(zip(AXES, values, strict=True)) for values in itertools.product(*(getattr(self, a) for a in AXES))]
 
 
 def read_sweep(evaluation: Evaluation) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """(rows, what they are of) of the work directory's `sweep.json`; empty where there is none.
+    """Reads (rows, settings) of the work directory's `sweep.json`; empty if there is none.
 
     Raises:
-      UserError: the file is not one of these.
+      UserError: the file is not a `sweep.json` of this version.
     """
     path = evaluation.experiment.workdir / "sweep.json"
     if not path.exists():
@@ -66,10 +66,10 @@ def read_sweep(evaluation: Evaluation) -> tuple[list[dict[str, Any]], dict[str, 
 
 
 def sweep(evaluation: Evaluation, grid: Grid, options: EvaluationOptions) -> list[dict[str, Any]]:
-    """Scores every cell of a grid and writes `sweep.json` after each, and `sweep.svg` at the end.
+    """Scores every cell of a grid; writes `sweep.json` after each, and `sweep.svg` at the end.
 
-    Cells that are there already are not computed again, as long as everything else is the same; otherwise the table
-    begins anew, for a table never mixes checkpoints, seeds or references.
+    Cells already in `sweep.json` are kept if all other settings are unchanged; otherwise the table starts anew, because a
+    table never mixes checkpoints, seeds or references.
 
     Raises:
       UserError: there is no feature network, or a setting is out of range.
@@ -82,7 +82,7 @@ def sweep(evaluation: Evaluation, grid: Grid, options: EvaluationOptions) -> lis
     rows, known = read_sweep(evaluation)
     if any(known.get(key) != value for key, value in settings.items()):
         if rows:
-            say("sweep: other settings than those of sweep.json, which is begun anew")
+            say("sweep: settings differ from those of sweep.json, which is started anew")
         rows, known = [], settings
     path = evaluation.experiment.workdir / "sweep.json"
     with progress(len(cells), "sweep", "cell") as bar:
@@ -104,13 +104,13 @@ def sweep(evaluation: Evaluation, grid: Grid, options: EvaluationOptions) -> lis
 
 
 def _scores(part: EvaluationResult) -> dict[str, float]:
-    """The scores by key, with their uncertainties as `<key>_error`."""
-    found = {}
+    """Scores by key, with uncertainties as `<key>_error`."""
+    scores = {}
     for score in part.scores:
-        found[score.key] = score.value
+        scores[score.key] = score.value
         if score.error is not None:
-            found[f"{score.key}_error"] = score.error
-    return found
+            scores[f"{score.key}_error"] = score.error
+    return scores
 
 
 def score_keys(rows: list[dict[str, Any]]) -> list[str]:
@@ -120,20 +120,19 @@ def score_keys(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def series(rows: list[dict[str, Any]], score: str) -> dict[str, tuple[tuple, tuple]]:
-    """A score against the steps, a line for every combination of the other axes; only axes that vary are named."""
+    """A score against the steps: a curve for every combination of the other axes, named by the axes that vary."""
     varying = [axis for axis in AXES[1:] if len({row[axis] for row in rows}) > 1]
-    lines: dict[str, list] = {}
+    points: dict[str, list] = {}
     for row in rows:
         if row.get(score) is not None:
             name = ", ".join(str(row[a]) if a == "posterior" else f"{a} {row[a]:g}" for a in varying)
-            lines.setdefault(name or score, []).append((row["steps"], row[score]))
-    return {name: tuple(zip(*sorted(points), strict=True)) for name, points in lines.items()}
+            points.setdefault(name or score, []).append((row["steps"], row[score]))
+    return {name: tuple(zip(*sorted(curve), strict=True)) for name, curve in points.items()}
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:
-    """The sweep as a table of text of at most `TABLE_WIDTH` columns: the steps, the axes that vary, then scores as far as
-    they fit.
-    """
+    """Prints the sweep as a table of at most `TABLE_WIDTH` characters: the steps, the axes that vary, and the scores that
+    fit."""
     keys, axes = score_keys(rows), [axis for axis in AXES if axis == "steps" or len({row[axis] for row in rows}) > 1]
     several = len({key.partition("/")[0] for key in keys}) > 1
     columns = []
@@ -151,4 +150,4 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
     for line in zip(*shown, strict=True):
         say("  ".join(line))
     if len(shown) < len(columns):
-        say(f"{len(columns) - len(shown)} more scores of each cell are in sweep.json")
+        say(f"sweep.json has {len(columns) - len(shown)} more scores per cell")

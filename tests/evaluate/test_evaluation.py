@@ -204,7 +204,7 @@ def test_sweep_fills_a_grid_and_goes_on(evaluation, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:4] == ["steps", "posterior", "seconds", "Fréchet"] and max(map(len, lines)) <= 110
     anew = sweep(evaluation, Grid(steps=(2,)), dataclasses.replace(few, seed=1))
-    assert len(anew) == 1 and "begun anew" in capsys.readouterr().out
+    assert len(anew) == 1 and "started anew" in capsys.readouterr().out
     for wrong, said in (
         ({"steps": ()}, "no value of steps"),
         ({"steps": (4, 0)}, "steps 0"),
@@ -238,7 +238,7 @@ def test_generation_without_feature_networks_is_said_to_be_skipped(trained, caps
 def test_report_of_a_work_directory(parts, evaluation):
     page = write_report(evaluation).read_text()
     assert page.count("<img") >= 4  # reconstructions, samples, two film strips
-    assert "a class in each column" in page and "set bits dark" in page
+    assert "one class per column" in page and "set bits dark" in page
     assert parts["generation"].settings["references"]["classifier"]["hash"] in page
     alone = dataclasses.replace(evaluation, pipeline=dataclasses.replace(evaluation.pipeline, prior=None))
     assert "Reconstructions" in write_report(alone).read_text()

@@ -1,4 +1,4 @@
-"""Figures of a report: curves as SVG whose ink follows the page's colours, pictures as PNG; both as text of a page."""
+"""Figures of a report as HTML: plots as inline SVG in the page's text colour, pictures as embedded PNG."""
 
 import base64
 import contextlib
@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-INK = "#010203"  # stands for the page's own text colour until the figure is written
+INK = "#010203"  # placeholder for the page's text colour
 COLOURS = ("#3b82c4", "#d9822b", "#3f9b5f", "#b85aa0", "#8a7a3d", "#c2524a")
 
 
 @contextlib.contextmanager
 def _axes(width: float = 4.2, height: float = 2.6) -> Iterator[Any]:
-    """Axes of a figure without a window, in the report's style; `_svg` writes what was drawn."""
+    """Yields axes in the report's style; `_svg` renders their figure."""
     import matplotlib
     from cycler import cycler
     from matplotlib.figure import Figure
@@ -33,7 +33,7 @@ def _axes(width: float = 4.2, height: float = 2.6) -> Iterator[Any]:
 
 
 def _svg(axes: Any, title: str) -> str:
-    """A drawn figure as inline SVG: transparent, its ink the page's text colour, its ids its own."""
+    """Renders a figure as inline SVG: transparent, in the page's text colour, with unique ids."""
     import matplotlib
 
     out = io.StringIO()
@@ -49,14 +49,14 @@ def _svg(axes: Any, title: str) -> str:
 
 
 def curves(title: str, series: dict[str, tuple[Sequence, Sequence]], *, x: str, log: bool = False) -> str:
-    """Lines by name, each (x values, y values); with `log` the x axis is of powers of two."""
+    """Plots curves by name, each (x values, y values); with `log`, x is on a log₂ scale."""
     with _axes() as axes:
-        for name, (at, values) in series.items():
-            axes.plot(at, values, label=name, marker="o" if len(at) < 12 else None, markersize=3)
+        for name, (positions, values) in series.items():
+            axes.plot(positions, values, label=name, marker="o" if len(positions) < 12 else None, markersize=3)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel(x)
         if log:
-            ticks = sorted({value for at, _ in series.values() for value in at})
+            ticks = sorted({position for positions, _ in series.values() for position in positions})
             axes.set_xscale("log", base=2)
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.minorticks_off()
@@ -66,7 +66,7 @@ def curves(title: str, series: dict[str, tuple[Sequence, Sequence]], *, x: str, 
 
 
 def steps(title: str, edges: Sequence, values: Sequence, *, x: str, y: str) -> str:
-    """A histogram that is counted already."""
+    """Plots a histogram from its edges and values."""
     with _axes() as axes:
         axes.stairs(values, edges, fill=True, alpha=0.7)
         axes.set_title(title, fontsize=10)
@@ -76,7 +76,7 @@ def steps(title: str, edges: Sequence, values: Sequence, *, x: str, y: str) -> s
 
 
 def bars(title: str, values: Sequence, *, x: str, line: float) -> str:
-    """A bar a value, with a line where it should be."""
+    """Plots one bar per value in [0, 1], with a dashed line at the ideal value."""
     with _axes() as axes:
         axes.bar(np.arange(len(values)), values, width=1.0, alpha=0.7)
         axes.axhline(line, linewidth=1, linestyle="--", color=INK)
@@ -87,15 +87,15 @@ def bars(title: str, values: Sequence, *, x: str, line: float) -> str:
 
 
 def matrix(values: Sequence) -> np.ndarray:
-    """A matrix of numbers from −1 (blue) over 0 (white) to 1 (red) as a picture (k, k, 3) uint8."""
-    v = np.asarray(values, np.float64)[..., None]
+    """A matrix as a picture (k, k, 3) uint8: blue for −1, white for 0, red for 1."""
+    cells = np.asarray(values, np.float64)[..., None]
     white, red, blue = np.array([247.0] * 3), np.array([178.0, 24, 43]), np.array([33.0, 102, 172])
-    mixed = np.where(v > 0, white + (red - white) * v, white + (blue - white) * -v)
-    return np.clip(np.round(mixed), 0, 255).astype(np.uint8)
+    colours = np.where(cells > 0, white + (red - white) * cells, white + (blue - white) * -cells)
+    return np.clip(np.round(colours), 0, 255).astype(np.uint8)
 
 
 def bit_picture(codes: np.ndarray) -> np.ndarray:
-    """Codes bool (n, y, x, k) as pictures (n, h, w, 1) uint8: each token a block of its bits, set ones dark."""
+    """Codes bool (n, y, x, k) as pictures (n, h, w, 1) uint8: one block per token, set bits dark."""
     n, y, x, k = codes.shape
     rows = next(r for r in range(int(k**0.5), 0, -1) if k % r == 0)
     tiles = codes.reshape(n, y, x, rows, k // rows).transpose(0, 1, 3, 2, 4).reshape(n, y * rows, x * k // rows)
@@ -103,7 +103,7 @@ def bit_picture(codes: np.ndarray) -> np.ndarray:
 
 
 def picture(image: np.ndarray, alt: str, *, width: int | None = None) -> str:
-    """An image (h, w, c) uint8 as an `<img>` that holds its own data."""
+    """An image (h, w, c) uint8 as an `<img>` with embedded data."""
     from PIL import Image
 
     out = io.BytesIO()

@@ -1,5 +1,4 @@
-"""`report.html`: one file that shows a work directory. It asks nothing of a network and follows the reader's light or
-dark."""
+"""`report.html`: a self-contained page about a work directory, with a light and a dark mode."""
 
 import dataclasses
 import json
@@ -35,7 +34,7 @@ button { font: inherit; font-size: .75rem; color: var(--soft); background: var(-
 summary { cursor: pointer; color: var(--soft); }
 """
 
-# A click selects the table and copies it: text with tabs for spread sheets, a table for documents.
+# A click copies the table: as text with tabs for spreadsheets, as a table for documents.
 SCRIPT = """
 for (const button of document.querySelectorAll("button[data-copy]")) button.onclick = () => {
   const range = document.createRange(), chosen = getSelection();
@@ -47,10 +46,10 @@ for (const button of document.querySelectorAll("button[data-copy]")) button.oncl
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
-# Training curves that are drawn, where they were logged; anything else a stage logs with `loss` in it is drawn too.
-DRAWN = ("loss", "psnr", "bits_per_bit", "bit_entropy", "dead_bits", "bit_correlation", "accuracy", "learning_rate")
+# Training metrics that are plotted, besides those with `loss` in their name.
+PLOTTED = ("loss", "psnr", "bits_per_bit", "bit_entropy", "dead_bits", "bit_correlation", "accuracy", "learning_rate")
 
-# Settings that stand beside the numbers, besides those of sampling, the checkpoints and the references' hashes.
+# Settings shown beside the scores, in addition to sampling options, checkpoint steps and the references' hashes.
 MAIN_SETTINGS = (
     "samples",
     "images",
@@ -66,7 +65,7 @@ MAIN_SETTINGS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A picture (h, w, c) uint8 with what it shows; `width` in pixels of the page, its own where None."""
+    """A picture (h, w, c) uint8 and its caption; `width` in pixels of the page, by default the picture's own."""
 
     image: np.ndarray
     caption: str
@@ -75,16 +74,17 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a report shows. What is empty is left out, and its section says which command fills it.
+    """The contents of a report. Where something is empty, its section says which command fills it.
 
     Attributes:
       title: of the page.
-      facts: the model in a few lines.
+      facts: a short description of the model.
       config: every setting of the work directory, by its full key.
       records: stage → records of its `metrics.jsonl`.
       parts: of `scores.json`.
-      sweep: rows of `sweep.json`, settings and scores by name; `sweep_settings`: of all of them; `sweep_curves`: score →
-        line → (steps, values).
+      sweep: rows of `sweep.json`, with settings and scores by name.
+      sweep_settings: the settings that all rows share.
+      sweep_curves: score → curve → (steps, values).
       reconstructions, samples, film: pictures.
     """
 
@@ -102,7 +102,7 @@ class Report:
 
 
 def render(report: Report) -> str:
-    """The page."""
+    """Renders the page as HTML."""
     tables = _Tables()
     sections = [
         f"<header><h1>{escape(report.title)}</h1>{tables.settings('', report.facts)}</header>",
@@ -129,20 +129,20 @@ def render(report: Report) -> str:
 
 
 class _Tables:
-    """Tables with a button that copies them."""
+    """HTML tables with a button that copies them."""
 
     def __init__(self):
         self._count = 0
 
     def rows(self, rows: Sequence[Mapping[str, Any]], kind: str = "") -> str:
-        """A row a mapping; columns in the order in which they first occur."""
+        """One row per mapping; columns in order of first occurrence."""
         columns = list(dict.fromkeys(key for row in rows for key in row))
         head = "".join(f"<th>{escape(column)}</th>" for column in columns)
         body = "".join("<tr>" + "".join(_cell(row.get(column, "")) for column in columns) + "</tr>" for row in rows)
         return self._table(f"<tr>{head}</tr>{body}", kind)
 
     def settings(self, title: str, values: Mapping[str, Any]) -> str:
-        """Names and values; nested ones by their full key."""
+        """Names and values, flattened to full keys."""
         flat = _flatten(plain(dict(values)))
         body = "".join(f"<tr><th>{escape(key)}</th><td>{escape(_text(value))}</td></tr>" for key, value in flat.items())
         table = self._table(body, "settings")
@@ -156,13 +156,13 @@ class _Tables:
 
 
 def _section(title: str, contents: Sequence[str], command: str) -> str:
-    body = "".join(contents) or f"<p>Nothing here yet: <code>{escape(command)}</code> makes it.</p>"
+    body = "".join(contents) or f"<p>Nothing here yet: run <code>{escape(command)}</code>.</p>"
     return f"<section><h2>{escape(title)}</h2>{body}</section>"
 
 
-def _figure(shown: Picture) -> str:
-    picture = figures.picture(shown.image, shown.caption, width=shown.width)
-    return f"<figure class=wide>{picture}<figcaption>{escape(shown.caption)}</figcaption></figure>"
+def _figure(picture: Picture) -> str:
+    image = figures.picture(picture.image, picture.caption, width=picture.width)
+    return f"<figure class=wide>{image}<figcaption>{escape(picture.caption)}</figcaption></figure>"
 
 
 def _scores(report: Report, tables: _Tables) -> str:
@@ -175,37 +175,37 @@ def _scores(report: Report, tables: _Tables) -> str:
                 "±": "" if score.error is None else score.error,
                 "unit": score.unit,
                 "better": score.better,
-                "± is the": score.error_kind,
+                "kind of ±": score.error_kind,
             }
             for score in part.scores
         ]
         contents.append(
-            f"<h3>{escape(name.capitalize())}</h3><p>{escape(_said(part.settings))}</p>" + tables.rows(rows)
+            f"<h3>{escape(name.capitalize())}</h3><p>{escape(_main_settings(part.settings))}</p>" + tables.rows(rows)
         )
         contents += [f"<p>{escape(note)}</p>" for note in part.settings.get("notes", ())]
         contents += [f"<p>Not scored: {escape(what)}: {escape(why)}</p>" for what, why in part.skipped.items()]
         contents += [f"<h3>{escape(title)}</h3>{tables.rows(table)}" for title, table in part.tables.items()]
-        contents.append(tables.settings(f"what these {name} scores are of", part.settings | {"seconds": part.seconds}))
+        contents.append(tables.settings(f"settings of {name}", part.settings | {"seconds": part.seconds}))
     return _section("Scores", contents, "binlatent evaluate")
 
 
-def _said(settings: Mapping[str, Any]) -> str:
-    """The settings that a reader asks for first; all of them are in the table below."""
+def _main_settings(settings: Mapping[str, Any]) -> str:
+    """The most important settings as text; all of them are in the table below."""
     flat = _flatten(plain(dict(settings)))
-    told = []
+    shown = []
     for key, value in flat.items():
         short = key.removeprefix("sampling.").removeprefix("references.")
         if key.startswith(("sampling.", "checkpoint_steps.")) or key in MAIN_SETTINGS or key.endswith(".hash"):
-            told.append(f"{short} {_text(value)}")
-    return ", ".join(told)
+            shown.append(f"{short} {_text(value)}")
+    return ", ".join(shown)
 
 
 def _sweep(report: Report, tables: _Tables) -> list[str]:
     if not report.sweep:
         return []
-    drawn = [figures.curves(score, lines, x="steps", log=True) for score, lines in report.sweep_curves.items()]
-    settings = tables.settings("what the sweep is of", report.sweep_settings)
-    return [f"<div class=row>{''.join(drawn)}</div>", tables.rows(report.sweep), settings]
+    plots = [figures.curves(score, lines, x="steps", log=True) for score, lines in report.sweep_curves.items()]
+    settings = tables.settings("settings of the sweep", report.sweep_settings)
+    return [f"<div class=row>{''.join(plots)}</div>", tables.rows(report.sweep), settings]
 
 
 def _likelihood(parts: Mapping[str, EvaluationResult]) -> list[str]:
@@ -225,7 +225,7 @@ def _bits(parts: Mapping[str, EvaluationResult]) -> list[str]:
     contents = [figures.bars("How often each bit is set", curves["bit_mean"], x="bit", line=0.5)]
     if "bit_correlation" in curves:
         image = figures.matrix(curves["bit_correlation"])
-        caption = "Correlation of every two bits: red 1, white 0, blue −1"
+        caption = "Correlations between bits: red 1, white 0, blue −1"
         contents.append(_figure(Picture(image=image, caption=caption, width=220)))
     return [f"<div class=row>{''.join(contents)}</div>"]
 
@@ -234,7 +234,7 @@ def _training(stage: str, records: Sequence[Mapping[str, Any]]) -> str:
     names = dict.fromkeys(key.partition("/")[2] for record in records for key in record if "/" in key)
     figures_ = []
     for name in names:
-        if name not in DRAWN and "loss" not in name:
+        if name not in PLOTTED and "loss" not in name:
             continue
         series = {}
         for kind in ("train", "validation"):

@@ -1,4 +1,4 @@
-"""Gathers what a work directory holds into its `report.html`."""
+"""Gathers the contents of a work directory's `report.html`."""
 
 import json
 
@@ -16,17 +16,17 @@ from binlatent.experiment import sample_grid, versions
 from binlatent.images import comparison_grid, image_grid
 from binlatent.train.metrics import read_records
 
-COLUMNS = 8  # images of a row, and states of the film strip
-CLASSES = 10  # classes that the grid of samples shows
-WIDTH = 64  # pixels of the page that one image is wide, about
+COLUMNS = 8  # images per row, and states of the film strip
+CLASSES = 10  # classes in the grid of samples
+WIDTH = 64  # approximate width of one image on the page, in pixels
 
 
 def write_report(evaluation: Evaluation, *, seed: int = 0) -> epath.Path:
-    """Writes `report.html` of a work directory, with what is there: losses, reconstructions, samples, a film strip of one
-    sampling run, scores, sweep, bit statistics, and every setting.
+    """Writes `report.html` of a work directory: losses, reconstructions, samples, a film strip of one sampling run,
+    scores, sweep, bit statistics and all settings, as far as they exist.
 
     Args:
-      seed: of the samples it shows.
+      seed: of the samples.
 
     Returns:
       Its path.
@@ -55,13 +55,13 @@ def write_report(evaluation: Evaluation, *, seed: int = 0) -> epath.Path:
 
 
 def _heading(key: str, names: dict[str, str]) -> str:
-    """Of a column of the sweep: a score's name, or ± and the name for its uncertainty."""
+    """The heading of a sweep's column: a score's name, or ± and the name for its uncertainty."""
     score = key.removesuffix("_error")
     return f"± {names[score]}" if score != key and score in names else names.get(key, key)
 
 
 def _facts(evaluation: Evaluation) -> dict:
-    """What the model is, in a few lines."""
+    """A short description of the model."""
     import jax
 
     pipeline, data = evaluation.pipeline, evaluation.data
@@ -93,43 +93,43 @@ def _reconstructions(evaluation: Evaluation) -> Picture:
 def _samples(evaluation: Evaluation, seed: int) -> Picture:
     pipeline, conditions = evaluation.pipeline, evaluation.conditions()
     options = pipeline.options()
-    names, num, said = evaluation.splits.class_names, COLUMNS**2, "without a condition"
+    names, num, condition = evaluation.splits.class_names, COLUMNS**2, "without a condition"
     if conditions is not None and pipeline.num_classes:
         shown, num = conditions[:CLASSES], 6 * min(CLASSES, len(conditions))
-        said = "a class in each column: " + ", ".join(names[label] if names else str(label) for label in shown)
+        condition = "one class per column: " + ", ".join(names[label] if names else str(label) for label in shown)
     elif conditions is not None:
-        said = "with the embeddings of validation images"
+        condition = "with the embeddings of validation images"
     image, columns = sample_grid(pipeline, conditions, seed=seed, num=num, columns=COLUMNS, classes=CLASSES)
     return Picture(
         image=image,
         width=columns * WIDTH,
-        caption=f"Samples, seed {seed}, {said}. {_say(options)}",
+        caption=f"Samples, seed {seed}, {condition}. {_described(options)}",
     )
 
 
 def _film(evaluation: Evaluation, seed: int) -> tuple[Picture, Picture]:
-    """One sampling run from noise to an image: what each state decodes to, and its bits."""
+    """One sampling run from noise to an image: the decoded states, and their bits."""
     pipeline, conditions = evaluation.pipeline, evaluation.conditions()
     options = pipeline.options()
     run = next(iter(pipeline.sample_batches(seed=seed, num=1, labels=conditions, trajectory=True)))
     states = run.states[:, 0]
     shown = np.unique(np.linspace(0, len(states) - 1, COLUMNS).round().astype(int))
-    at = ", ".join(str(step) for step in shown)
+    listed = ", ".join(str(step) for step in shown)
     return (
         Picture(
             image=image_grid(pipeline.decode(states[shown]), len(shown), shortest=64 * len(shown)),
             width=len(shown) * WIDTH,
-            caption=f"What the code decodes to after {at} of {options.steps} steps; seed {seed}, sample 0. {_say(options)}",
+            caption=f"The code decoded after {listed} of {options.steps} steps; seed {seed}, sample 0. {_described(options)}",
         ),
         Picture(
             image=image_grid(figures.bit_picture(states[shown]), len(shown), shortest=64 * len(shown)),
             width=len(shown) * WIDTH,
-            caption="The bits of the same states: each token a block, set bits dark.",
+            caption="The bits of the same states: one block per token, set bits dark.",
         ),
     )
 
 
-def _say(options) -> str:
+def _described(options) -> str:
     return (
         f"{options.steps} steps, guidance {options.guidance:g}, temperature {options.temperature:g}, posterior "
         f"{options.posterior}, last step {options.last_step}."
