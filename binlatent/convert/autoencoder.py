@@ -17,7 +17,7 @@ from binlatent.typing import PyTree
 
 ENCODER, DECODER = "ae.encoder.blocks", "ae.generator.blocks"
 
-# kinds of layers by the parts that they have, as one letter each
+# the kind of layer, as a letter, from the names of its parts
 _LETTERS = (
     dict.fromkeys(("norm1", "conv1", "norm2", "conv2", "conv_out"), "b")
     | dict.fromkeys(("norm", "q", "k", "v", "proj_out"), "a")
@@ -27,14 +27,14 @@ _LETTERS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImportedAutoencoder:
-    """An autoencoder and what came with it.
+    """An imported autoencoder and the other contents of its file.
 
     Attributes:
       net, params: the autoencoder.
-      discriminator, discriminator_variables: `params` and `batch_stats` of the discriminator; None where the file has
+      discriminator, discriminator_variables: the discriminator, and its `params` and `batch_stats`; None if the file has
         none.
-      perceptual: the file's LPIPS network as `nets.vgg.LPIPS` takes it; None where the file has none.
-      unused: names of tensors that have no use, with the reason.
+      perceptual: parameters of `nets.vgg.LPIPS`; None if the file has none.
+      unused: names of unused tensors, with the reason.
     """
 
     net: BinaryAutoencoder
@@ -46,14 +46,14 @@ class ImportedAutoencoder:
 
 
 def import_autoencoder(state: State, hparams: Hyperparameters, file: str) -> ImportedAutoencoder:
-    """The autoencoder of a state dict; `file` is its name in messages.
+    """Imports the autoencoder of a state dict; `file` is its name in messages.
 
     Raises:
-      UserError: the tensors do not make the release's autoencoder, or contradict the hyper-parameters.
+      UserError: the tensors are not those of the release's autoencoder, or contradict the hyper-parameters.
     """
     if not any(key.startswith("ae.") for key in state):
         other = "; it looks like a denoiser: use --denoiser" if any("_denoise_fn" in key for key in state) else ""
-        raise UserError(f"{file} is not an autoencoder of the release: no tensor of it begins with 'ae.'{other}")
+        raise UserError(f"{file} is not an autoencoder of the release: no tensor's name begins with 'ae.'{other}")
     net = _autoencoder(state, hparams)
     image = jnp.zeros((1, net.resolution, net.resolution, net.image_channels))
     abstract = jax.eval_shape(net.init, jax.random.key(0), image)["params"]
@@ -64,7 +64,7 @@ def import_autoencoder(state: State, hparams: Hyperparameters, file: str) -> Imp
         width = 0
         for i, layer in enumerate(layers):
             if layer.kind == "block" and layer.channels == width:
-                reason = "skipped by the release where a block does not change the width"
+                reason = "ignored by the release in blocks that keep the width"
                 unused |= {key: reason for key in state if key.startswith(f"{prefix}.{i}.conv_out.")}
             width = layer.channels
     discriminator, variables, taken = _discriminator(state, net, hparams)
@@ -84,31 +84,31 @@ def import_autoencoder(state: State, hparams: Hyperparameters, file: str) -> Imp
 
 def _letters(state: State, prefix: str) -> str:
     """The layers `prefix.0`, `prefix.1`, … as letters: b block, a attention, s resampling, c convolution, n norm."""
-    found: dict[int, set[str]] = {}
+    kinds_by_layer: dict[int, set[str]] = {}
     for key in state:
         if key.startswith(f"{prefix}."):
             index, _, name = key.removeprefix(f"{prefix}.").partition(".")
             if index.isdigit():
-                found.setdefault(int(index), set()).add(_LETTERS.get(name.partition(".")[0], "?"))
+                kinds_by_layer.setdefault(int(index), set()).add(_LETTERS.get(name.partition(".")[0], "?"))
     letters = ""
-    for i in range(max(found, default=-1) + 1):
-        kinds = found.get(i, set())
+    for i in range(max(kinds_by_layer, default=-1) + 1):
+        kinds = kinds_by_layer.get(i, set())
         if len(kinds) != 1 or (kinds == {"c"} and f"{prefix}.{i}.weight" not in state):
             raise UserError(
-                f"the tensors of {prefix}.{i} make none of the release's layers: the file is damaged, or another's"
+                f"the tensors of {prefix}.{i} are not a layer of the release: the file is damaged, or of another model"
             )
         letters += "n" if kinds == {"c"} and state[f"{prefix}.{i}.weight"].ndim == 1 else kinds.pop()
     return letters
 
 
 def _levels(letters: str, pattern: str, prefix: str) -> list[tuple[int, bool]]:
-    """(blocks, attention) of every level, in the order of the layers."""
+    """(number of blocks, attention) of every level, in the order of the layers."""
     match = re.fullmatch(pattern, letters)
     levels = [re.fullmatch(r"(?:b)+|(?:ba)+", level) for level in match[1].split("s")] if match else [None]
     if not all(levels):
         raise UserError(
-            f"the layers of {prefix} are {letters!r} (c convolution, n norm, b block, a attention, s resampling), which "
-            f"is not the release's order {pattern!r}"
+            f"the layers of {prefix} are {letters!r} (c convolution, n norm, b block, a attention, s resampling); the "
+            f"release's order is {pattern!r}"
         )
     return [(level[0].count("b"), "a" in level[0]) for level in levels]
 
@@ -121,17 +121,17 @@ def _autoencoder(state: State, hparams: Hyperparameters) -> BinaryAutoencoder:
     first = _tensor(state, f"{ENCODER}.0.weight", 4)
     nf = hparams.settle("nf", first.shape[0], f"first convolution {ENCODER}.0")
     hparams.settle("n_channels", first.shape[1], f"first convolution {ENCODER}.0")
-    widths, at = [], 1
+    widths, index = [], 1
     for blocks, attention in down:
-        widths.append(_tensor(state, f"{ENCODER}.{at}.conv1.weight", 4).shape[0])
-        at += blocks * (1 + attention) + 1
+        widths.append(_tensor(state, f"{ENCODER}.{index}.conv1.weight", 4).shape[0])
+        index += blocks * (1 + attention) + 1
     if any(width % nf for width in widths):
-        raise UserError(f"the encoder's levels have widths {widths}, which are no multiples of the first one, {nf}")
+        raise UserError(f"the encoder's levels have widths {widths}, which are not multiples of the first one, {nf}")
     multipliers = hparams.settle("ch_mult", tuple(width // nf for width in widths), "encoder")
 
     if len({blocks for blocks, _ in down}) > 1 or len(up) != len(down):
         raise UserError(
-            f"the encoder's levels have {down} (blocks, attention) and the decoder's {up}: not the release's"
+            f"the encoder's levels have (blocks, attention) {down} and the decoder's {up}, which do not fit the release"
         )
     res_blocks = hparams.settle("res_blocks", down[0][0], "encoder")
     counts = [blocks for blocks, _ in up]
@@ -145,13 +145,13 @@ def _autoencoder(state: State, hparams: Hyperparameters) -> BinaryAutoencoder:
     bits = hparams.settle("codebook_size", proj.shape[0], "quantize.proj.0")
     width = hparams.settle("emb_dim", proj.shape[1], "quantize.proj.0")
     if hparams.get("quantizer", str, "binary") != "binary":
-        raise UserError("the hyper-parameters say that quantizer is not 'binary'; only binary codes are imported")
+        raise UserError("the hyper-parameter quantizer is not 'binary'; only binary codes can be imported")
     resolution = _resolution(hparams, len(down))
     attention = tuple(resolution // 2**i for i, (_, has) in enumerate(down) if has)
     if "attn_resolutions" in hparams:
         levels = {resolution // 2**i for i in range(len(down))}
-        given = hparams.get("attn_resolutions", list, None)
-        if levels & set(given) != set(attention):
+        resolutions = hparams.get("attn_resolutions", list, None)
+        if levels & set(resolutions) != set(attention):
             hparams.settle("attn_resolutions", sorted(attention), f"encoder, for images of {resolution} pixels,")
     return BinaryAutoencoder(
         resolution=resolution,
@@ -171,17 +171,19 @@ def _autoencoder(state: State, hparams: Hyperparameters) -> BinaryAutoencoder:
 
 def _tensor(state: State, key: str, ndim: int) -> Any:
     if key not in state or state[key].ndim != ndim:
-        found = f"shape {state[key].shape}" if key in state else "nothing"
-        raise UserError(f"the file has {found} under {key}, where a tensor of {ndim} axes is expected")
+        actual = f"a tensor of shape {state[key].shape}" if key in state else "nothing"
+        raise UserError(f"the file has {actual} under {key}; a tensor of {ndim} axes is expected")
     return state[key]
 
 
 def _resolution(hparams: Hyperparameters, levels: int) -> int:
     shape = hparams.latent_shape()
     if shape is None:
-        return hparams.need("img_size", int, "height and width of the images, in pixels; latent_shape will do as well")
+        return hparams.need("img_size", int, "height = width of the images in pixels; or give latent_shape")
     if shape[0] != shape[1]:
-        raise UserError(f"the hyper-parameter latent_shape says a code of {shape[0]} × {shape[1]}; square codes only")
+        raise UserError(
+            f"the hyper-parameter latent_shape is {shape[0]} × {shape[1]}; only square codes can be imported"
+        )
     return hparams.settle("img_size", shape[0] * 2 ** (levels - 1), f"{levels} levels, with the latent_shape given,")
 
 
@@ -236,11 +238,11 @@ def _discriminator(
     hint = "ndf, disc_layers"
     sources = mapping.conv(("params", "conv0"), "disc.main.0", hint)
     for i in range(1, layers + 1):
-        at = 3 * i - 1  # convolution, norm, LeakyReLU
-        sources |= mapping.conv(("params", f"conv{i}"), f"disc.main.{at}", hint, bias=False)
-        sources |= mapping.norm(("params", f"norm{i}"), f"disc.main.{at + 1}", hint)
+        index = 3 * i - 1  # of the convolution; its norm and LeakyReLU are next
+        sources |= mapping.conv(("params", f"conv{i}"), f"disc.main.{index}", hint, bias=False)
+        sources |= mapping.norm(("params", f"norm{i}"), f"disc.main.{index + 1}", hint)
         for ours, theirs in (("mean", "running_mean"), ("var", "running_var")):
-            key = f"disc.main.{at + 1}.{theirs}"
+            key = f"disc.main.{index + 1}.{theirs}"
             sources[("batch_stats", f"norm{i}", ours)] = mapping.Source(keys=(key,), decided_by=hint)
     sources |= mapping.conv(("params", "conv_out"), f"disc.main.{3 * layers + 2}", hint)
     variables, taken = mapping.fill(abstract, sources, state)
@@ -249,7 +251,7 @@ def _discriminator(
 
 
 def _perceptual(state: State) -> tuple[PyTree | None, dict[str, str]]:
-    """The LPIPS network of `perceptual.*`, where all of it is there; otherwise why its tensors are left."""
+    """The LPIPS network of `perceptual.*` if it is complete; otherwise the reasons why its tensors are unused."""
     from binlatent.convert.features import lpips_params
 
     prefix = "perceptual."
@@ -265,4 +267,4 @@ def _perceptual(state: State) -> tuple[PyTree | None, dict[str, str]]:
     try:
         return lpips_params(vgg, heads), {}
     except ValueError as error:
-        return None, {prefix + key: f"not the LPIPS network that we have: {error}" for key in theirs}
+        return None, {prefix + key: f"not the LPIPS network of this package: {error}" for key in theirs}

@@ -22,14 +22,14 @@ SCHEDULES = {"linear": "linear", "cos": "cosine", "sigmoid": "sigmoid"}  # their
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImportedDenoiser:
-    """A denoiser and what came with it.
+    """An imported denoiser and the other contents of its file.
 
     Attributes:
       net, params: the denoiser.
-      schedule: our name of the noise schedule that it was trained with.
-      embedding: the file's copy of the autoencoder's embedding (k, d), which tells whether the two belong together;
-        None where the file has none.
-      unused: names of tensors that have no use, with the reason.
+      schedule: our name of its noise schedule.
+      embedding: the file's copy of the autoencoder's embedding (k, d), which shows whether the two belong together;
+        None if the file has none.
+      unused: names of unused tensors, with the reason.
     """
 
     net: OfficialDenoiser
@@ -40,22 +40,22 @@ class ImportedDenoiser:
 
 
 def import_denoiser(state: State, hparams: Hyperparameters, file: str) -> ImportedDenoiser:
-    """The denoiser of a state dict; `file` is its name in messages.
+    """Imports the denoiser of a state dict; `file` is its name in messages.
 
     Raises:
-      UserError: the tensors do not make the release's denoiser, or contradict the hyper-parameters.
+      UserError: the tensors are not those of the release's denoiser, or contradict the hyper-parameters.
     """
     if not any(key.startswith(f"{NET}.") for key in state):
         other = "; it looks like an autoencoder: use --autoencoder" if any(k.startswith("ae.") for k in state) else ""
-        raise UserError(f"{file} is not a denoiser of the release: no tensor of it begins with '{NET}.'{other}")
+        raise UserError(f"{file} is not a denoiser of the release: no tensor's name begins with '{NET}.'{other}")
     steps, name = _schedule(state, hparams)
     net = _denoiser(state, hparams, steps)
     code, t = jnp.zeros((1, *net.code_shape), bool), jnp.zeros(1)
     abstract = jax.eval_shape(net.init, jax.random.key(0), code, t)["params"]
     params, known = mapping.fill(abstract, _sources(net), state)
-    unused = {key: "a table that the schedule's name replaces" for key in state if key.startswith("scheduler.")}
+    unused = {key: "a table of the schedule, which is known by name" for key in state if key.startswith("scheduler.")}
     if "embedding_weight" in state:
-        unused["embedding_weight"] = "a copy of the autoencoder's embedding, which the denoiser never reads"
+        unused["embedding_weight"] = "a copy of the autoencoder's embedding, which the denoiser does not use"
     mapping.refuse_unknown(state, known | unused.keys(), file)
     return ImportedDenoiser(
         net=net, params=params, schedule=name, embedding=state.get("embedding_weight"), unused=unused
@@ -63,7 +63,7 @@ def import_denoiser(state: State, hparams: Hyperparameters, file: str) -> Import
 
 
 def _schedule(state: State, hparams: Hyperparameters) -> tuple[int, str]:
-    """(total steps, our name of the schedule), from the file's tables where it has them."""
+    """(total steps, our name of the schedule), from the file's tables if it has them."""
     table = state.get("scheduler.k_final")
     if table is None:
         steps = hparams.need("total_steps", int, "steps of the chain that the model was trained with")
@@ -75,20 +75,20 @@ def _schedule(state: State, hparams: Hyperparameters) -> tuple[int, str]:
     if table.ndim != 1 or steps < 1:
         raise UserError(f"the file's scheduler.k_final has shape {table.shape}; (total_steps + 1,) is expected")
     t = jnp.arange(1, steps + 1) / steps  # index 0 is a sentinel
-    found = [theirs for theirs, ours in SCHEDULES.items() if np.allclose(schedule(ours)(t), table[1:], atol=1e-4)]
-    if not found:
-        raise UserError(f"the file's scheduler.k_final is none of the schedules {', '.join(SCHEDULES)}: {table}")
-    # one step alone cannot tell them apart
-    theirs = hparams.get("beta_type", str, found[0])
-    if theirs not in found:
-        hparams.settle("beta_type", found[0], "scheduler.k_final")
+    matching = [theirs for theirs, ours in SCHEDULES.items() if np.allclose(schedule(ours)(t), table[1:], atol=1e-4)]
+    if not matching:
+        raise UserError(f"the file's scheduler.k_final matches none of {', '.join(SCHEDULES)}: {table}")
+    # several match if there is only one step
+    theirs = hparams.get("beta_type", str, matching[0])
+    if theirs not in matching:
+        hparams.settle("beta_type", matching[0], "scheduler.k_final")
     return steps, SCHEDULES[theirs]
 
 
 def _denoiser(state: State, hparams: Hyperparameters, steps: int) -> OfficialDenoiser:
     for key in (f"{NET}.tok_emb.weight", f"{NET}.pos_emb"):
         if key not in state or state[key].ndim != (3 if key.endswith("pos_emb") else 2):
-            raise UserError(f"the file lacks {key}, or its shape is another: it is damaged, or not of the release")
+            raise UserError(f"the file lacks {key}, or it has another shape: it is damaged, or not of the release")
     bits, width = state[f"{NET}.tok_emb.weight"].shape
     length = state[f"{NET}.pos_emb"].shape[1]
     hparams.settle("codebook_size", bits, f"{NET}.tok_emb")
@@ -104,7 +104,7 @@ def _denoiser(state: State, hparams: Hyperparameters, steps: int) -> OfficialDen
         side = math.isqrt(length)
         if side**2 != length:
             raise UserError(
-                f"the hyper-parameters lack latent_shape, and the file's {length} tokens make no square code"
+                f"the hyper-parameters lack latent_shape, and the file's {length} tokens are not a square code"
             )
         shape = (side, side)
     elif shape[0] * shape[1] != length:
@@ -144,7 +144,7 @@ def _sources(net: OfficialDenoiser) -> Sources:
         ("embed", "kernel"): Source(keys=(f"{NET}.tok_emb.weight",), decided_by=f"codebook_size, {width}"),
         ("position",): Source(keys=(f"{NET}.pos_emb",), layout="only", decided_by=f"block_size, latent_shape, {width}"),
     }
-    # named the other way round there: `l0` comes first
+    # in the release, `l0` is the first layer
     sources |= mapping.dense(("time_in",), f"{NET}.time_step_embedding.l0", width)
     sources |= mapping.dense(("time_out",), f"{NET}.time_step_embedding.linear", width)
     sources |= mapping.norm(("norm_out",), f"{NET}.ln_f", width)

@@ -1,7 +1,7 @@
-"""Pretrained feature networks: the published files in, our parameter trees out, kept in the user's cache.
+"""Pretrained feature networks: published files → our parameter trees, stored in the user's cache.
 
-`FEATURES` lists what `binlatent convert-features NAME` knows. The files are downloaded once and compared with their
-checksum, or given as local paths; they are read without torch.
+`FEATURES` lists the networks of `binlatent convert-features NAME`. Files are downloaded once and checked against their
+checksum, or given as local paths; reading them does not need PyTorch.
 """
 
 import dataclasses
@@ -26,8 +26,7 @@ State = Mapping[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceFile:
-    """A published file: its name, where it is published, and the start of its SHA-256 (torchvision prints 8 digits in
-    the name)."""
+    """A published file: its name, its address, and the first digits of its SHA-256 (torchvision's file names have 8)."""
 
     name: str
     url: str
@@ -36,17 +35,17 @@ class SourceFile:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Feature:
-    """A feature network: the files that it is made of, in the order that `convert` takes their state dicts."""
+    """A feature network: its files, and the function that converts their state dicts, in this order."""
 
     files: tuple[SourceFile, ...]
     convert: Callable[..., PyTree]
 
 
 def vgg16_params(state: State) -> PyTree:
-    """The parameters of `nets.vgg.VGG16` from torchvision's `vgg16` state dict; its classifier is left out.
+    """The parameters of `nets.vgg.VGG16` from torchvision's `vgg16` state dict, without its classifier.
 
     Raises:
-      ValueError: for a missing, misshapen or unknown tensor.
+      ValueError: a tensor is missing, unknown or of the wrong shape.
     """
     reader = _Reader(state, ignored=("classifier.",))
     params, index, channels_in = {}, 0, 3
@@ -66,7 +65,7 @@ def lpips_params(vgg_state: State, heads: State) -> PyTree:
     """The parameters of `nets.vgg.LPIPS` from torchvision's `vgg16` and the `lpips` package's `weights/v0.1/vgg.pth`.
 
     Raises:
-      ValueError: for a missing, misshapen or unknown tensor.
+      ValueError: a tensor is missing, unknown or of the wrong shape.
     """
     reader = _Reader(heads)
     params = {"vgg": vgg16_params(vgg_state)}
@@ -80,7 +79,7 @@ def resnet50_params(state: State) -> PyTree:
     """The parameters of `nets.resnet.ResNet50` from torchvision's `resnet50` state dict.
 
     Raises:
-      ValueError: for a missing, misshapen or unknown tensor.
+      ValueError: a tensor is missing, unknown or of the wrong shape.
     """
     reader = _Reader(state, ignored_suffix=".num_batches_tracked")
 
@@ -153,14 +152,14 @@ FEATURES: Mapping[str, Feature] = {
 
 
 def convert_features(name: str, paths: Sequence[str | os.PathLike] = ()) -> pathlib.Path:
-    """Converts the feature network `name` and keeps it in the user's cache; returns the path of the converted file.
+    """Converts the feature network `name` and stores it in the user's cache; returns the path of the converted file.
 
     Args:
       name: a key of `FEATURES`.
-      paths: local copies of its files, in their order; without any, each is looked for in the cache, then downloaded.
+      paths: local copies of its files, in their order; if empty, missing files are downloaded to the cache.
 
     Raises:
-      UserError: for an unknown name, a wrong number of paths, a file whose checksum differs, or a download that fails.
+      UserError: the name is unknown, the number of paths is wrong, a checksum differs, or a download fails.
     """
     if name not in FEATURES:
         raise UserError(f"no feature network {name!r}; there are {', '.join(sorted(FEATURES))}")
@@ -168,21 +167,20 @@ def convert_features(name: str, paths: Sequence[str | os.PathLike] = ()) -> path
     expected = ", ".join(file.name for file in feature.files)
     if paths and len(paths) != len(feature.files):
         raise UserError(
-            f"{name!r} is made of {len(feature.files)} files ({expected}), got {len(paths)} paths; "
-            "give them in this order"
+            f"{name!r} needs {len(feature.files)} files ({expected}), got {len(paths)} paths; give them in this order"
         )
-    found = [pathlib.Path(path) for path in paths] or [_fetch(file) for file in feature.files]
-    for path, file in zip(found, feature.files, strict=True):
+    local = [pathlib.Path(path) for path in paths] or [_fetch(file) for file in feature.files]
+    for path, file in zip(local, feature.files, strict=True):
         _check(path, file)
     try:
-        params = feature.convert(*(read_torch_file(path) for path in found))
+        params = feature.convert(*(read_torch_file(path) for path in local))
     except ValueError as error:
-        raise UserError(f"{', '.join(str(path) for path in found)}: {error}") from error
+        raise UserError(f"{', '.join(str(path) for path in local)}: {error}") from error
     return weights.save(name, params)
 
 
 def _fetch(file: SourceFile) -> pathlib.Path:
-    """The file's path in the cache; downloads it where it is missing."""
+    """The file's path in the cache; downloads it if it is missing."""
     path = cache_directory() / "downloads" / file.name
     if path.exists():
         return path
@@ -193,7 +191,7 @@ def _fetch(file: SourceFile) -> pathlib.Path:
             _check(pathlib.Path(partial), file)
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         raise UserError(
-            f"could not download {file.url} ({error}); fetch it on a machine with a network and put it at {path}, "
+            f"could not download {file.url} ({error}); download it on a machine with a network and put it at {path}, "
             "or pass its path"
         ) from error
     return path
@@ -207,24 +205,24 @@ def _check(path: pathlib.Path, file: SourceFile) -> None:
     if not digest.startswith(file.sha256):
         raise UserError(
             f"{path} is not {file.name}: its SHA-256 is {digest}, expected {file.sha256}…; "
-            f"delete it and fetch {file.url}"
+            f"delete it and download {file.url}"
         )
 
 
 class _Reader:
-    """A state dict whose every tensor must be used once, with its expected shape, or be ignored by name."""
+    """A state dict of which every tensor must be used once, with the expected shape, or be ignored by name."""
 
     def __init__(self, state: State, *, ignored: tuple[str, ...] = (), ignored_suffix: str | None = None):
-        self._left = {
+        self._unused = {
             key: value
             for key, value in state.items()
             if not key.startswith(ignored) and not (ignored_suffix and key.endswith(ignored_suffix))
         }
 
     def take(self, key: str, shape: tuple[int, ...]) -> np.ndarray:
-        if key not in self._left:
+        if key not in self._unused:
             raise ValueError(f"the file has no tensor {key!r}; is it the published one?")
-        value = np.asarray(self._left.pop(key), np.float32)
+        value = np.asarray(self._unused.pop(key), np.float32)
         if value.shape != shape:
             raise ValueError(
                 f"tensor {key!r} has shape {value.shape}, expected {shape}; is the file the published one?"
@@ -232,9 +230,9 @@ class _Reader:
         return value
 
     def kernel(self, key: str, shape: tuple[int, ...]) -> np.ndarray:
-        """A convolution's (out, in, h, w) as ours, (h, w, in, out)."""
+        """A convolution's kernel, (out, in, h, w) → (h, w, in, out)."""
         return self.take(key, shape).transpose(2, 3, 1, 0)
 
     def finish(self) -> None:
-        if self._left:
-            raise ValueError(f"the file has tensors that the network does not: {sorted(self._left)}")
+        if self._unused:
+            raise ValueError(f"the file has tensors that the network does not have: {sorted(self._unused)}")

@@ -1,4 +1,4 @@
-"""The release's hyper-parameters: what a file's tensors say, against what a person says."""
+"""The release's hyper-parameters: read from the tensors of a file, and compared with the user's."""
 
 import json
 import os
@@ -8,65 +8,65 @@ from binlatent.errors import UserError
 
 
 class Hyperparameters:
-    """The names and values of an `hparams.json`, which may be empty; remembers which of them mattered.
+    """The names and values of an `hparams.json`, which may be empty; keeps track of which were used.
 
     Raises:
       UserError: the file is missing or is not a JSON object.
     """
 
-    def __init__(self, given: dict[str, Any] | str | os.PathLike | None):
-        if given is None:
-            given = {}
-        if not isinstance(given, dict):
+    def __init__(self, values: dict[str, Any] | str | os.PathLike | None):
+        if values is None:
+            values = {}
+        if not isinstance(values, dict):
             try:
-                with open(given, encoding="utf-8") as file:
-                    given = json.load(file)
+                with open(values, encoding="utf-8") as file:
+                    values = json.load(file)
             except OSError as error:
-                raise UserError(f"cannot read the hyper-parameters {os.fspath(given)}: {error.strerror}") from error
+                raise UserError(f"cannot read the hyper-parameters {os.fspath(values)}: {error.strerror}") from error
             except ValueError as error:
-                raise UserError(f"the hyper-parameters {os.fspath(given)} are not JSON: {error}") from error
-            if not isinstance(given, dict):
-                raise UserError("the hyper-parameters must be a JSON object: names and values")
-        self._given = given
+                raise UserError(f"the hyper-parameters {os.fspath(values)} are not JSON: {error}") from error
+            if not isinstance(values, dict):
+                raise UserError("the hyper-parameters must be a JSON object of names and values")
+        self._values = values
         self.used: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
-        return self._given.get(name) is not None
+        return self._values.get(name) is not None
 
-    def settle(self, name: str, found: Any, where: str) -> Any:
-        """What the file says; a given value must agree.
+    def settle(self, name: str, value: Any, where: str) -> Any:
+        """Returns the file's value, with which the user's, if any, must agree.
 
         Raises:
-          UserError: it does not; the message names both.
+          UserError: they differ; the message names both.
         """
         self.used.add(name)
-        if name in self and _plain(self._given[name]) != _plain(found):
+        if name in self and _plain(self._values[name]) != _plain(value):
             raise UserError(
-                f"the hyper-parameters say {name} = {self._given[name]!r}, but the file's {where} says {found!r}: leave "
-                f"{name} out, or give the file that belongs to it"
+                f"the hyper-parameters say {name} = {self._values[name]!r}, but the file's {where} says {value!r}: omit "
+                f"{name}, or give the file that belongs to it"
             )
-        return found
+        return value
 
     def need(self, name: str, kind: type, meaning: str) -> Any:
-        """A value that no tensor tells.
+        """A value that cannot be read from the tensors.
 
         Raises:
-          UserError: it is not given, or of another type.
+          UserError: it is missing, or has the wrong type.
         """
         if name not in self:
             raise UserError(f"the hyper-parameters lack {name} ({meaning}), which cannot be read from the file")
         return self.get(name, kind, None)
 
     def get(self, name: str, kind: type, default: Any) -> Any:
-        """A value, or what the release takes where it is not given.
+        """A value, or the release's default if it is missing.
 
         Raises:
-          UserError: a value of another type.
+          UserError: it has the wrong type.
         """
         self.used.add(name)
         if name not in self:
             return default
-        value = self._given[name]
+        value = self._values[name]
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
@@ -74,7 +74,7 @@ class Hyperparameters:
         return value
 
     def latent_shape(self) -> tuple[int, int] | None:
-        """(y, x) of `latent_shape` (1, y, x), where it is given."""
+        """(y, x) of `latent_shape` (1, y, x), or None if it is missing."""
         shape = self.get("latent_shape", list, None)
         if shape is None:
             return None
@@ -83,8 +83,8 @@ class Hyperparameters:
         return shape[-2], shape[-1]
 
     def unused(self) -> list[str]:
-        """Names that had no say."""
-        return sorted(set(self._given) - self.used)
+        """Names that were not used."""
+        return sorted(set(self._values) - self.used)
 
 
 def _plain(value: Any) -> Any:

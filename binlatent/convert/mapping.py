@@ -1,4 +1,4 @@
-"""Parameters from a state dict: every parameter of ours has its source, every tensor of theirs is used once or named."""
+"""Parameters from a state dict: each of our parameters has a source, and each of their tensors is used once or refused."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -14,39 +14,39 @@ State = Mapping[str, np.ndarray]
 
 # theirs → ours
 LAYOUTS = {
-    "same": lambda a: a,
+    "identity": lambda a: a,
     "conv": lambda a: a.transpose(2, 3, 1, 0),  # (out, in, h, w) → (h, w, in, out)
     "dense": lambda a: a.T,  # (out, in) → (in, out)
     "only": lambda a: a[0],  # (1, …) → (…)
 }
-# the shape of theirs, from the shape of ours
+# our shape → theirs
 _SHAPES = {
-    "same": lambda s: s,
+    "identity": lambda s: s,
     "conv": lambda s: (s[3], s[2], s[0], s[1]),
     "dense": lambda s: s[::-1],
     "only": lambda s: (1, *s),
 }
-NAMED = 8  # keys or shapes that one message names
+NAMED = 8  # keys or shapes in one message
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where one parameter of ours comes from.
+    """The source of one of our parameters.
 
     Attributes:
-      keys: the tensor's name; of a scanned stack of layers, one name per layer.
-      stacked: whether `keys` become one array with a leading axis of layers.
-      layout: how their axes are ordered, see `LAYOUTS`.
-      decided_by: the release's hyper-parameters that decide its shape, for messages.
+      keys: the tensor's name; for scanned layers, one name per layer.
+      stacked: whether the tensors `keys` are stacked along a leading axis of layers.
+      layout: the order of their axes, see `LAYOUTS`.
+      decided_by: the release's hyper-parameters that determine its shape, for messages.
     """
 
     keys: tuple[str, ...]
     stacked: bool = False
-    layout: str = "same"
+    layout: str = "identity"
     decided_by: str
 
     def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape that each of `keys` must have to give a parameter of shape `ours`."""
+        """The shape that each tensor must have for a parameter of shape `ours`."""
         return _SHAPES[self.layout](ours[1:] if self.stacked else ours)
 
     def read(self, state: State) -> np.ndarray:
@@ -80,34 +80,35 @@ def dense(path: tuple[str, ...], key: str, decided_by: str) -> Sources:
 
 
 def fill(abstract: PyTree, sources: Sources, state: State) -> tuple[PyTree, set[str]]:
-    """A parameter tree of the shapes of `abstract` (nested dicts), and the names of the tensors that it took.
+    """Returns a parameter tree with the shapes of `abstract` (nested dicts), and the names of the tensors used.
 
     Raises:
-      UserError: tensors are missing or have another shape; names each, both shapes, and the likely hyper-parameter.
+      UserError: tensors are missing or have the wrong shape; the message names them, both shapes, and the likely
+        hyper-parameter.
     """
     ours = {tuple(part.key for part in path): leaf for path, leaf in jax.tree.leaves_with_path(abstract)}
     if ours.keys() != sources.keys():
         raise AssertionError(f"parameters without a source, or the reverse: {sorted(ours.keys() ^ sources.keys())}")
-    taken = [key for source in sources.values() for key in source.keys]
-    if len(taken) != len(set(taken)):
-        raise AssertionError("a tensor is taken twice")
+    used = [key for source in sources.values() for key in source.keys]
+    if len(used) != len(set(used)):
+        raise AssertionError("a tensor is used twice")
 
-    if missing := [key for key in taken if key not in state]:
+    if missing := [key for key in used if key not in state]:
         raise UserError(
-            f"the file lacks {len(missing)} of the {len(taken)} tensors that these hyper-parameters need: "
-            f"{some(missing)}. Either it is damaged or was written by another model, or a hyper-parameter is wrong "
+            f"the file lacks {len(missing)} of the {len(used)} tensors that these hyper-parameters need: "
+            f"{some(missing)}. It is damaged or of another model, or a hyper-parameter is wrong "
             f"(likely {sources[_owner(sources, missing[0])].decided_by})"
         )
-    wrong = []
+    mismatches = []
     for path, source in sources.items():
         expected = source.shape(ours[path].shape)
-        wrong += [
-            f"{key} has shape {state[key].shape} and {expected} is expected (look at {source.decided_by})"
+        mismatches += [
+            f"{key} has shape {state[key].shape}, expected {expected} (check {source.decided_by})"
             for key in source.keys
             if state[key].shape != expected
         ]
-    if wrong:
-        raise UserError("tensors do not fit the hyper-parameters:\n  " + "\n  ".join(wrong[:NAMED]))
+    if mismatches:
+        raise UserError("tensors do not match the hyper-parameters:\n  " + "\n  ".join(mismatches[:NAMED]))
 
     tree: dict[str, Any] = {}
     for path, source in sources.items():
@@ -115,7 +116,7 @@ def fill(abstract: PyTree, sources: Sources, state: State) -> tuple[PyTree, set[
         for part in path[:-1]:
             node = node.setdefault(part, {})
         node[path[-1]] = source.read(state)
-    return tree, set(taken)
+    return tree, set(used)
 
 
 def _owner(sources: Sources, key: str) -> tuple[str, ...]:
@@ -123,19 +124,19 @@ def _owner(sources: Sources, key: str) -> tuple[str, ...]:
 
 
 def some(names: Iterable[str]) -> str:
-    """The first few names, and how many more there are."""
+    """The first few names, and the number of the rest."""
     names = list(names)
     return ", ".join(names[:NAMED]) + (f", and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def refuse_unknown(state: State, known: set[str], file: str) -> None:
-    """Every tensor must be taken, or be known to have no use.
+    """Checks that every tensor is known: used, or listed as unused.
 
     Raises:
-      UserError: tensors that neither is true of.
+      UserError: some are not.
     """
     if unknown := [key for key in state if key not in known]:
         raise UserError(
-            f"{file} has {len(unknown)} tensors that this architecture has no place for: {some(unknown)}. Was it made by "
-            "a changed version of the release's code?"
+            f"{file} has {len(unknown)} tensors that are unknown to this architecture: {some(unknown)}. Was it written by "
+            "a modified version of the release's code?"
         )

@@ -1,9 +1,9 @@
-"""PyTorch checkpoints without PyTorch, and without running what is in them.
+"""Reads PyTorch checkpoints without PyTorch, and without executing their contents.
 
-`torch.save` writes a pickle that refers to raw storages: since PyTorch 1.6 in a zip archive, before that one after the
-other in a file of its own. A pickle may call any function that it names; this reader knows the few names that a state
-dict of tensors needs and refuses every other, so nothing in a file can be executed. Storages are checked against what
-the pickle claims, so a damaged file is an error and never wrong numbers.
+`torch.save` writes a pickle that refers to raw storages: since PyTorch 1.6 in a zip archive, before that in a single
+file, one after another. A pickle may call any function by name; this reader accepts only the few names that a state dict
+of tensors needs, so nothing in a file can be executed. Storages are checked against the pickle's description, so a damaged
+file is an error and never gives wrong numbers.
 """
 
 import io
@@ -35,11 +35,11 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
 class _Refused(Exception):
-    """The file is readable and asks for something that this reader does not do."""
+    """The file is readable, but needs something that this reader does not support."""
 
 
 class _Tensor(NamedTuple):
-    """A tensor as the pickle describes it: a strided view of a storage that may not have been read yet."""
+    """A tensor as described by the pickle: a strided view of a storage, which may not have been read yet."""
 
     storage: tuple[str, np.dtype, int]  # key, type, number of elements
     offset: int
@@ -48,14 +48,14 @@ class _Tensor(NamedTuple):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows ordered dicts, storages and tensors. What it hands out is made anew for each file, so that a pickle which
-    sets attributes of those functions changes nothing outside itself."""
+    """Knows ordered dicts, storages and tensors. Its classes and functions are created anew for each file, so that a
+    pickle that sets attributes on them changes nothing else."""
 
     def __init__(self, file: io.BufferedIOBase):
         super().__init__(file, encoding="utf-8")
 
         class Dict(dict):
-            pass  # a class of Python's own, because state dicts carry an attribute `_metadata`
+            pass  # a Python class, because state dicts have an attribute `_metadata`
 
         def rebuild_tensor(storage, offset, shape, strides, *_requires_grad_and_hooks):
             return _tensor(storage, offset, shape, strides)
@@ -76,23 +76,23 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) in self._known:
             return self._known[module, name]
         raise _Refused(
-            f"it asks to load {module}.{name}, which is not part of a state dict of tensors and could run code. Save "
+            f"it loads {module}.{name}, which is not part of a state dict of tensors and could run code. Save "
             "`model.state_dict()` alone and convert that file"
         )
 
     def persistent_load(self, pid: Any) -> tuple[str, np.dtype, int]:
         kind, storage, key, _device, count, *view = pid
         if kind != "storage" or storage not in DTYPES:
-            raise _Refused(f"it refers to something of kind {kind!r} and type {storage!r}; storages were expected")
+            raise _Refused(f"it refers to an object of kind {kind!r} and type {storage!r}; storages are expected")
         if any(part is not None for part in view):
-            raise _Refused("it holds views of storages, which PyTorch has not written since version 0.4")
+            raise _Refused("it contains views of storages, which PyTorch has not written since version 0.4")
         if not isinstance(count, int) or count < 0:
             raise ValueError(f"a storage of {count!r} elements")
         return str(key), DTYPES[storage], count
 
 
 def _tensor(storage, offset, shape, strides) -> _Tensor:
-    """The tensor, if it lies inside its storage."""
+    """Creates a tensor; raises ValueError if it exceeds its storage."""
     _key, _dtype, count = storage
     shape, strides = tuple(shape), tuple(strides)
     if len(shape) != len(strides) or not all(isinstance(n, int) and n >= 0 for n in (offset, *shape, *strides)):
@@ -104,7 +104,7 @@ def _tensor(storage, offset, shape, strides) -> _Tensor:
 
 
 def read_state(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """`read_torch_file` without the `module.` that data-parallel runs put before every name."""
+    """`read_torch_file`, without the prefix `module.` that data-parallel training adds to every name."""
     tensors = read_torch_file(path)
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): array for name, array in tensors.items()}
@@ -112,13 +112,13 @@ def read_state(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def read_torch_file(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The tensors of a state dict saved by `torch.save`, by name, in the file's order.
+    """Reads the tensors of a state dict saved by `torch.save`, by name, in the file's order.
 
-    Reads the zip format and the one before it. Types are kept; bfloat16 is that of `ml_dtypes`.
+    Reads both the zip format and the older one. Types are kept; bfloat16 is `ml_dtypes.bfloat16`.
 
     Raises:
-      UserError: no such file; not a checkpoint, damaged or cut short; something other than tensors by name in it; or
-        anything that is not needed to rebuild tensors (which could execute code).
+      UserError: the file is missing, not a checkpoint, damaged or truncated; or it contains something other than named
+        tensors, which could execute code.
     """
     path = os.fspath(path)
     try:
@@ -131,10 +131,10 @@ def read_torch_file(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is refused: {error}") from error
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise UserError(f"cannot read {path}: {error.strerror}; a checkpoint file is expected") from error
-    except Exception as error:  # whatever nonsense in a pickle can raise
+    except Exception as error:  # a damaged pickle may raise anything
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{path} is not a PyTorch checkpoint, or is damaged or cut short ({reason}); fetch or copy it again"
+            f"{path} is not a PyTorch checkpoint, or is damaged or truncated ({reason}); download or copy it again"
         ) from error
 
 
@@ -150,7 +150,7 @@ def _open_zip(file: io.BufferedIOBase) -> tuple[Any, Callable[[str, int], bytes]
     def load(key: str, size: int) -> bytes:
         entry = archive.getinfo(f"{root}data/{key}")
         if entry.file_size != size:
-            raise ValueError(f"storage {key} has {entry.file_size} bytes where {size} are expected")
+            raise ValueError(f"storage {key} has {entry.file_size} bytes; {size} are expected")
         return archive.read(entry)  # checks the entry's CRC
 
     return _Unpickler(io.BytesIO(archive.read(pickles[0]))).load(), load
@@ -168,14 +168,14 @@ def _open_legacy(file: io.BufferedIOBase) -> tuple[Any, Callable[[str, int], byt
     data = {}
     for key in keys:
         count = int.from_bytes(file.read(8), "little")
-        # a storage that no tensor refers to has no type to be measured by
+        # without a tensor that refers to it, the size of a storage is unknown
         if key not in sizes:
             raise ValueError(f"storage {key} belongs to no tensor")
         data[key] = file.read(count * sizes[key])
 
     def load(key: str, size: int) -> bytes:
         if len(data[key]) != size:
-            raise ValueError(f"storage {key} has {len(data[key])} bytes where {size} are expected")
+            raise ValueError(f"storage {key} has {len(data[key])} bytes; {size} are expected")
         return data[key]
 
     return content, load
@@ -183,12 +183,12 @@ def _open_legacy(file: io.BufferedIOBase) -> tuple[Any, Callable[[str, int], byt
 
 def _tensors(content: Any) -> dict[str, _Tensor]:
     if not isinstance(content, dict) or not content:
-        raise _Refused(f"it holds a {type(content).__name__}, not a state dict of tensors by name")
+        raise _Refused(f"it contains a {type(content).__name__}, not a state dict of named tensors")
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, _Tensor):
             raise _Refused(
-                f"its entry {name!r} is a {type(value).__name__} where a tensor is expected; if the weights are inside, "
-                "save that part alone"
+                f"its entry {name!r} is a {type(value).__name__}, but a tensor is expected; if the weights are inside, "
+                "save that entry alone"
             )
     return content
 

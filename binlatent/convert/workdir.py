@@ -1,4 +1,4 @@
-"""The release's files → a work directory, which every command then takes like one that was trained here."""
+"""The release's files → a work directory that every command can use as if it had been trained here."""
 
 import dataclasses
 import math
@@ -27,7 +27,7 @@ from binlatent.train.state import TrainState
 from binlatent.typing import PyTree
 
 Path = str | os.PathLike
-OFFICIAL_LEVELS = 5  # of the release's autoencoders: 16 pixels along a side of a code position
+OFFICIAL_LEVELS = 5  # of the release's autoencoders, whose tokens are 16×16 pixels
 
 
 def to_workdir(
@@ -41,16 +41,16 @@ def to_workdir(
     """Converts an autoencoder (`binaryae_*.th`), a denoiser (`bld_*.th`) or both into a new work directory.
 
     Args:
-      workdir: made by this call.
-      hparams: the release's hyper-parameters by its own names, or a JSON file of them. What the tensors say need not be
-        given, and may not be contradicted.
-      overrides: `section.key=value` of the work directory's config, such as `data.path=photos`.
+      workdir: created by this call.
+      hparams: the release's hyper-parameters by its own names, or a JSON file of them. Those that can be read from the
+        tensors may be omitted, and otherwise must agree.
+      overrides: `section.key=value` for the work directory's config, such as `data.path=photos`.
 
     Returns:
-      What was done, in lines for people: networks, parameters, what was left out and why.
+      A summary in lines of text: networks, parameters, unused tensors and the reasons.
 
     Raises:
-      UserError: a file or hyper-parameter is wrong; then nothing is written.
+      UserError: a file or hyper-parameter is wrong; nothing is written then.
     """
     if autoencoder is None and denoiser is None:
         raise UserError("nothing to convert: give --autoencoder, --denoiser, or both")
@@ -58,19 +58,19 @@ def to_workdir(
     if workdir.exists() and any(workdir.iterdir()):
         raise UserError(f"{workdir} is not empty; give the path of a new work directory")
 
-    given = Hyperparameters(hparams)
+    hyperparameters = Hyperparameters(hparams)
     ae = den = None
     if autoencoder is not None:
-        ae = import_autoencoder(read_state(autoencoder), given, os.fspath(autoencoder))
+        ae = import_autoencoder(read_state(autoencoder), hyperparameters, os.fspath(autoencoder))
     if denoiser is not None:
-        den = import_denoiser(read_state(denoiser), given, os.fspath(denoiser))
+        den = import_denoiser(read_state(denoiser), hyperparameters, os.fspath(denoiser))
     if ae and den and ae.net.code_shape != den.net.code_shape:
         raise UserError(
             f"the autoencoder's codes have (y, x, k) {ae.net.code_shape} and the denoiser's {den.net.code_shape}: they do "
             "not belong together (or img_size or latent_shape is wrong)"
         )
     lines = []
-    config = config_lib.override(_config(ae, den, autoencoder, denoiser, given, lines), list(overrides))
+    config = config_lib.override(_config(ae, den, autoencoder, denoiser, hyperparameters, lines), list(overrides))
     config_lib.check(config)
 
     existed = workdir.exists()
@@ -79,7 +79,7 @@ def to_workdir(
             variables = ae.discriminator_variables or {}
             params = {"autoencoder": ae.params} | ({"discriminator": variables["params"]} if variables else {})
             extra = {}
-            if variables:  # as `DiscriminatorTraining.init` gives it
+            if variables:  # as in `DiscriminatorTraining.init`
                 averages = {side: np.zeros((), np.float32) for side in ("real", "fake")}
                 extra = {"statistics": variables["batch_stats"], "averages": averages}
             _save(workdir, "autoencoder", params, extra, config, {"data": ""}, autoencoder)
@@ -91,7 +91,7 @@ def to_workdir(
         if existed:
             workdir.mkdir()
         raise
-    lines = _summary(ae, den, given) + lines
+    lines = _summary(ae, den, hyperparameters) + lines
     if ae and ae.perceptual is not None and not weights.path_of("lpips").exists():
         lines.append(f"LPIPS network, for training with the perceptual loss: {weights.save('lpips', ae.perceptual)}")
     return lines
@@ -102,15 +102,15 @@ def _config(
     den: ImportedDenoiser | None,
     ae_file: Path | None,
     den_file: Path | None,
-    given: Hyperparameters,
+    hparams: Hyperparameters,
     lines: list[str],
 ) -> ConfigDict:
-    """The config that names what was imported. Notes on it are added to `lines`."""
+    """The config of the imported networks. Notes on it are appended to `lines`."""
     config = config_lib.defaults()
     with config.unlocked():
         config.data.source = "folder"
         for stage, file in (("autoencoder", ae_file), ("prior", den_file)):
-            # a stage that came with a file is done
+            # an imported stage is finished
             config[f"{stage}_training"].num_steps = _step(file) if file is not None else 100_000
             config[f"{stage}_training"].batch_size = 16
             config[f"{stage}_optimizer"].learning_rate = 1e-4
@@ -134,7 +134,7 @@ def _config(
             config.prior = _section(den.net, "code_shape")
             config.prior.architecture = "official"
             config.prior_objective.schedule = den.schedule
-            config.prior_objective.weighting = weighting = _weighting(given, lines)
+            config.prior_objective.weighting = weighting = _weighting(hparams, lines)
             config.prior_objective.parametrization = "leave_one_out" if weighting == "balanced" else "flip"
             config.sampling.steps = min(config.sampling.steps, den.net.total_steps)
     return config
@@ -146,27 +146,25 @@ def _section(net: nn.Module, *without: str) -> ConfigDict:
     return ConfigDict({name: "float32" if name == "dtype" else getattr(net, name) for name in names})
 
 
-def _weighting(given: Hyperparameters, lines: list[str]) -> str:
-    """Our name of the loss that the denoiser was trained with: it decides how its output is read."""
-    focal = given.get("focal", float, None)
+def _weighting(hparams: Hyperparameters, lines: list[str]) -> str:
+    """Our name of the loss that the denoiser was trained with, which determines the meaning of its output."""
+    focal = hparams.get("focal", float, None)
     if focal is None:
-        lines.append(
-            "note: the hyper-parameters do not give focal; 0, the release's default, is assumed (balanced loss)"
-        )
+        lines.append("note: the hyper-parameters lack focal; 0, the release's default, is assumed (balanced loss)")
         return "balanced"
     if focal > 0:
-        lines.append(f"note: trained with focal {focal:g}; its output is read as that of focal 0, which is not exact")
+        lines.append(f"note: trained with focal {focal:g}; its output is interpreted as for focal 0, an approximation")
     return "uniform" if focal < 0 else "balanced"
 
 
 def _step(file: Path) -> int:
-    """The training step in a file's name, such as `bld_ema_1000.th`; 1 where there is none."""
+    """The training step in a file's name, such as `bld_ema_1000.th`; 1 if there is none."""
     match = re.search(r"_(\d+)\.\w+$", os.fspath(file))
     return max(int(match[1]), 1) if match else 1
 
 
 def _metadata(ae: ImportedAutoencoder | None, den: ImportedDenoiser) -> dict[str, Any]:
-    """What `experiment` says of a prior that it has trained."""
+    """The checkpoint metadata that `experiment` writes for a prior."""
     net = den.net
     condition = [net.condition_width] if net.condition_width else []
     return {
@@ -188,7 +186,7 @@ def _save(
     metadata: dict[str, Any],
     file: Path,
 ) -> None:
-    """A checkpoint of EMA parameters alone: there is no optimizer to resume."""
+    """Saves a checkpoint of EMA parameters alone; there is no optimizer state."""
     training = config[f"{stage}_training"]
     fresh = TrainState.create({}, {}, jax.tree.map(jnp.asarray, extra))
     state = dataclasses.replace(fresh, step=jnp.int32(training.num_steps), ema=jax.tree.map(jnp.asarray, ema))
@@ -206,7 +204,7 @@ def _save(
     checkpoints.close()
 
 
-def _summary(ae: ImportedAutoencoder | None, den: ImportedDenoiser | None, given: Hyperparameters) -> list[str]:
+def _summary(ae: ImportedAutoencoder | None, den: ImportedDenoiser | None, hparams: Hyperparameters) -> list[str]:
     lines, unused = [], {}
     if ae:
         y, x, k = ae.net.code_shape
@@ -225,18 +223,18 @@ def _summary(ae: ImportedAutoencoder | None, den: ImportedDenoiser | None, given
         )
         unused |= den.unused
     lines += [f"not needed: {n} tensors, {reason}" for reason, n in Counter(unused.values()).items()]
-    if given.unused():
-        lines.append(f"hyper-parameters without a say here: {', '.join(given.unused())}")
+    if hparams.unused():
+        lines.append(f"unused hyper-parameters: {', '.join(hparams.unused())}")
     if ae and den and den.embedding is not None:
         ours = ae.params["embed"]["kernel"]
         if ours.shape != den.embedding.shape or not np.allclose(ours, den.embedding, rtol=1e-2, atol=1e-3):
             lines.append(
-                "warning: the denoiser's copy of the embedding is not this autoencoder's: it was probably trained on the "
-                "codes of another one, and its samples will not decode to pictures"
+                "warning: the denoiser's copy of the embedding is not this autoencoder's: it was probably trained on "
+                "another autoencoder's codes, and its samples will not decode to images"
             )
     return lines
 
 
 def count(params: PyTree) -> int:
-    """How many numbers a tree of parameters holds."""
+    """The number of parameters in a tree."""
     return sum(math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(params))

@@ -92,7 +92,7 @@ def test_wrong_requests(published, tmp_path):
     path, *_ = published
     with pytest.raises(UserError, match="there are tiny"):
         convert_features("vgg")
-    with pytest.raises(UserError, match="made of 1 files"):
+    with pytest.raises(UserError, match="needs 1 files"):
         convert_features("tiny", [path, path])
     with pytest.raises(UserError, match=r"nowhere\.pth"):
         convert_features("tiny", [tmp_path / "nowhere.pth"])

@@ -157,7 +157,7 @@ def test_a_missing_layer_of_a_denoiser_is_named():
 
 def test_tensors_too_many_are_named():
     state = random_state(autoencoder_layout(SMALL)) | {"ae.extra.weight": np.zeros(3)}
-    with pytest.raises(UserError, match=r"f\.th has 1 tensors .* no place for: ae\.extra\.weight"):
+    with pytest.raises(UserError, match=r"f\.th has 1 tensors .* unknown to this architecture: ae\.extra\.weight"):
         _autoencoder(state)
     state = random_state(denoiser_layout(PRIOR)) | {"_denoise_fn.blocks.0.attn.q_norm": np.zeros(3)}
     with pytest.raises(UserError, match=r"attn\.q_norm"):
@@ -171,7 +171,7 @@ def test_a_wrong_shape_names_the_key_both_shapes_and_the_hyperparameter():
         _autoencoder(state)
     state = random_state(denoiser_layout(PRIOR))
     state["_denoise_fn.blocks.1.attn.proj.weight"] = np.zeros((32, 31), np.float32)
-    message = r"blocks\.1\.attn\.proj\.weight has shape \(32, 31\) and \(32, 32\) is expected \(look at bert_n_emb\)"
+    message = r"blocks\.1\.attn\.proj\.weight has shape \(32, 31\), expected \(32, 32\) \(check bert_n_emb\)"
     with pytest.raises(UserError, match=message):
         _denoiser(state)
 
@@ -186,7 +186,7 @@ def test_the_two_files_are_not_mistaken_for_each_other():
 def test_a_schedule_of_its_own_is_refused():
     state = random_state(denoiser_layout(PRIOR))
     state["scheduler.k_final"] = state["scheduler.k_final"] ** 3
-    with pytest.raises(UserError, match="none of the schedules"):
+    with pytest.raises(UserError, match="matches none of"):
         _denoiser(state)
 
 

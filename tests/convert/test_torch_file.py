@@ -136,7 +136,7 @@ def test_a_tensor_outside_its_storage_is_refused(tmp_path, call):
 
 def test_a_storage_of_another_size_is_refused(tmp_path):
     _zip(tmp_path / "a.th", _tensor_pickle(b"K\x00K\x02\x85K\x02\x85"), _0=bytes(12))
-    with pytest.raises(UserError, match="12 bytes where 16"):
+    with pytest.raises(UserError, match="12 bytes; 16"):
         read_torch_file(tmp_path / "a.th")
 
 
@@ -145,7 +145,7 @@ def test_truncated_files(checkpoint, tmp_path, keep):
     with open(checkpoint, "rb") as file:
         whole = file.read()
     (tmp_path / "cut.th").write_bytes(whole[: keep if isinstance(keep, int) else int(keep * len(whole))])
-    with pytest.raises(UserError, match=r"cut\.th is not a PyTorch checkpoint, or is damaged or cut short"):
+    with pytest.raises(UserError, match=r"cut\.th is not a PyTorch checkpoint, or is damaged or truncated"):
         read_torch_file(tmp_path / "cut.th")
 
 

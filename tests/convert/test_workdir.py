@@ -170,7 +170,7 @@ def test_halves_that_do_not_belong_together_are_told(reference, tmp_path):
         to_workdir(workdir=tmp_path / "w", **files, hparams=hparams)
     files["autoencoder"] = f"{reference}/autoencoder/{AE}"
     lines = to_workdir(workdir=tmp_path / "w", **files, hparams=hparams)
-    assert any("trained on the codes of another one" in line for line in lines)
+    assert any("trained on another autoencoder's codes" in line for line in lines)
 
 
 @pytest.mark.parametrize("what", ["truncated", "text", "code", "missing", "more", "hparams", "config", "other"])
@@ -205,7 +205,7 @@ def test_nothing_is_written_where_something_is_wrong(reference, tmp_path, what, 
     assert not (tmp_path / "w").exists()
     said = capsys.readouterr().err
     expected = {
-        "truncated": "cut short", "text": "not a PyTorch checkpoint", "code": "could run code", "missing": "quantize.embed",
+        "truncated": "truncated", "text": "not a PyTorch checkpoint", "code": "could run code", "missing": "quantize.embed",
         "more": "ae.x", "hparams": "codebook_size = 32", "config": "sampling.steps", "other": "use --denoiser",
     }  # fmt: skip
     assert said.startswith("binlatent: ") and expected[what] in said

@@ -244,9 +244,11 @@ def test_unreadable_images_make_fewer_codes(tmp_path):
 
 def test_codes_of_another_autoencoder_or_data_set_are_refused(tmp_path):
     encoded(tmp_path)
-    with pytest.raises(UserError, match=r"made by autoencoder aaaa, not by bbbb.*run `binlatent encode` again"):
+    with pytest.raises(
+        UserError, match=r"made by autoencoder aaaa, and bbbb cannot decode.*run `binlatent encode` again"
+    ):
         CodeSource(tmp_path, "train", expected_fingerprint="bbbb")
-    with pytest.raises(UserError, match=r"of data set dddd, the config describes eeee"):
+    with pytest.raises(UserError, match=r"of data set dddd, but the config describes eeee"):
         CodeSource(tmp_path, "train", expected_data="eeee")
     with pytest.raises(UserError, match=r"no split 'test'; there are train, validation"):
         CodeSource(tmp_path, "test")
@@ -262,7 +264,7 @@ def test_missing_truncated_and_changed_shards_are_refused(tmp_path):
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 1
     shard.write_bytes(flipped)
-    with pytest.raises(UserError, match=r"train-00001-of-00003.arrayrecord: its checksum is not"):
+    with pytest.raises(UserError, match=r"train-00001-of-00003.arrayrecord: its checksum differs"):
         CodeSource(tmp_path, "train")
     shard.unlink()
     with pytest.raises(UserError, match=r"train-00001-of-00003.arrayrecord: this shard of codes is missing"):
@@ -281,7 +283,7 @@ def test_in_a_large_cache_damage_is_found_when_it_is_read(tmp_path, monkeypatch)
     data[data.index(code_bytes)] ^= 1
     shard.write_bytes(data)
     source = CodeSource(tmp_path, "train")
-    with pytest.raises(UserError, match=r"code 5 cannot be read, the shard is damaged.*encode"):
+    with pytest.raises(UserError, match=r"code 5 cannot be read: the shard is damaged.*encode"):
         source[5]
 
 

@@ -133,7 +133,7 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(monkeypatch):
 
 
 def test_messages_name_no_object_in_memory():
-    with pytest.raises(ValueError, match=r"^not an image of a known format, or damaged at its start$"):
+    with pytest.raises(ValueError, match=r"^not an image in a known format, or its header is damaged$"):
         decode_image(b"not an image")
 
 

@@ -144,7 +144,7 @@ def test_unreadable_examples_are_replaced_in_training_and_masked_in_evaluation()
 
 @pytest.mark.parametrize("batches", [lambda *a, **k: train_batches(*a, seed=0, **k), eval_batches])
 def test_a_batch_that_does_not_divide_names_the_numbers(source, batches):
-    with pytest.raises(UserError, match=r"batch size 6 does not divide over 4 processes"):
+    with pytest.raises(UserError, match=r"batch size 6 is not divisible by 4 processes"):
         batches(source, OPTIONS, batch_size=6, process_count=4)
     with pytest.raises(UserError, match=r"batch size 0"):
         batches(source, OPTIONS, batch_size=0)

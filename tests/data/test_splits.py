@@ -144,7 +144,7 @@ def test_too_many_unreadable_examples_are_an_error():
 
 
 def test_nothing_readable_is_an_error():
-    with pytest.raises(UserError, match=r"not one of 3 .*0.jpg: cut short"):
+    with pytest.raises(UserError, match=r"none of the 3 .*0.jpg: cut short"):
         Damaged(3, {0, 1, 2})[0]
 
 

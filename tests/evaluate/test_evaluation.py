@@ -150,7 +150,7 @@ def test_what_is_missing_is_refused_with_what_to_do(evaluation, tmp_path):
     for name, said in (
         ("inception", "binlatent convert-features inception"),
         ("classifier", "binlatent train-classifier"),
-        ("none.py", "no feature network at none.py"),
+        ("none.py", "no feature network none.py"),
     ):
         with pytest.raises(UserError, match=said):
             Evaluation.open(evaluation.experiment.workdir, features=[name])

@@ -72,7 +72,7 @@ def test_class_statistics_count_what_was_announced():
     parts = ClassStatistics.empty(50, 4, 7).add(logits[:20]).add(logits[20:])
     np.testing.assert_allclose(whole.shares, parts.shares)
     assert whole.counts.tolist() == [50 * (i + 1) // 7 - 50 * i // 7 for i in range(7)]
-    with pytest.raises(ValueError, match="51 samples came where 50"):
+    with pytest.raises(ValueError, match="there are 51 samples, but 50"):
         parts.add(logits[:1])
     with pytest.raises(ValueError, match="cannot fill 10 splits"):
         ClassStatistics.empty(5, 4)

@@ -95,7 +95,7 @@ def test_contradicting_fields_are_refused(options, message):
 
 def test_wrong_inputs_are_refused():
     net, variables, _ = _net()
-    with pytest.raises(ValueError, match="codes of shape"):
+    with pytest.raises(ValueError, match="codes have shape"):
         net.apply(variables, CODE[..., :2], T)
     with pytest.raises(ValueError, match="trained without one"):
         net.apply(variables, CODE, T, jnp.zeros(3, jnp.int32))

@@ -84,7 +84,7 @@ def test_npz_without_labels(tmp_path):
         ({"images": np.zeros((1, 4, 4, 3), np.uint8)}, "split is empty; at least two"),
         ({"pictures": np.zeros((10, 4, 4, 3), np.uint8)}, "no array `images`"),
         ({"images": np.zeros((10, 4, 4), np.uint8), "labels": np.zeros(9, int)}, r"labels are int64 \(9,\)"),
-        ({"images": np.zeros((10, 4, 4), np.uint8), "labels": np.full(10, -1)}, "label -1 is below 0"),
+        ({"images": np.zeros((10, 4, 4), np.uint8), "labels": np.full(10, -1)}, "label -1 is negative"),
     ],
 )
 def test_wrong_arrays_are_named(tmp_path, arrays, message):

@@ -71,7 +71,7 @@ def test_folders_divided_into_splits(tmp_path, folder):
     with pytest.raises(UserError, match=r"both 'train'"):
         opened(divided, validation_split="train")
     (divided / "val" / "cat").rename(divided / "val" / "cow")
-    with pytest.raises(UserError, match=r"classes cow do not occur"):
+    with pytest.raises(UserError, match=r"classes cow are not in the training split"):
         opened(divided, validation_split="val")
 
 
@@ -102,7 +102,7 @@ def test_missing_empty_and_wrong_folders_are_named(tmp_path, flat):
 
 def test_images_beside_class_folders_have_no_class(folder, flat):
     shutil.copy(flat / "00.png", folder / "stray.png")
-    with pytest.raises(UserError, match=r"1 images lie beside the class folders \(bird, cat, dog\)"):
+    with pytest.raises(UserError, match=r"1 images are outside the class folders \(bird, cat, dog\)"):
         opened(folder)
     assert opened(folder, labels=False).num_classes == 0
 
@@ -158,7 +158,7 @@ def test_a_file_that_vanished_is_a_broken_one(flat, caplog):
 
 
 def test_embeddings_lie_beside_the_images(flat):
-    with pytest.raises(UserError, match=r"20 of 20 images have no \.npy beside them, the first is 00\.png"):
+    with pytest.raises(UserError, match=r"20 of 20 images have no \.npy file beside them, the first is 00\.png"):
         opened(flat, embeddings="npy")
     for i in range(20):
         np.save(flat / f"{i:02d}.npy", np.full((3, 5), i, np.float64))
@@ -170,7 +170,7 @@ def test_embeddings_lie_beside_the_images(flat):
         assert (example["condition"] == example["image"][0, 0, 0]).all()
     name = os.path.splitext(splits.train.path(2))[0]
     np.save(f"{name}.npy", np.zeros(4))
-    with pytest.raises(UserError, match=r"shape \(4,\), the first embedding of \(3, 5\)"):
+    with pytest.raises(UserError, match=r"shape \(4,\), the first embedding \(3, 5\)"):
         splits.train[2]
     for value in (np.nan, np.inf, 1e5):
         np.save(f"{name}.npy", np.full((3, 5), value))
@@ -191,7 +191,9 @@ def captions_of(splits):
 def test_captions_in_text_files_beside_the_images(flat, caplog):
     for i in range(19):
         (flat / f"{i:02d}.txt").write_text(f"  a   grey\tpicture\r\n\n number {i}, größer 漢\n")
-    with pytest.raises(UserError, match=r"1 of 20 images have no \.txt beside them, the first is 19\.png; add them"):
+    with pytest.raises(
+        UserError, match=r"1 of 20 images have no \.txt file beside them, the first is 19\.png; add them"
+    ):
         opened(flat, captions="txt")
     (flat / "19.txt").write_text(" \n")
     splits = opened(flat, captions="txt")
@@ -235,7 +237,7 @@ def test_captions_in_the_metadata_of_hugging_face(flat):
         ({"file_name": "02.png"}, r"line 3: text is None, a caption was expected"),
         ({"file_name": "02.png", "text": ""}, r"line 3: text is ''"),
         ({"file_name": "02.png", "text": ["a", 3]}, r"line 3: text is \['a', 3\]"),
-        ({"file_name": "x.png", "text": "a"}, r"1 of 20 images have no line in it, the first is 02\.png"),
+        ({"file_name": "x.png", "text": "a"}, r"1 of 20 images have no line here, the first is 02\.png"),
     ],
 )
 def test_what_is_wrong_in_the_metadata_is_named_by_its_line(flat, row, message):
@@ -289,7 +291,7 @@ def test_names_that_are_not_unicode_are_trained_from(flat, caplog):
     with open(name + b".png", "wb") as file:
         file.write(b"junk")
     captions_of(open_splits(options, seed=0))
-    assert r"caf\xe9.png: not an image of a known format" in caplog.text
+    assert r"caf\xe9.png: not an image in a known format" in caplog.text
     caplog.text.encode()  # any terminal prints it
 
 

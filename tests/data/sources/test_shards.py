@@ -90,7 +90,7 @@ def test_splits_by_the_names_of_the_files(tars):
     assert content(splits.validation) == set(range(20, 30))
     with pytest.raises(UserError, match=r"'train' and .*'train-1' name the same"):
         opened(tars, validation_split="train-1")
-    with pytest.raises(UserError, match=r"validation part is empty"):
+    with pytest.raises(UserError, match=r"validation split is empty"):
         opened(tars, validation_split="test")
 
 
