@@ -1,8 +1,7 @@
-"""Differentiable augmentation of what a discriminator sees (Zhao et al. 2020): it then cannot learn the training
-images by heart.
+"""Differentiable augmentation of the discriminator's input (Zhao et al. 2020), which keeps it from memorising the
+training images.
 
-Real and made images go through the same kind of random change, and gradients flow through it. Every example has its
-own key.
+Real and fake images are augmented alike, and gradients flow through the augmentation. Every example has its own key.
 """
 
 import dataclasses
@@ -15,12 +14,12 @@ from binlatent.typing import Array, Images, Key, PRNGKey
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """Which changes are made, and how large they are; 0 leaves one out.
+    """The augmentations and their strengths; 0 switches one off.
 
     Attributes:
-      color: brightness ± half of it (the range of images is 1), saturation × (1 ± it), contrast × (1 ± half of it).
-      translation: the largest shift, as a share of a side; what comes in is grey.
-      cutout: side of the grey square, as a share of the image's side.
+      color: s; brightness changes by up to ± s/2, saturation by a factor in 1 ± s, contrast by a factor in 1 ± s/2.
+      translation: the largest shift, as a fraction of height and width; vacated pixels are grey.
+      cutout: side of a grey square, as a fraction of height and width.
 
     Raises:
       ValueError: a value outside [0, 1].
@@ -36,7 +35,7 @@ class Augmentation:
                 raise ValueError(f"augmentation {field.name} is {getattr(self, field.name)}, expected 0 (off) to 1")
 
     def __call__(self, keys: Key[Array, "b"], images: Images) -> Images:
-        """The changed images; they may leave [0, 1]."""
+        """The augmented images, which may exceed [0, 1]."""
         if not (self.color or self.translation or self.cutout):
             return images
         return jax.vmap(self._one)(keys, images)
@@ -74,7 +73,7 @@ def _cut_out(key: PRNGKey, x: Array, ratio: float) -> Array:
     inside = True
     for axis, key_axis in enumerate(jax.random.split(key)):
         side, size = x.shape[axis], round(x.shape[axis] * ratio)
-        # the square may hang over the edge by half of itself, so that borders are cut as often as the middle
+        # the square may overlap the edge by half its side, so that borders are cut as often as the middle
         start = jax.random.randint(key_axis, (), 0, side + 1) - size // 2
         position = jnp.arange(side)
         shape = [1, 1, 1]

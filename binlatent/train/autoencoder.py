@@ -1,4 +1,4 @@
-"""Stage 1: the binary autoencoder, with or without a discriminator against it."""
+"""Stage 1: the binary autoencoder, with or without a discriminator."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ from binlatent.train.state import TrainState
 from binlatent.train.terms import Term, weighted_sum
 from binlatent.typing import Array, PRNGKey, PyTree
 
-# Names of loss terms, by what they are a function of.
+# Names of loss terms, by their inputs.
 IMAGE_TERMS = ("l1", "l2", *perceptual.LOSSES)
 CODE_TERMS = ("sample_entropy", "batch_entropy", "commitment", "official")
 TERMS = (*IMAGE_TERMS, *CODE_TERMS, "adversarial")
@@ -32,13 +32,13 @@ class AutoencoderStage(Stage):
 
     Attributes:
       net: the autoencoder.
-      terms: of the loss, by the names of `TERMS`; a term without weight is not computed.
+      terms: of the loss, with names from `TERMS`; a term of weight 0 is not computed.
       optimizer, num_steps, micro_batches: see `Optimizer` and `Training`.
-      discriminator: the discriminator; needed by the term `adversarial`, and absent without it.
-      frozen: weights of the perceptual networks, by the names of their terms; they are not trained and not saved.
+      discriminator: the discriminator; None without the term `adversarial`.
+      frozen: weights of the perceptual networks, by the names of their terms; neither trained nor saved.
 
     Raises:
-      ValueError: an unknown term, or one without what it needs.
+      ValueError: a term is unknown, or lacks its discriminator, weights or image size.
     """
 
     net: BinaryAutoencoder
@@ -79,28 +79,28 @@ class AutoencoderStage(Stage):
         return [term for term in self.terms if term.enabled and term.name in names]
 
     def _image_values(self, images: Array, reconstruction: Array) -> dict[str, Array]:
-        """Terms of every example that compare images, unweighted; `l1` and `l2` are means over pixels and channels."""
+        """Unweighted image terms per example; `l1` and `l2` are means over pixels and channels."""
         axes = tuple(range(1, images.ndim))
 
-        def perceived(name):
-            rgb = (*images.shape[:-1], 3)  # grey is all three channels
+        def perceptual_loss(name):
+            rgb = (*images.shape[:-1], 3)  # grey images are repeated to three channels
             pair = (jnp.broadcast_to(x, rgb) for x in (reconstruction, images))
             return perceptual.LOSSES[name](self.frozen[name], *pair, dtype=self.net.dtype)
 
         values = {
             "l1": lambda: jnp.abs(images - reconstruction).mean(axes),
             "l2": lambda: jnp.square(images - reconstruction).mean(axes),
-        } | {name: lambda name=name: perceived(name) for name in perceptual.LOSSES}
+        } | {name: lambda name=name: perceptual_loss(name) for name in perceptual.LOSSES}
         return {term.name: values[term.name]() for term in self._enabled(IMAGE_TERMS)}
 
     def _code_values(
-        self, logits: Array, drawn: Array, mask: Array | None = None, usage: Array | None = None
+        self, logits: Array, bits: Array, mask: Array | None = None, usage: Array | None = None
     ) -> dict[str, Array]:
-        """Terms that regularise the code, unweighted; see `train.regularizers`."""
+        """Unweighted terms that regularise the code; see `train.regularizers`."""
         values = {
             "sample_entropy": lambda: regularizers.sample_entropy(logits),
             "batch_entropy": lambda: regularizers.batch_entropy(logits, mask, usage),
-            "commitment": lambda: regularizers.commitment(logits, drawn > 0.5),
+            "commitment": lambda: regularizers.commitment(logits, bits > 0.5),
             "official": lambda: regularizers.official(logits, use_tanh=self.net.signed),
         }
         return {term.name: values[term.name]() for term in self._enabled(CODE_TERMS)}
@@ -118,42 +118,42 @@ class AutoencoderStage(Stage):
     def gradients(
         self, state: TrainState, batch: PyTree, keys: Array, *, usage=None, kernels=None, only_kernels=False
     ) -> PyTree:
-        """Losses and gradients of one (micro-)batch, in one pass back through the autoencoder.
+        """Losses and gradients of one (micro-)batch, with one backward pass through the autoencoder.
 
-        The reconstruction's gradient is found first, then pulled back through the autoencoder once. The adaptive
-        weight needs the two losses' gradients at the decoder's last kernel; they come from the same linearised
-        network, of which all but that kernel's convolution is unused, so that the compiler leaves it out.
+        The gradient at the reconstruction is computed first, then pulled back through the autoencoder once. The adaptive
+        weight needs the gradients of two losses at the decoder's last kernel. They use the same linearised network, of
+        which the compiler removes everything but that kernel's convolution.
 
         Args:
-          keys: (b,), one key per example: all randomness there is.
-          usage: of the complete batch, where this is a micro-batch of it.
-          kernels: those two gradients for the complete batch, where this is a micro-batch of it.
-          only_kernels: return just them.
+          keys: (b,), one key per example, the only source of randomness.
+          usage: of the full batch, if this is a micro-batch.
+          kernels: the two gradients at the last kernel for the full batch, if this is a micro-batch.
+          only_kernels: return only these two gradients.
 
         Returns:
-          means over examples: `loss`, `values` (metrics), `gradients` by network, `statistics` of the discriminator.
+          Means over examples: `loss`, `values` (metrics), `gradients` by network, `statistics` of the discriminator.
         """
         images, step = to_float(batch["image"]), state.step
         noise = prng.uniform(prng.fold(keys, 0), self.net.code_shape)
 
         def autoencode(params):
-            reconstruction, logits, drawn = self.net.apply({"params": params}, images, noise)
-            return (reconstruction, logits), drawn
+            reconstruction, logits, bits = self.net.apply({"params": params}, images, noise)
+            return (reconstruction, logits), bits
 
         def image_loss(reconstruction):
             return self._weighted(IMAGE_TERMS, step, self._image_values(images, reconstruction))
 
         def code_loss(logits):
-            return self._weighted(CODE_TERMS, step, self._code_values(logits, drawn, usage=usage))
+            return self._weighted(CODE_TERMS, step, self._code_values(logits, bits, usage=usage))
 
-        (reconstruction, logits), pull, drawn = jax.vjp(autoencode, state.params["autoencoder"], has_aux=True)
+        (reconstruction, logits), pull, bits = jax.vjp(autoencode, state.params["autoencoder"], has_aux=True)
         (loss, values), image_gradient = jax.value_and_grad(image_loss, has_aux=True)(reconstruction)
-        (of_code, code_values), code_gradient = jax.value_and_grad(code_loss, has_aux=True)(logits)
-        loss, values = loss + of_code, values | code_values
+        (code_total, code_values), code_gradient = jax.value_and_grad(code_loss, has_aux=True)(logits)
+        loss, values = loss + code_total, values | code_values
         gradients, statistics = {}, {}
 
         if self.discriminator is not None:
-            # Also before its start: convolutions under a `cond` cost a CPU more than this waste ever will.
+            # computed even before its start step: on CPUs, convolutions under a `cond` would cost more than this
             output = self.discriminator.forward(
                 state.params["discriminator"], state.extra, images, reconstruction, prng.fold(keys, 1)
             )
@@ -181,10 +181,10 @@ class AutoencoderStage(Stage):
         return {"loss": loss, "values": values, "gradients": gradients, "statistics": statistics}
 
     def batch_gradients(self, state: TrainState, batch: PyTree, keys: Array) -> PyTree:
-        """`gradients` of a complete batch, one micro-batch at a time.
+        """`gradients` of a full batch, one micro-batch at a time.
 
-        What is no mean over examples (the use of bits, the adaptive weight) must be known for the complete batch before
-        the first micro-batch is pulled back, and costs a pass of its own.
+        Quantities that are not means over examples (the usage of bits, the adaptive weight) are first computed for the
+        full batch, in an extra pass each.
         """
 
         def over_batch(function, keys):
@@ -197,45 +197,44 @@ class AutoencoderStage(Stage):
             if self.discriminator is not None and self.discriminator.adversarial.adaptive:
                 kernels = over_batch(
                     lambda *part: self.gradients(state, *part, usage=usage, only_kernels=True),
-                    jax.random.clone(keys),  # the same noise twice, on purpose
+                    jax.random.clone(keys),  # the same noise in both passes, on purpose
                 )
         return over_batch(lambda *part: self.gradients(state, *part, usage=usage, kernels=kernels), keys)
 
     def train_step(self, state: TrainState, batch: PyTree, key: PRNGKey) -> tuple[TrainState, dict[str, Array]]:
-        """One step of the autoencoder's optimizer and of the discriminator's; metrics are scalars."""
+        """One optimizer step of the autoencoder and of the discriminator; metrics are scalars."""
         keys = prng.per_example(key, batch["image"].shape[0])
         result = self.batch_gradients(state, batch, keys)
         finite = all_finite(result["loss"], result["gradients"])
-        moved = {
+        updated = {
             name: self._optimizer(name).update(gradient, state.opt_state[name], state.params[name], self.num_steps)
             for name, gradient in result["gradients"].items()
         }
         extra = None
         if self.discriminator is not None:
             (term,) = self._enabled(("adversarial",))
-            new_extra = self.discriminator.follow(state.extra, result["statistics"], result["values"])
-            # Before its start the discriminator stays as it was made: weight decay must not move it either.
-            new = (*moved["discriminator"], new_extra)
+            new_extra = self.discriminator.next_extra(state.extra, result["statistics"], result["values"])
+            # before its start step the discriminator stays as initialised, without even weight decay
+            new = (*updated["discriminator"], new_extra)
             old = (state.params["discriminator"], state.opt_state["discriminator"], state.extra)
-            *moved["discriminator"], extra = jax.tree.map(
+            *updated["discriminator"], extra = jax.tree.map(
                 lambda a, b: jnp.where(state.step >= term.start_step, a, b), new, old
             )
         new_state = state.advance(
-            params={name: params for name, (params, _) in moved.items()},
-            opt_state={name: opt_state for name, (_, opt_state) in moved.items()},
+            params={name: params for name, (params, _) in updated.items()},
+            opt_state={name: opt_state for name, (_, opt_state) in updated.items()},
             finite=finite,
             ema_decay=self.optimizer.ema_decay,
             extra=extra,
         )
-        metrics_ = {"loss": result["loss"], **result["values"], "finite": finite, "skipped": new_state.skipped}
-        return new_state, metrics_
+        return new_state, {"loss": result["loss"], **result["values"], "finite": finite, "skipped": new_state.skipped}
 
     def eval_step(self, state: TrainState, batch: PyTree, key: PRNGKey) -> dict:
-        """Loss terms, PSNR and bit statistics of the EMA parameters, with thresholded codes; the discriminator's
-        judgement."""
+        """Loss terms, PSNR and bit statistics of the EMA parameters with thresholded codes, and the discriminator's
+        losses and accuracy."""
         images, mask = to_float(batch["image"]), batch["mask"]
-        reconstruction, logits, drawn = self.net.apply({"params": state.ema["autoencoder"]}, images)
-        values = self._image_values(images, reconstruction) | self._code_values(logits, drawn, mask)
+        reconstruction, logits, bits = self.net.apply({"params": state.ema["autoencoder"]}, images)
+        values = self._image_values(images, reconstruction) | self._code_values(logits, bits, mask)
         if self.discriminator is not None:
             values |= self.discriminator.evaluate(state.params["discriminator"], state.extra, images, reconstruction)
         per_example = {name: jnp.broadcast_to(value, mask.shape) for name, value in values.items()}
@@ -248,18 +247,18 @@ class AutoencoderStage(Stage):
         }
 
     def warnings(self, values: dict) -> list[str]:
-        """What a person should know about an evaluation: of the code, and of the discriminator."""
-        said, k = [], len(values["bit_mean"])
+        """Warnings about the code and the discriminator."""
+        warnings, k = [], len(values["bit_mean"])
         if values["dead_bits"]:
-            said.append(
+            warnings.append(
                 f"{values['dead_bits']:.0f} of {k} bits are dead (always 0 or always 1 over the validation set)"
             )
         if values["repeated_bits"]:
-            said.append(
+            warnings.append(
                 f"{values['repeated_bits']:.0f} of {k} bits repeat another one (their correlation is beyond ±0.95)"
             )
         if values["bit_correlation"] > 0.3:
-            said.append(f"bits carry the same: their mean absolute correlation is {values['bit_correlation']:.2f}")
-        if said:
-            said[-1] += "; a weight on autoencoder_loss.batch_entropy keeps bits in use"
-        return said + (self.discriminator.warnings(values) if self.discriminator is not None else [])
+            warnings.append(f"bits are redundant: their mean absolute correlation is {values['bit_correlation']:.2f}")
+        if warnings:
+            warnings[-1] += "; a weight on autoencoder_loss.batch_entropy keeps bits in use"
+        return warnings + (self.discriminator.warnings(values) if self.discriminator is not None else [])

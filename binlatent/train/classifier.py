@@ -1,4 +1,4 @@
-"""An optional stage: the classifier whose features score samples where Inception's weights are not at hand."""
+"""An optional stage: a classifier whose features score samples where Inception's weights are missing."""
 
 import dataclasses
 
@@ -28,7 +28,7 @@ class ClassifierStage(Stage):
     net: FeatureClassifier
 
     def init(self, key: PRNGKey, batch: PyTree) -> TrainState:
-        """A fresh state; of `batch` only the shapes are used."""
+        """A fresh state; only the shapes of `batch` are used."""
         params = {"classifier": self.net.init(key, jnp.zeros((1, *batch["image"].shape[1:])))["params"]}
         return TrainState.create(params, self.optimizer.build(self.num_steps).init(params))
 
@@ -40,7 +40,7 @@ class ClassifierStage(Stage):
         }
 
     def train_step(self, state: TrainState, batch: PyTree, key: PRNGKey) -> tuple[TrainState, dict[str, Array]]:
-        """One optimizer step; metrics are scalars. Nothing is random here."""
+        """One optimizer step, without randomness; metrics are scalars."""
         del key
 
         def loss(params, batch, _):

@@ -1,7 +1,7 @@
 """The compiled programs of a stage on a mesh.
 
-There is no other training step: the loop runs these programs, `plan` and `bench` compile them from shapes alone, and the
-operations of a step are counted from the same function.
+There is no other training step: the loop runs these programs, `plan` and `bench` compile them from shapes alone, and
+`step_flops` counts the operations of the same function.
 """
 
 import dataclasses
@@ -23,11 +23,11 @@ class StagePrograms:
     """A stage's programs on a mesh, each compiled when it is first called.
 
     Args:
-      stage: what is trained.
-      mesh: where.
+      stage: the stage.
+      mesh: the mesh that it is compiled for.
       batch_spec: shapes (b, …) and types of a global training batch.
       key: the root key of the run.
-      steps_per_call: optimizer steps of one call of `train_steps`.
+      steps_per_call: optimizer steps per call of `train_steps`.
     """
 
     def __init__(
@@ -48,16 +48,16 @@ class StagePrograms:
 
     @property
     def shardings(self) -> TrainState:
-        """Where each array of the state lies."""
+        """The sharding of each array of the state."""
         return jax.tree.map(lambda x: x.sharding, self.state_spec)
 
     def init(self) -> TrainState:
-        """A fresh state, made where it lies."""
+        """A fresh state, created with its shardings."""
         init = jax.jit(lambda key: self.stage.init(key, self.batch_spec), out_shardings=self.shardings)
         return init(prng.stream(self.key, "init"))
 
     def frozen(self) -> PyTree:
-        """The stage's frozen weights on every device, as the programs take them."""
+        """The stage's frozen weights, replicated, as an argument of the programs."""
         return jax.device_put(self.stage.frozen, mesh_lib.replicated(self.mesh))
 
     @functools.cached_property
@@ -73,7 +73,7 @@ class StagePrograms:
 
     @functools.cached_property
     def eval_step(self):
-        """(state, batch, index of the batch, frozen) → mergeable metrics."""
+        """(state, batch, batch index, frozen) → mergeable metrics."""
         replicated = mesh_lib.replicated(self.mesh)
 
         def step(state, batch, index, frozen):
@@ -96,7 +96,7 @@ class StagePrograms:
         return self.train_steps.lower(*self.train_spec()).compile()
 
     def step_flops(self) -> int:
-        """Operations of one training step over all devices, recomputation (`remat`) left out: what MFU counts."""
+        """Operations of one training step over all devices, without recomputation (`remat`), as MFU is defined."""
         stage, net = self.stage, self.stage.net
         if "remat" in {field.name for field in dataclasses.fields(net)}:
             stage = dataclasses.replace(stage, net=net.clone(remat="none"))
@@ -113,7 +113,7 @@ def _train_steps(stage: Stage, key: PRNGKey, num: int, state: TrainState, batche
 
     if num > 1:
         return jax.lax.scan(step, state, batches)
-    # not a loop of one: on CPUs a convolution inside a loop takes ten times as long
+    # no loop for one step: on CPUs, a convolution inside a loop takes ten times as long
     state, values = step(state, jax.tree.map(lambda x: x[0], batches))
     return state, jax.tree.map(lambda x: x[None], values)
 

@@ -1,4 +1,4 @@
-"""One run at a time in a folder."""
+"""A lock, so that only one run at a time uses a folder."""
 
 import contextlib
 import json
@@ -16,13 +16,13 @@ NAME = "lock"
 
 @contextlib.contextmanager
 def lock(folder: epath.PathLike) -> Iterator[None]:
-    """Holds a folder for this process, of several for the first one.
+    """Locks a folder for this process (with several processes, for the first one).
 
-    The operating system lets go of the lock when the process ends, however it ends, so that none is left behind; the file
-    says which host and process has it. Object stores have no locks: nothing is held there.
+    The operating system releases the lock when the process ends in any way; the lock file names the host and the process.
+    Object stores have no locks, so folders there are not locked.
 
     Raises:
-      UserError: another process has the folder.
+      UserError: another process has locked the folder.
     """
     if "://" in os.fspath(folder) or jax.process_index() != 0:
         yield
@@ -36,7 +36,7 @@ def lock(folder: epath.PathLike) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"{folder} is in use by {_holder(path)}. Wait until it ends, or end it, or use another work directory."
+                f"{folder} is in use by {_holder(path)}. Wait for it, stop it, or use another work directory."
             ) from None
         except OSError:  # a file system without locks
             yield
@@ -52,7 +52,7 @@ def lock(folder: epath.PathLike) -> Iterator[None]:
 
 def _holder(path: epath.Path) -> str:
     try:
-        held = json.loads(path.read_text())
-        return f"process {held['process']} on host {held['host']}"
-    except (OSError, ValueError, KeyError):  # it has begun just now
+        holder = json.loads(path.read_text())
+        return f"process {holder['process']} on host {holder['host']}"
+    except (OSError, ValueError, KeyError):  # it has not written the file yet
         return "another process"

@@ -1,6 +1,6 @@
-"""Metrics of a step, and where they are written: `metrics.jsonl`, TensorBoard events, PNG previews.
+"""Metrics, and their files: `metrics.jsonl`, TensorBoard events, PNG previews.
 
-A metric is a clu metric or anything with its `merge` and `compute` (`bits.BitStatistics`).
+A metric is a clu metric, or another object with its methods `merge` and `compute` (`bits.BitStatistics`).
 """
 
 import concurrent.futures
@@ -22,11 +22,11 @@ from binlatent.errors import UserError
 from binlatent.files import write_atomic
 from binlatent.typing import Array
 
-CHUNK = 1000  # records of a file in a bucket
+CHUNK = 1000  # records per file in object stores
 
 
 def mean(values: Array, mask: Array | None = None):
-    """A `clu.metrics.Average` of per-example values, padding left out."""
+    """A `clu.metrics.Average` of per-example values, without padding."""
     from clu import metrics
 
     return metrics.Average.from_model_output(values, mask)
@@ -34,16 +34,16 @@ def mean(values: Array, mask: Array | None = None):
 
 @flax.struct.dataclass
 class StandardError:
-    """Standard error of a mean over examples, each estimated by draws: of the draws alone, not of the examples."""
+    """Standard error of a mean over examples whose values are Monte Carlo estimates: the error of the estimates only."""
 
     variance: Array  # summed over examples
     count: Array
 
     @classmethod
     def from_draws(cls, values: Array, mask: Array) -> "StandardError":
-        """From draws (r, b), r ≥ 2, at r even places of a stratified range, in order, and a mask (b,).
+        """From draws (r, b), r ≥ 2, stratified over a range and in order, and a mask (b,).
 
-        Neighbours differ by their noise and by one place; half their mean squared difference bounds a draw's variance.
+        Neighbours differ by noise and by one stratum; half their mean squared difference bounds a draw's variance.
         """
         r = values.shape[0]
         variance = (jnp.diff(values, axis=0) ** 2).mean(0) / 2 / r
@@ -57,7 +57,7 @@ class StandardError:
 
 
 def merge(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Merges the metrics of several batches, name by name."""
+    """Merges the metrics of several batches by name."""
     total: dict[str, Any] = {}
     for part in parts:
         total = {name: total[name].merge(metric) for name, metric in part.items()} if total else dict(part)
@@ -65,7 +65,7 @@ def merge(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def compute(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of metrics as floats, or lists of floats; a metric that computes several gives each by its own name."""
+    """Values of metrics as floats or lists of floats; a metric with several values contributes each under its own name."""
     values: dict[str, Any] = {}
     for name, metric in metrics.items():
         value = metric.compute() if hasattr(metric, "compute") else metric
@@ -76,12 +76,12 @@ def compute(metrics: Mapping[str, Any]) -> dict[str, Any]:
 class MetricWriter:
     """Writes the records of a run into its folder; only process 0 writes.
 
-    `metrics.jsonl` has one JSON object per line: `step` and the values by name, training under `train/…`, evaluation under
-    `validation/…`. When a run resumes at `start_step`, later records of the interrupted run are dropped, so that the file
-    reads as if there had been no interruption.
+    `metrics.jsonl` has one JSON object per line: `step` and the values by name, as `train/…` and `validation/…`. When a
+    run resumes at `start_step`, later records of the interrupted run are dropped, so that the file looks as if there had
+    been no interruption.
 
-    Object stores cannot append: there, further records go to `metrics-<n>.jsonl`, of `CHUNK` records each, of which only
-    the last is written anew, by a thread of its own.
+    Object stores cannot append. There, further records go to files `metrics-<n>.jsonl` of `CHUNK` records each; only the
+    last one is rewritten, in a separate thread.
     """
 
     def __init__(self, folder: epath.PathLike, start_step: int = 0):
@@ -109,7 +109,7 @@ class MetricWriter:
         """Adds one record.
 
         Raises:
-          UserError: it cannot be written, as on a full disk; in a bucket, the one before could not be.
+          UserError: it cannot be written, for example on a full disk; in an object store, an earlier record could not be.
         """
         if not self._active:
             return
@@ -132,12 +132,12 @@ class MetricWriter:
             yield
         except OSError as error:
             raise UserError(
-                f"{self._path} cannot be written: {error}. Make room or mend the path, then run the same command again to "
+                f"{self._path} cannot be written: {error}. Free space or correct the path, then run the same command again to "
                 "resume."
             ) from error
 
     def _write_chunk(self, line: str) -> None:
-        """Adds a line to the current chunk, which is written unless the last write is still under way."""
+        """Adds a line to the current chunk, and writes the chunk unless an earlier write is still running."""
         self._lines.append(line)
         if self._writing is not None and self._writing.done():
             self._writing.result()
@@ -152,7 +152,7 @@ class MetricWriter:
             self._chunk, self._lines = self._chunk + 1, []
 
     def write_image(self, step: int, name: str, image: np.ndarray) -> None:
-        """Saves an image (h, w, c) uint8 as `previews/<name>-<step>.png`, and shows it in TensorBoard."""
+        """Saves an image (h, w, c) uint8 as `previews/<name>-<step>.png` and for TensorBoard."""
         if not self._active:
             return
         from PIL import Image
@@ -166,7 +166,7 @@ class MetricWriter:
             self._board.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
-        """Waits until everything is written; what could not be is reported, and does not hide what ended the run."""
+        """Waits until everything is written. A failure is only a warning, so that it does not hide why the run ended."""
         if not self._active:
             return
         try:
@@ -177,7 +177,7 @@ class MetricWriter:
                 self._thread.shutdown()
                 self._writing.result()
         except OSError as error:
-            warn(f"metrics in {self._folder} are not complete: {error}")
+            warn(f"metrics in {self._folder} are incomplete: {error}")
 
 
 def _chunks(folder: epath.Path) -> list[epath.Path]:
@@ -185,7 +185,7 @@ def _chunks(folder: epath.Path) -> list[epath.Path]:
 
 
 def read_records(folder: epath.PathLike) -> list[dict[str, Any]]:
-    """The records of a stage's metrics, oldest first; a line cut off by a crash is left out."""
+    """Reads the records of a stage's metrics, oldest first; lines truncated by a crash are skipped."""
     folder, records = epath.Path(folder), []
     path = folder / "metrics.jsonl"
     files = ([path] if path.exists() else []) + (_chunks(folder) if folder.exists() else [])

@@ -1,4 +1,4 @@
-"""AdamW as both stages use it, and gradients of a batch in micro-batches."""
+"""AdamW for all stages, and gradients of a batch in micro-batches."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,15 +14,15 @@ SCHEDULES = ("constant", "cosine")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """AdamW with warm-up, clipping, and a moving average of the parameters.
+    """AdamW with warm-up, gradient clipping and EMA parameters.
 
     Attributes:
-      learning_rate: its peak.
+      learning_rate: the peak learning rate.
       schedule: after the warm-up, `constant`, or `cosine` down to 0 at the last step.
-      warmup_steps: linear from 0.
-      weight_decay: on kernels and embeddings only.
-      clip_norm: largest global norm of a gradient; 0 for no clipping.
-      ema_decay: of the moving average that evaluation and sampling use.
+      warmup_steps: steps of linear warm-up from 0.
+      weight_decay: applied to kernels and embeddings only.
+      clip_norm: the gradient is clipped to this global norm; 0 for no clipping.
+      ema_decay: of the EMA parameters, which evaluation and sampling use.
 
     Raises:
       ValueError: an unknown schedule.
@@ -53,7 +53,7 @@ class Optimizer:
         return optax.join_schedules([warmup, decay], [self.warmup_steps])
 
     def build(self, num_steps: int) -> optax.GradientTransformation:
-        """The gradient transformation for a run of `num_steps`."""
+        """The optax transformation for a run of `num_steps`."""
         adamw = optax.adamw(
             self.learning_rate_at(num_steps), b1=self.b1, b2=self.b2, weight_decay=self.weight_decay, mask=_is_matrix
         )
@@ -66,12 +66,12 @@ class Optimizer:
 
 
 def _is_matrix(params: PyTree) -> PyTree:
-    """True for kernels and embeddings, by name: under `scan` the biases have two axes as well."""
+    """True for kernels and embeddings, by name, because biases of scanned layers have two axes as well."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in ("kernel", "embedding"), params)
 
 
 def value_and_grad(loss: Callable, params: PyTree, batch: PyTree, noise: PyTree, *, micro_batches: int = 1):
-    """Mean loss, metrics and gradient of a batch, a micro-batch at a time; see `accumulate`.
+    """Mean loss, metrics and gradient of a batch, one micro-batch at a time; see `accumulate`.
 
     Args:
       loss: (params, batch, noise) → (mean loss, dict of mean metrics).
@@ -85,23 +85,23 @@ def value_and_grad(loss: Callable, params: PyTree, batch: PyTree, noise: PyTree,
 
 
 def accumulate(function: Callable, batch: PyTree, noise: PyTree, *, micro_batches: int = 1) -> PyTree:
-    """The mean of `function(batch, noise)` over micro-batches, where the function gives means over examples.
+    """The mean of `function(batch, noise)` over micro-batches; the function must return means over examples.
 
-    Every example has its own noise, so the result is that of the whole batch whatever the number of micro-batches.
-    Micro-batch j holds the examples j, j + n, j + 2n …: that keeps every row on the device that has it.
+    Every example has its own noise, so the result does not depend on the number n of micro-batches. Micro-batch j holds
+    the examples j, j + n, j + 2n …, which keeps every example on its device.
 
     Raises:
-      ValueError: the batch does not divide into the micro-batches.
+      ValueError: the batch size is not divisible by the number of micro-batches.
     """
     if micro_batches == 1:
         return function(batch, noise)
     size = jax.tree.leaves(batch)[0].shape[0]
     if size % micro_batches:
-        raise ValueError(f"a batch of {size} does not divide into {micro_batches} micro-batches")
+        raise ValueError(f"a batch of {size} is not divisible into {micro_batches} micro-batches")
 
     def split(a):
         a = jnp.moveaxis(a.reshape(size // micro_batches, micro_batches, *a.shape[1:]), 1, 0)
-        # JAX's check of key reuse takes a transposed key for a used one
+        # JAX's key-reuse checker treats transposed keys as used
         return jax.random.clone(a) if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else a
 
     parts = jax.tree.map(split, (batch, noise))
@@ -112,5 +112,5 @@ def accumulate(function: Callable, batch: PyTree, noise: PyTree, *, micro_batche
 
 
 def all_finite(loss, grads: PyTree):
-    """Whether a step may be taken: the loss and the global norm of the gradient are finite."""
+    """Whether the loss and the global norm of the gradient are finite."""
     return jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))

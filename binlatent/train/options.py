@@ -7,22 +7,23 @@ ON_NONFINITE = ("stop", "skip")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training:
-    """How long a stage runs, and what it does on the way.
+    """The length of a stage's training, and the intervals of logging, evaluation and checkpoints.
 
     Attributes:
       num_steps: optimizer steps.
-      batch_size: examples of a step, over all devices and processes.
-      steps_per_call: steps of one call of the compiled program, which saves the host's time where steps are short; it
-        must divide the number of steps and of those between evaluations and checkpoints.
-      micro_batches: parts in which a batch is computed, one after the other, to save memory; the result is the same.
-      log_every, evaluate_every, checkpoint_every: in steps; all of them happen at the last step too.
-      evaluate_batches: batches of one evaluation; 0 for the whole validation set.
-      keep_checkpoints: how many of the latest are kept.
-      keep_every: checkpoints at multiples of it are kept for good; 0 for none.
-      on_nonfinite: `stop` at a non-finite loss, or `skip` the step and count it. Either way the state is untouched.
+      batch_size: examples per step, over all devices and processes.
+      steps_per_call: steps per call of the compiled program, which reduces host overhead where steps are short; it must
+        divide num_steps, evaluate_every and checkpoint_every.
+      micro_batches: number of parts in which a batch is processed, one after another, to save memory; the result is the
+        same.
+      log_every, evaluate_every, checkpoint_every: intervals in steps; all three also happen at the last step.
+      evaluate_batches: batches per evaluation; 0 for the whole validation set.
+      keep_checkpoints: number of latest checkpoints to keep.
+      keep_every: checkpoints at multiples of this step are kept forever; 0 for none.
+      on_nonfinite: `stop` at a non-finite loss, or `skip` the step and count it. Either way the state is unchanged.
 
     Raises:
-      ValueError: a number out of range or an unknown choice.
+      ValueError: a number is out of range, or a choice is unknown.
     """
 
     num_steps: int
@@ -38,14 +39,14 @@ class Training:
     on_nonfinite: str = "stop"
 
     def __post_init__(self):
-        several = ("num_steps", "evaluate_every", "checkpoint_every")
-        for name in (*several, "batch_size", "steps_per_call", "micro_batches", "log_every", "keep_checkpoints"):
+        intervals = ("num_steps", "evaluate_every", "checkpoint_every")
+        for name in (*intervals, "batch_size", "steps_per_call", "micro_batches", "log_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: at least 1 is expected")
         for name in ("evaluate_batches", "keep_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: 0 or more is expected")
-        for name in several:
+        for name in intervals:
             if getattr(self, name) % self.steps_per_call:
                 raise ValueError(
                     f"{name} is {getattr(self, name)}: a multiple of steps_per_call {self.steps_per_call} is expected"
@@ -54,5 +55,5 @@ class Training:
             raise ValueError(f"on_nonfinite is {self.on_nonfinite!r}: one of {', '.join(ON_NONFINITE)} is expected")
 
     def due(self, step: int, every: int) -> bool:
-        """Whether something that happens `every` so many steps, and at the last one, happens after `step` steps."""
+        """Whether something with interval `every` is due after `step` steps; it is at the last step."""
         return step == self.num_steps or step % every == 0

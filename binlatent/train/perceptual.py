@@ -1,7 +1,6 @@
-"""Perceptual losses by name: LPIPS (the paper's), and the squared distance of ResNet-50 logits (MaskBit's).
+"""Perceptual losses by name: LPIPS (as in the paper), and the squared distance of ResNet-50 logits (as in MaskBit).
 
-Their weights are an argument, read with `weights.load(name)` after `binlatent convert-features NAME` has made them
-once.
+Weights are an argument; `weights.load(name)` reads them after `binlatent convert-features NAME`.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,14 +17,14 @@ RESNET_SIZE = 224
 
 
 def lpips(params: PyTree, images: Images, targets: Images, *, dtype: DTypeLike = jnp.float32) -> Float[Array, "b"]:
-    """LPIPS on VGG16 of two sets of images in [0, 1]; `dtype` is that of the convolutions."""
+    """LPIPS between images in [0, 1], on VGG16; the convolutions compute in `dtype`."""
     return LPIPS(dtype=dtype).apply({"params": params}, images, targets)
 
 
 def resnet50(params: PyTree, images: Images, targets: Images, *, dtype: DTypeLike = jnp.float32) -> Float[Array, "b"]:
-    """Mean squared difference of ImageNet logits (MaskBit, Weber et al. 2024) of two sets of images in [0, 1].
+    """Mean squared difference of ImageNet logits between images in [0, 1] (MaskBit, Weber et al. 2024).
 
-    Both are resized to 224×224 pixels, bilinearly and with antialiasing.
+    Images are resized to 224×224 pixels, bilinearly and with antialiasing.
     """
 
     def logits(x: Array) -> Array:
@@ -35,5 +34,5 @@ def resnet50(params: PyTree, images: Images, targets: Images, *, dtype: DTypeLik
     return jnp.square(logits(images) - logits(targets)).mean(-1)
 
 
-# By the name of the feature network that they take their weights from, which is also the name of the loss term.
+# By name of the feature network, which is also the name of the loss term.
 LOSSES: Mapping[str, Callable[..., Array]] = {"lpips": lpips, "resnet50": resnet50}

@@ -1,4 +1,4 @@
-"""How a run learns that it is asked to end."""
+"""Requests to stop a run: Ctrl-C, SIGTERM, preemption."""
 
 import contextlib
 import os
@@ -8,26 +8,26 @@ import jax
 
 
 class Preempted(Exception):
-    """A run was asked to end and has saved its state.
+    """A run stopped as requested and saved its state.
 
     Args:
       name: of its stage.
-      step: steps that it has done.
-      interrupted: it was asked by a person (Ctrl-C), not by the machine.
+      step: number of completed steps.
+      interrupted: by Ctrl-C, rather than by the machine.
     """
 
     def __init__(self, name: str, step: int, *, interrupted: bool = False):
         saved = "its state is saved, run again to resume" if step else "there was nothing to save yet"
-        super().__init__(f"{name}: stopped at step {step} as asked; {saved}")
+        super().__init__(f"{name}: stopped at step {step} as requested; {saved}")
         self.interrupted = interrupted
 
 
 class StopRequest:
-    """Whether the run has been asked to end: by SIGTERM, by Ctrl-C, or by the cluster's notice to one of many processes.
+    """Whether the run has been asked to stop: by SIGTERM, Ctrl-C, or the cluster's notice to one of many processes.
 
-    The first Ctrl-C asks; from then on the signal has the effect that the operating system gives it, so that a second one
-    ends the process at once, whatever it is in. Under `jax.distributed` the runtime catches SIGTERM itself and agrees on
-    one call with every process; a Ctrl-C is handed on to it.
+    The first Ctrl-C is a request and restores the signal's default action, so that a second one ends the process
+    immediately. Under `jax.distributed` the runtime catches SIGTERM itself and lets all processes agree on one call;
+    Ctrl-C is forwarded to it.
     """
 
     def __init__(self):
@@ -36,7 +36,7 @@ class StopRequest:
         self._distributed = jax.distributed.is_initialized()
         self._previous = {}
         caught = (signal.SIGINT,) if self._distributed else (signal.SIGINT, signal.SIGTERM)
-        with contextlib.suppress(ValueError):  # not the main thread (a notebook's worker): there is nothing to catch
+        with contextlib.suppress(ValueError):  # only the main thread can catch signals
             self._previous = {number: signal.signal(number, self._ask) for number in caught}
 
     def _ask(self, number: int, _) -> None:
@@ -48,11 +48,11 @@ class StopRequest:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     def asked(self, call: int) -> bool:
-        """Whether to end now. To be asked once before every call of the training program.
+        """Whether to stop now. Must be called once before every call of the training program.
 
         Args:
-          call: how many calls there have been. The processes agree on the first call that none has begun, which they
-            find by equality: a count that leaves numbers out, as that of steps may, would miss it.
+          call: number of calls so far. The processes agree on the first call that none has begun and compare for
+            equality, so a count that skips numbers, like that of steps, could miss it.
         """
         if not self._distributed:
             return self._asked

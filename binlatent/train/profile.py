@@ -1,14 +1,14 @@
-"""A trace of chosen steps for TensorBoard's profiler."""
+"""Traces of selected steps for TensorBoard's profiler."""
 
 import jax
 from etils import epath
 
 
 class Tracer:
-    """Traces some steps of a run.
+    """Traces selected steps of a run.
 
     Args:
-      folder: where the trace goes.
+      folder: of the trace.
       steps: (first, last); None traces nothing.
     """
 
@@ -16,19 +16,19 @@ class Tracer:
         self._folder, self._steps, self._tracing = str(folder), steps, False
 
     def before(self, step: int, num: int) -> None:
-        """The steps `step` … `step + num - 1` are about to begin."""
+        """Call this before the steps `step` … `step + num - 1`."""
         if self._steps and step <= self._steps[0] < step + num:
             jax.profiler.start_trace(self._folder)
             self._tracing = True
 
     def after(self, step: int, result) -> None:
-        """`step` steps have begun altogether, and give `result`."""
+        """Call this once `step` steps have been dispatched, with their `result`."""
         if self._tracing and step > self._steps[1]:
             jax.block_until_ready(result)
             self.close()
 
     def close(self) -> None:
-        """Ends a trace that the end of the run cuts short."""
+        """Ends a trace that is still open."""
         if self._tracing:
             jax.profiler.stop_trace()
             self._tracing = False

@@ -1,4 +1,4 @@
-"""What a person sees while a stage trains."""
+"""The progress bar and messages of a stage in training."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from binlatent.console import say, speaks, warn
 
 
 class Progress:
-    """A progress bar with rate and time left, on process 0."""
+    """A progress bar with rate and remaining time, on process 0."""
 
     def __init__(self, name: str, start: int, num_steps: int):
         import tqdm
@@ -17,15 +17,15 @@ class Progress:
         )  # fmt: skip
 
     def move(self, step: int) -> None:
-        """`step` steps have begun altogether."""
+        """Moves the bar to `step`."""
         self._bar.update(step - self._bar.n)
 
     def show(self, values: dict[str, float]) -> None:
-        """The loss beside the bar."""
+        """Shows the loss beside the bar."""
         self._bar.set_postfix_str(f"loss {values['loss']:.4f}", refresh=False)
 
     def say(self, step: int, values: dict[str, Any], warnings: list[str]) -> None:
-        """The scalars of an evaluation and what a person should know about it, above the bar."""
+        """Prints the scalars and warnings of an evaluation above the bar."""
         say(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items() if not isinstance(v, list)))
         for warning in warnings:
             warn(warning)

@@ -1,4 +1,4 @@
-"""What is kept and shown of a run while it trains: metrics of steps, evaluations, previews."""
+"""Records and shows the metrics, evaluations and previews of a run."""
 
 import contextlib
 import time
@@ -24,16 +24,16 @@ class NonFiniteLoss(Exception):
 
 
 class Recorder:
-    """Writes metrics of training and evaluation, and shows them.
+    """Writes and shows metrics of training and evaluation.
 
-    Metrics of a call are read while the next one runs, so that the device never waits for the host.
+    The metrics of a call are read while the next call runs, so that the device never waits for the host.
 
     Args:
-      name: of the stage, for people.
+      name: of the stage, in messages.
       folder: of the stage.
-      training: how often there is a record, and whether a non-finite loss is an error.
-      start: the step that the run begins at.
-      flops: operations of a step; None where there is nothing to compare them with.
+      training: the interval of records, and whether a non-finite loss is an error.
+      start: the step at which the run starts.
+      flops: operations per step; None if the devices' peak is unknown.
     """
 
     def __init__(self, name: str, folder: epath.Path, training: Training, *, start: int, flops: int | None):
@@ -44,17 +44,17 @@ class Recorder:
         self._pending: tuple[int, dict[str, Array]] | None = None
 
     def add(self, step: int, metrics: dict[str, Array]) -> None:
-        """The metrics (steps,) of a call that has just begun and ends at `step`; those of the call before are read.
+        """Adds the metrics (steps,) of a call that was just dispatched and ends at `step`; reads those of the last call.
 
         Raises:
-          NonFiniteLoss: of the call before, where the run is to stop at it.
+          NonFiniteLoss: the last call's loss is not finite, and the run stops in that case.
         """
         self.settle()
         self._pending = (step, metrics)
         self._progress.move(step)
 
     def settle(self) -> None:
-        """Reads the metrics of the call that was added last. Raises what `add` does."""
+        """Reads the metrics of the last call; raises NonFiniteLoss as `add` does."""
         if self._pending is None:
             return
         (step, metrics), self._pending = self._pending, None
@@ -73,7 +73,7 @@ class Recorder:
             self._progress.show(record)
 
     def evaluated(self, step: int, values: dict[str, Any], warnings: list[str], preview: np.ndarray | None) -> None:
-        """Writes and shows an evaluation, what a person should know about it, and a picture (h, w, c) uint8."""
+        """Writes and shows the metrics and warnings of an evaluation, and a preview (h, w, c) uint8."""
         self._writer.write(step, values | {"warnings": len(warnings)}, "validation")
         self._progress.say(step, values, warnings)
         if preview is not None:
@@ -81,13 +81,13 @@ class Recorder:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around what waits for data."""
-        began = time.perf_counter()
+        """Measures time spent waiting for data."""
+        started = time.perf_counter()
         yield
-        self._window.waited += time.perf_counter() - began
+        self._window.waited += time.perf_counter() - started
 
     def pause(self) -> None:
-        """Time up to now was spent on something else than steps, and does not count in their rate."""
+        """Excludes the time up to now, which was not spent on steps, from the rate."""
         self._window.pause()
 
     def close(self) -> None:

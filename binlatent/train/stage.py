@@ -1,4 +1,4 @@
-"""What the loop trains, without knowing what it is."""
+"""The interface between a stage and the training loop."""
 
 import abc
 import dataclasses
@@ -13,14 +13,14 @@ from binlatent.typing import Array, PRNGKey, PyTree
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Stage(abc.ABC):
-    """Networks, their losses and optimizers: everything that the loop and the planner ask of a stage.
+    """A network with its losses and optimizer: everything that the training loop and `plan` need.
 
     Attributes:
-      net: the network that is trained to be used later.
+      net: the network that the stage produces.
       optimizer: its optimizer.
-      num_steps: of the run, for the learning rate.
-      frozen: weights that a step reads and does not train, {} where there are none. They are an argument of every
-        compiled program: as constants they would be copied into the text of each.
+      num_steps: of the run, for the learning-rate schedule.
+      frozen: weights that a step uses without training them; {} for none. They are an argument of every compiled
+        program, because constants would be copied into each.
     """
 
     net: nn.Module
@@ -30,16 +30,16 @@ class Stage(abc.ABC):
 
     @abc.abstractmethod
     def init(self, key: PRNGKey, batch: PyTree) -> TrainState:
-        """A fresh state; of `batch` (b, …) only the shapes are used."""
+        """A fresh state; only the shapes of `batch` (b, …) are used."""
 
     @abc.abstractmethod
     def train_step(self, state: TrainState, batch: PyTree, key: PRNGKey) -> tuple[TrainState, dict[str, Array]]:
-        """One step; its metrics are scalars, among them `loss` and `finite` (whether the step was taken)."""
+        """One step; metrics are scalars and include `loss` and `finite` (whether the step was taken)."""
 
     @abc.abstractmethod
     def eval_step(self, state: TrainState, batch: PyTree, key: PRNGKey) -> dict[str, Any]:
-        """Mergeable metrics of a batch, whose `mask` (b,) is False for padding."""
+        """Mergeable metrics of a batch with `mask` (b,), False for padding."""
 
     def warnings(self, values: dict[str, Any]) -> list[str]:
-        """What a person should be told about the values of an evaluation."""
+        """Warnings about the values of an evaluation."""
         return []

@@ -1,4 +1,4 @@
-"""The train state of either stage, and the one rule by which it moves."""
+"""The train state of all stages, and its update."""
 
 import dataclasses
 from typing import Any
@@ -14,14 +14,14 @@ from binlatent.typing import Array, PyTree
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything that a run carries from step to step; the top-level names are what checkpoints are read by.
+    """Everything that a run carries from step to step. Checkpoints are read by these field names.
 
-    `params`, `ema` (their moving average, which evaluation uses) and `opt_state` may hold several networks under names.
-    `extra` holds what a stage carries besides (moving averages of a loss); `skipped` counts steps with a non-finite loss
-    or gradient, which leave everything else as it was.
+    `params`, `ema` (EMA parameters, which evaluation uses) and `opt_state` may be dicts by network. `extra` is other state
+    of a stage, such as batch statistics. `skipped` counts steps with a non-finite loss or gradient, which change nothing
+    else.
     """
 
-    step: Any  # int32; like every field, a shape or a sharding where the state is described and not there
+    step: Any  # int32; like every field, it may be a shape or a sharding instead of an array
     params: Any
     ema: Any
     opt_state: Any
@@ -40,19 +40,21 @@ class TrainState:
         )
 
     def advance(self, *, params, opt_state, finite: Array, ema_decay: float, extra=None) -> "TrainState":
-        """The next state: the new values where `finite`, otherwise the old ones with one more step `skipped`.
+        """The next state: the new values if `finite`, otherwise the old ones with `skipped` incremented.
 
-        The average warms up: its decay is min(ema_decay, (1 + step) / (10 + step)).
+        The EMA warms up: its decay is min(ema_decay, (1 + step) / (10 + step)).
         """
         decay = jnp.minimum(ema_decay, (1 + self.step) / (10 + self.step))
-        moved = (
+        new_values = (
             params,
             optax.incremental_update(params, self.ema, 1 - decay),
             opt_state,
             extra if extra else self.extra,
         )
-        kept = (self.params, self.ema, self.opt_state, self.extra)
-        params, ema, opt_state, extra = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, kept)
+        old_values = (self.params, self.ema, self.opt_state, self.extra)
+        params, ema, opt_state, extra = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old), new_values, old_values
+        )
         return TrainState(
             step=self.step + 1,
             params=params,
@@ -65,13 +67,13 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trained:
-    """One trained network.
+    """A trained network.
 
     Attributes:
       net: the module.
-      params: its EMA parameters, on every device of the mesh.
-      step: the training step they are of.
-      metadata: what the checkpoint says of itself.
+      params: its EMA parameters, replicated.
+      step: their training step.
+      metadata: the checkpoint's metadata.
     """
 
     net: nn.Module

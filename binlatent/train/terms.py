@@ -1,4 +1,4 @@
-"""A named term of a loss: its weight, the step it starts at, and how the weight is annealed."""
+"""A named loss term: its weight, start step and annealing."""
 
 import dataclasses
 import math
@@ -17,17 +17,16 @@ class Term:
     """One term of a loss.
 
     Attributes:
-      name: the name it is logged under.
-      weight: its factor once it has started and its annealing is over.
-      start_step: the first step it counts at; before, its weight is exactly 0.
-      initial_weight: the factor at `start_step`; from there the weight moves linearly to `weight`. None is `weight`
-        itself.
-      anneal_steps: how many steps that takes. MaskBit's entropy term is `weight=0.02, initial_weight=0.04,
+      name: the name under which it is logged.
+      weight: its weight after the annealing.
+      start_step: before this step, its weight is exactly 0.
+      initial_weight: its weight at `start_step`, from where it is annealed linearly to `weight`; None for no annealing.
+      anneal_steps: number of annealing steps. MaskBit's entropy term is `weight=0.02, initial_weight=0.04,
         anneal_steps=2000`.
 
     Raises:
-      ValueError: for a negative number of steps, a weight that is not finite, or an annealing that names only one of
-      its two ends.
+      ValueError: a number of steps is negative, a weight is not finite, or only one of `initial_weight` and
+        `anneal_steps` is set.
     """
 
     name: str
@@ -52,7 +51,7 @@ class Term:
 
     @property
     def enabled(self) -> bool:
-        """Whether it ever counts; a term that does not need not be computed."""
+        """Whether its weight is ever nonzero; otherwise it need not be computed."""
         return self.weight != 0 or bool(self.initial_weight)
 
     def weight_at(self, step: Array | int) -> Weight:
@@ -66,23 +65,20 @@ class Term:
 
 
 def weighted_sum(terms: Sequence[Term], values: Mapping[str, Array], step: Array | int) -> Weight:
-    """Σ weight_at(step) · mean(value), in float32, over the enabled terms; the values are per example (b,) or already
-    scalar.
+    """Σ weight_at(step) · mean(value) over the enabled terms, in float32; values are per example (b,) or scalar.
 
-    A value of a disabled term may be absent. A value no term is named for is refused, since it would be dropped in
-    silence.
+    Disabled terms need no value. A value without a term is an error, because it would be ignored silently.
 
-    A term's factor of 0 does not silence a NaN: what is not finite before its start step must be left out by the
-    caller.
+    A weight of 0 does not suppress NaN: the caller must omit values that are not finite before their start step.
 
     Raises:
-      ValueError: for an enabled term without a value, or a value without a term.
+      ValueError: an enabled term has no value, or a value has no term.
     """
     named = {term.name for term in terms}
     if len(named) != len(terms):
         raise ValueError(f"two loss terms share a name: {sorted(term.name for term in terms)}")
-    if stray := sorted(set(values) - named):
-        raise ValueError(f"loss values {stray} have no term; the terms are {sorted(named)}")
+    if unnamed := sorted(set(values) - named):
+        raise ValueError(f"loss values {unnamed} have no term; the terms are {sorted(named)}")
     total = jnp.float32(0)
     for term in terms:
         if not term.enabled:

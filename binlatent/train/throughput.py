@@ -1,4 +1,4 @@
-"""How fast a run goes: operations of a step, what the devices could do, rates of a window of steps, memory."""
+"""The speed of a run: operations per step, peak operations of devices, rates over a window of steps, memory."""
 
 import math
 import re
@@ -8,8 +8,8 @@ from collections.abc import Callable
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-# Dense bfloat16 operations per second of one JAX device (a core of TPU v2 and v3, otherwise a chip), from the makers' data
-# sheets, by the start of `device_kind`; the longest start that fits counts.
+# Dense bfloat16 operations per second of one JAX device (a core of TPU v2 and v3, otherwise a chip), from the vendors'
+# data sheets, by prefix of `device_kind`; the longest matching prefix is used.
 PEAK_FLOPS = {
     "TPU v2": 22.5e12,
     "TPU v3": 61.5e12,
@@ -20,7 +20,7 @@ PEAK_FLOPS = {
     "TPU v5p": 459e12,
     "TPU v6 lite": 918e12,
     "TPU v6e": 918e12,
-    "TPU7x": 1153.5e12,  # half a chip: JAX shows its two dies as devices
+    "TPU7x": 1153.5e12,  # half a chip: JAX has a device for each of its two dies
     "NVIDIA A10G": 70e12,
     "NVIDIA A100": 312e12,
     "NVIDIA L4": 121e12,
@@ -37,16 +37,16 @@ PEAK_FLOPS = {
 
 
 def peak_flops(kind: str) -> float | None:
-    """Dense bfloat16 operations per second of a device, by its `device_kind`; None for one that is not in the table."""
+    """Dense bfloat16 operations per second of a device, by its `device_kind`; None if unknown."""
     known = [name for name in PEAK_FLOPS if re.match(rf"{re.escape(name)}\b", kind)]
     return PEAK_FLOPS[max(known, key=len)] if known else None
 
 
 def count_flops(function: Callable, *args) -> int:
-    """Operations (a multiplication and an addition are two) of the matrix products and convolutions of a function.
+    """Operations of a function's matrix products and convolutions; a multiplication and an addition are two.
 
-    Counted from its jaxpr, since XLA counts the body of a loop once. Loops of unknown length count once, of branches the
-    dearest counts. Zeros that a transposed convolution puts between its inputs do not count.
+    Counted from its jaxpr, because XLA's count has the body of a loop only once. A loop of unknown length counts once, a
+    conditional as its most expensive branch. Zeros inserted by transposed convolutions do not count.
 
     Args:
       *args: arrays or their shapes.
@@ -84,45 +84,47 @@ def _inner(params: dict):
 
 
 def peak_memory() -> int | None:
-    """Bytes that this process's fullest device has held at most; None where the backend does not say (CPU)."""
+    """Peak memory in bytes of this process's fullest device; None if the backend does not report it (CPU)."""
     stats = [device.memory_stats() for device in jax.local_devices()]
     peaks = [s["peak_bytes_in_use"] for s in stats if s and "peak_bytes_in_use" in s]
     return max(peaks, default=None)
 
 
 class Window:
-    """Training metrics since the last record, and how fast it went; evaluation and saving do not count.
+    """Training metrics and rates since the last record, without the time of evaluation and saving.
 
     Args:
-      batch_size: examples of a step.
-      flops: operations of a step, over all devices; None leaves utilisation out.
+      batch_size: examples per step.
+      flops: operations per step, over all devices; None for no `mfu`.
     """
 
     def __init__(self, batch_size: int, flops: int | None = None):
         self._batch_size = batch_size
         peak = peak_flops(jax.devices()[0].device_kind)
-        self._fastest = flops / (peak * jax.device_count()) if flops and peak else None  # seconds of a step at the peak
+        self._fastest = (
+            flops / (peak * jax.device_count()) if flops and peak else None
+        )  # seconds per step at peak speed
         self._reset()
 
     def _reset(self) -> None:
         self._values, self.waited, self._counted_from = [], 0.0, 0
-        self._began = time.perf_counter()
+        self._started = time.perf_counter()
 
     def pause(self) -> None:
-        """Time up to now was spent on something else: the rate of this window is counted from here."""
-        self._began, self.waited, self._counted_from = time.perf_counter(), 0.0, len(self._values)
+        """Restarts the clock of this window, because the time up to now was not spent on steps."""
+        self._started, self.waited, self._counted_from = time.perf_counter(), 0.0, len(self._values)
 
     def add(self, values: dict[str, float]) -> None:
         self._values.append(values)
 
     def flush(self) -> dict[str, float]:
-        """Means of the metrics; `seconds_per_step`, `examples_per_second`, `input_wait` (share of the time in which the
-        program waited for data); `mfu`, share of the devices' peak, and `peak_memory_gib` of a device, where known."""
+        """Means of the metrics, `seconds_per_step`, `examples_per_second` and `input_wait` (the fraction of time spent
+        waiting for data); where known, `mfu` (model FLOPs utilisation) and `peak_memory_gib` of a device."""
         counted = len(self._values) - self._counted_from
-        seconds = (time.perf_counter() - self._began) / max(counted, 1)
+        seconds = (time.perf_counter() - self._started) / max(counted, 1)
         record = {}
         for name in self._values[0]:
-            # steps that were skipped must not hide the others behind a NaN
+            # a skipped step must not turn the mean into NaN
             values = [v[name] for v in self._values if math.isfinite(v[name])]
             record[name] = sum(values) / len(values) if values else math.nan
         if counted:

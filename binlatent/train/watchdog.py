@@ -1,4 +1,4 @@
-"""Says so when a step takes far longer than steps usually do; a hanging run is otherwise silent."""
+"""Warns when a step takes far longer than usual, as a hanging run is otherwise silent."""
 
 import collections
 import statistics
@@ -6,16 +6,16 @@ import sys
 import threading
 import time
 
-FACTOR = 10  # times the usual step
-LEAST_SECONDS = 60.0  # shorter silences are nobody's business
+FACTOR = 10  # times the usual duration of a step
+LEAST_SECONDS = 60.0  # shorter silences never cause a warning
 
 
 class Watchdog:
-    """Watches the time between beats from a thread of its own.
+    """Watches the time between beats in a separate thread.
 
     Args:
       name: of the stage, for the message.
-      least_seconds: silence that is always allowed.
+      least_seconds: silence of this length is always allowed.
     """
 
     def __init__(self, name: str, *, least_seconds: float = LEAST_SECONDS):
@@ -27,18 +27,18 @@ class Watchdog:
         self._thread.start()
 
     def beat(self, step: int) -> None:
-        """A step has begun; the time since the last beat is a step's, unless there was a pause."""
+        """Call this when a step begins; the time since the last beat is a step's duration, unless there was a pause."""
         now = time.monotonic()
         if self._watching:
             self._recent.append(now - self._since)
         self._step, self._since, self._watching = step, now, True
 
     def pause(self) -> None:
-        """What follows (evaluation, saving) is no step; the next beat goes on."""
+        """Call this before evaluation or saving; the next beat resumes."""
         self._watching = False
 
     def allowed(self) -> float | None:
-        """Seconds after which a step is late; None until the usual time is known."""
+        """Seconds after which a step is late; None until the usual duration is known."""
         if len(self._recent) < 5:
             return None
         return max(FACTOR * statistics.median(self._recent), self._least)
@@ -48,15 +48,15 @@ class Watchdog:
         self._thread.join()
 
     def _watch(self) -> None:
-        said = None
+        warned_step = None
         while not self._closed.wait(min(1.0, self._least / 4)):
             step, silent, allowed = self._step, time.monotonic() - self._since, self.allowed()
-            if self._watching and allowed and silent > allowed and said != step:
-                said = step
+            if self._watching and allowed and silent > allowed and warned_step != step:
+                warned_step = step
                 print(
-                    f"\nwarning: {self._name}: step {step} has taken {silent:.0f} s so far, where a step usually takes "
-                    f"{statistics.median(self._recent):.2g} s. If it does not go on: a data source, another process or a "
-                    "device may hang; end it, and the same command resumes from the last checkpoint.",
+                    f"\nwarning: {self._name}: step {step} has taken {silent:.0f} s so far; steps usually take "
+                    f"{statistics.median(self._recent):.2g} s. A data source, another process or a device may hang. If "
+                    "so, stop the run; the same command resumes from the last checkpoint.",
                     file=sys.stderr,
                     flush=True,
                 )

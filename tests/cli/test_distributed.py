@@ -162,7 +162,7 @@ def test_sigterm_saves_on_every_process(config, tmp_path, steps_per_call, checkp
     assert [status for status, _ in results] == [0, 0], results[0][1][-2000:] + results[1][1][-2000:]
     steps = checkpoint_steps(tmp_path / "autoencoder/checkpoints")
     assert len(steps) == 1 or checkpoint_every == 4
-    assert f"stopped at step {steps[-1]} as asked; its state is saved, run again to resume" in results[0][1]
+    assert f"stopped at step {steps[-1]} as requested; its state is saved, run again to resume" in results[0][1]
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_inception_score_of_certain_and_uncertain_classes():
 
 
 def test_inception_score_waits_for_every_sample():
-    with pytest.raises(ValueError, match="100 samples were announced .*there are 99"):
+    with pytest.raises(ValueError, match=r"100 samples were announced .*there are 99"):
         inception_score(ClassStatistics.empty(100, 5).add(np.zeros((99, 5))))
 
 

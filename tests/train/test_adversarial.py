@@ -43,7 +43,7 @@ def test_lecam_averages_follow_the_logits():
         optimizer=Optimizer(learning_rate=1e-3),
     )  # fmt: skip
     extra = {"statistics": {}, "averages": {"real": jnp.float32(1), "fake": jnp.float32(0)}}
-    moved = discriminator.follow(extra, {}, {"logits_real": jnp.float32(2), "logits_fake": jnp.float32(-1)})
+    moved = discriminator.next_extra(extra, {}, {"logits_real": jnp.float32(2), "logits_fake": jnp.float32(-1)})
     np.testing.assert_allclose([moved["averages"]["real"], moved["averages"]["fake"]], [1.1, -0.1], rtol=1e-5)
 
 
@@ -62,7 +62,7 @@ def test_senseless_options_are_refused(bad):
         ({"discriminator": 6.0}, "diverges"),
         ({"discriminator": float("nan")}, "diverges"),
         ({"logits_fake": -25.0}, "diverges"),
-        ({"discriminator_accuracy": 0.999}, "tells 99.9 % of patches apart"),
+        ({"discriminator_accuracy": 0.999}, "classifies 99.9 % of patches correctly"),
     ],
 )
 def test_warnings(values, says):

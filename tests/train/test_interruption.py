@@ -65,7 +65,7 @@ def test_a_signal_saves_within_a_step(tmp_path, number, status):
     out, error = process.communicate(timeout=120)
     assert process.returncode == status and "Traceback" not in error, error[-2000:]
     (saved,) = checkpoint_steps(folder / "checkpoints")
-    assert f"stopped at step {saved} as asked; its state is saved, run again to resume" in out
+    assert f"stopped at step {saved} as requested; its state is saved, run again to resume" in out
     logged = read_records(folder)[-1]["step"]
     # records are written one step late, and a few steps pass while the signal is on its way
     assert seen <= logged <= saved <= logged + 2

@@ -16,4 +16,4 @@ def test_a_late_step_is_said_once_and_a_pause_is_not(capsys):
     dog.close()
     said = capsys.readouterr().err
     assert said.count("warning: prior: step 8 has taken") == 1
-    assert "usually takes 0.01" in said
+    assert "usually take 0.01" in said
