@@ -1,8 +1,8 @@
-"""Checkpoints: a train state and a JSON item, written in the background by Orbax.
+"""Checkpoints: a train state and JSON metadata, written in the background by Orbax.
 
-The JSON item says what the state belongs to (seed, batch size, config, versions) and holds a checksum of every array:
-Orbax restores a file with a flipped bit without a word. A checkpoint that does not restore is reported, set aside as
-`<step>.broken`, and the one before it is used.
+The metadata describe the run (seed, batch size, config, versions) and have a checksum of every array, because Orbax
+restores corrupted files without an error. A checkpoint that does not restore is reported and renamed to `<step>.broken`,
+and the one before it is used.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ def _sums(leaves: list) -> list:
 
 
 def checksums(tree: PyTree) -> dict[str, int]:
-    """The sum of every array's words modulo 2³², by path. Any single flipped bit changes it; so does not the sharding."""
+    """The sum of every array's words modulo 2³², by path. It detects any single flipped bit, and is independent of sharding."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     sums = jax.device_get(_sums([x for _, x in leaves]))
     return {path_name(path): int(s) for (path, _), s in zip(leaves, sums, strict=True)}
@@ -44,23 +44,23 @@ def checksums(tree: PyTree) -> dict[str, int]:
 def _check(tree: PyTree, expected: dict[str, int]) -> None:
     for name, value in checksums(tree).items():
         if expected.get(name) != value:
-            raise ValueError(f"array {name} has changed on disk: checksum {value}, written {expected.get(name)}")
+            raise ValueError(f"array {name} has changed on disk: its checksum is {value}, not {expected.get(name)}")
 
 
 class Checkpoints:
-    """The checkpoints of one stage, in one folder (local or remote).
+    """The checkpoints of one stage, in a local or remote folder.
 
     Args:
-      folder: where they are; made if it is missing.
-      keep: how many of the latest are kept.
-      keep_every: checkpoints at multiples of this step are kept for good; 0 for none.
+      folder: of the checkpoints; created if it is missing.
+      keep: number of latest checkpoints to keep.
+      keep_every: checkpoints at multiples of this step are kept forever; 0 for none.
     """
 
     def __init__(self, folder: epath.PathLike, *, keep: int = 2, keep_every: int = 0):
         import orbax.checkpoint as ocp
         from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
-        logging.get_absl_logger().setLevel("CRITICAL")  # Orbax describes every save in a dozen lines, and failures anew
+        logging.get_absl_logger().setLevel("CRITICAL")  # Orbax logs a dozen lines per save, and repeats failures
         policy = [policies.LatestN(keep)] + ([policies.EveryNSteps(keep_every)] if keep_every else [])
         self.folder = epath.Path(os.path.abspath(folder) if "://" not in os.fspath(folder) else folder)
         self._ocp = ocp
@@ -71,20 +71,20 @@ class Checkpoints:
     def _manager(self):
         class Manager(self._ocp.CheckpointManager):
             def reached_preemption(self, step: int) -> bool:
-                """The loop asks that itself, by call: asked here by step, the processes would wait for another step."""
+                """Disabled: the training loop does this by call; by step, processes could wait for different steps."""
                 return False
 
         return Manager(self.folder, options=self._options)
 
     def steps(self) -> list[int]:
-        """Steps that have a checkpoint, oldest first."""
+        """Steps that have a checkpoint, in ascending order."""
         return sorted(self._open.all_steps())
 
     def save(self, step: int, state: PyTree, metadata: dict[str, Any]) -> None:
-        """Starts saving; returns as soon as the arrays are copied off the devices.
+        """Starts saving; returns when the arrays have been copied from the devices.
 
         Raises:
-          UserError: this save, or the one before, could not be written.
+          UserError: this checkpoint, or the previous one, could not be written.
         """
         ocp = self._ocp
         item = ocp.args.Composite(
@@ -92,7 +92,7 @@ class Checkpoints:
         )
         with self._explained():
             if not self._open.save(step, args=item, force=True):
-                raise UserError(f"the checkpoint of step {step} was not taken: {self.folder} has {self.steps()}")
+                raise UserError(f"the checkpoint of step {step} was rejected: {self.folder} has {self.steps()}")
 
     def wait(self) -> None:
         """Waits until everything is on disk.
@@ -104,28 +104,28 @@ class Checkpoints:
             self._open.wait_until_finished()
 
     def close(self) -> None:
-        # after a failure closing fails once more, and must not hide it
+        # after a failure, closing fails as well, and must not hide it
         with contextlib.suppress(Exception) if self._failed else contextlib.nullcontext():
             self._open.close()
 
     @contextlib.contextmanager
     def _explained(self):
-        """Turns a failure to write into an error that says what is lost (nothing before it) and what to do."""
+        """Turns a failed write into an error that says which checkpoints remain and what to do."""
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
             self._failed = True
-            stdlib_logging.getLogger("asyncio").setLevel("CRITICAL")  # the other arrays' failures, a traceback each
+            stdlib_logging.getLogger("asyncio").setLevel("CRITICAL")  # a traceback for each of the other arrays
             raise UserError(
                 f"a checkpoint could not be written to {self.folder}: {_first_line(error)}. Checkpoints on disk: "
-                f"{self.steps() or 'none'}. Make room or mend the path, then run the same command again to resume."
+                f"{self.steps() or 'none'}. Free space or correct the path, then run the same command again to resume."
             ) from error
 
     def restore(self, abstract: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
-        """The latest checkpoint that restores and checks, laid out as `abstract` says; None where there is none at all.
+        """Restores the latest intact checkpoint with the shapes and shardings of `abstract`; None if there is none.
 
         Raises:
-          UserError: there are checkpoints and none restores.
+          UserError: there are checkpoints, but none restores.
         """
         ocp = self._ocp
         steps = self.steps()
@@ -137,7 +137,7 @@ class Checkpoints:
                     args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), metadata=ocp.args.JsonRestore()),
                 )
                 _check(item.state, item.metadata["checksums"])
-            except Exception as error:  # Orbax raises many kinds, the bare one among them
+            except Exception as error:  # Orbax raises many types, even bare Exception
                 failures.append(f"step {step}: {_first_line(error)}")
                 warn(f"the checkpoint of step {step} in {self.folder} does not restore: {_first_line(error)}")
                 continue
@@ -151,7 +151,7 @@ class Checkpoints:
         return None
 
     def _set_aside(self, broken: list[int]) -> None:
-        """Renames broken checkpoints, so that their steps can be saved again and nothing is lost."""
+        """Renames broken checkpoints, so that their steps can be saved again and no data are lost."""
         if not broken:
             return
         self._open.close()
@@ -171,25 +171,25 @@ def _first_line(error: BaseException) -> str:
 
 
 def checkpoint_steps(folder: epath.PathLike) -> list[int]:
-    """Steps that have a finished checkpoint in a folder, oldest first, without opening it.
+    """Steps that have a finished checkpoint in a folder, in ascending order, without opening it.
 
-    On a local disk an unfinished one has a temporary name. In a bucket it has its last name from the beginning, and is
-    finished once Orbax has written `commit_success.txt` into it.
+    On a local disk, an unfinished checkpoint has a temporary name. In an object store, it has its final name, but lacks
+    Orbax's `commit_success.txt`.
     """
     import orbax.checkpoint as ocp
 
     folder = epath.Path(folder)
     if not folder.exists():
         return []
-    return sorted(found.step for found in ocp.path.step.standard_name_format().find_all(folder))
+    return sorted(checkpoint.step for checkpoint in ocp.path.step.standard_name_format().find_all(folder))
 
 
 def load_ema(folder: epath.PathLike, sharding=None) -> tuple[int, PyTree, dict[str, Any]]:
-    """The EMA parameters of the latest checkpoint that restores: (step, parameters, metadata). Needs no model code.
+    """Loads the EMA parameters of the latest intact checkpoint: (step, parameters, metadata). Needs no model code.
 
     Args:
       folder: a stage's `checkpoints`.
-      sharding: where to put them; the default device where None.
+      sharding: of the parameters; None for the default device.
 
     Raises:
       UserError: there is no checkpoint, or none restores.
@@ -201,9 +201,7 @@ def load_ema(folder: epath.PathLike, sharding=None) -> tuple[int, PyTree, dict[s
 def load_parts(
     folder: epath.PathLike, names: tuple[str, ...], sharding=None
 ) -> tuple[int, dict[str, PyTree], dict[str, Any]]:
-    """Some fields of the train state, such as `ema` and `extra`, by name; otherwise as `load_ema`. A field that holds no
-    array is {}.
-    """
+    """Like `load_ema`, for the named fields of the train state, such as `ema` and `extra`. A field without arrays is {}."""
     import orbax.checkpoint as ocp
 
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -222,7 +220,7 @@ def load_parts(
                 metadata = json_reader.restore(path / "metadata")
             _check(parts, metadata["checksums"])
             return step, {name: {} for name in names} | parts, metadata
-        except Exception as error:  # Orbax raises many kinds, the bare one among them
+        except Exception as error:  # Orbax raises many types, even bare Exception
             failures.append(f"step {step}: {_first_line(error)}")
             warn(f"the checkpoint of step {step} in {folder} does not restore: {_first_line(error)}")
     if failures:
@@ -231,6 +229,6 @@ def load_parts(
 
 
 def fingerprint(params: PyTree) -> str:
-    """A short hash of parameters (names, shapes, types and values): what says that codes belong to an autoencoder."""
+    """A short hash of parameters (names, shapes, types and values), by which codes refer to their autoencoder."""
     leaves = sorted(jax.tree_util.tree_leaves_with_path(params), key=lambda leaf: path_name(leaf[0]))
     return digest(*(part for path, x in leaves for part in (path_name(path), np.asarray(x))))

@@ -1,6 +1,6 @@
-"""What a person at the terminal reads: progress and results on standard output, from one process alone.
+"""Messages for the user at the terminal: results, warnings and progress bars, from the first process only.
 
-Diagnostics for developers go through `logging`, not through here.
+Diagnostics for developers go through `logging` instead.
 """
 
 import contextlib
@@ -9,28 +9,28 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-TICK_SECONDS = 1.0  # a progress bar shows at least so often that time passes
+TICK_SECONDS = 1.0  # progress bars are refreshed at least this often
 
 
 def say(text: str = "") -> None:
-    """Prints a line on standard output, above any progress bar; of several processes only the first prints."""
+    """Prints a line on standard output, above any progress bar, in the first process only."""
     _print(text, sys.stdout)
 
 
 def warn(text: str) -> None:
-    """Prints `warning: text` on standard error, above any progress bar; of several processes only the first prints."""
+    """Prints `warning: text` on standard error, above any progress bar, in the first process only."""
     _print(f"warning: {text}", sys.stderr)
 
 
 def speaks() -> bool:
-    """Whether this process is the one that prints. Processes are counted only once JAX's distributed runtime started."""
+    """Whether this process prints: the first one does, or any before JAX's distributed runtime is initialised."""
     jax = sys.modules.get("jax")
     return jax is None or not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 @contextlib.contextmanager
 def progress(total: int, name: str, unit: str = "image") -> Iterator[Any]:
-    """A progress bar (tqdm's) of the first process. Its clock goes on while one long call runs."""
+    """A tqdm progress bar in the first process, whose clock keeps running during long calls."""
     import tqdm
 
     ended = threading.Event()
@@ -55,7 +55,7 @@ def _print(text: str, file) -> None:
     if not speaks():
         return
     encoding = getattr(file, "encoding", None) or "utf-8"
-    text = text.encode(encoding, "backslashreplace").decode(encoding)  # file names and terminals that are not UTF-8
+    text = text.encode(encoding, "backslashreplace").decode(encoding)  # for file names and terminals that are not UTF-8
     if "tqdm" in sys.modules:
         import tqdm
 

@@ -1,8 +1,8 @@
-"""The one exception for problems that the person at the keyboard can fix."""
+"""The exception for problems that the user can fix."""
 
 
 class UserError(Exception):
-    """Something asked for cannot be done; the message says what is wrong and what to do.
+    """A request cannot be carried out; the message says what is wrong and what to do.
 
     The command line prints the message alone, without a traceback.
     """

@@ -1,7 +1,4 @@
-"""The user's cache directory, files that appear complete or not at all, and digests of content.
-
-Nested dicts are flattened by `flax.traverse_util.flatten_dict(tree, sep=…)`, for which nothing is needed here.
-"""
+"""The user's cache directory, atomic writes, and digests."""
 
 import contextlib
 import hashlib
@@ -25,11 +22,11 @@ def cache_directory() -> pathlib.Path:
 
 @contextlib.contextmanager
 def atomic(path: epath.PathLike) -> Iterator[str]:
-    """Gives the name of a temporary local file to write, which becomes `path` when the block ends.
+    """Yields the name of a temporary local file, which becomes `path` when the block ends.
 
-    Whoever reads `path` sees the old content or the new one, never a part, even after a power failure. When the block
-    raises, the temporary file is removed and `path` is left as it was. Parent directories are made. A remote `path`
-    (`gs://`, `s3://`) is copied there from the cache directory.
+    Readers of `path` see the old or the new content, never a part, even after a power failure. If the block raises, the
+    temporary file is removed and `path` is unchanged. Parent directories are created. For a remote `path` (`gs://`,
+    `s3://`), the temporary file is in the cache directory and is copied.
 
     Raises:
       OSError: the file cannot be written.
@@ -52,17 +49,17 @@ def atomic(path: epath.PathLike) -> Iterator[str]:
 
 
 def write_atomic(path: epath.PathLike, content: str | bytes) -> None:
-    """Writes a file so that readers see the old content or the new one, never a part; see `atomic`."""
+    """Writes a file atomically; see `atomic`."""
     content = content.encode() if isinstance(content, str) else content
     if "://" in os.fspath(path):
-        epath.Path(path).write_bytes(content)  # object stores replace an object at once
+        epath.Path(path).write_bytes(content)  # object stores replace objects atomically
         return
     with atomic(path) as temporary, open(temporary, "wb") as file:
         file.write(content)
 
 
 def load_cached(kind: str, key: str, version: int) -> dict[str, np.ndarray] | None:
-    """The arrays stored in the cache under (kind, key), or None; an unreadable file is reported and ignored."""
+    """The arrays cached under (kind, key), or None; an unreadable file is ignored with a warning."""
     path = _cache_path(kind, key)
     try:
         with np.load(path, allow_pickle=False) as stored:
@@ -71,17 +68,17 @@ def load_cached(kind: str, key: str, version: int) -> dict[str, np.ndarray] | No
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        log.warning("the cached list of %s in %s cannot be read (%s); listing again", key, path, error)
+        log.warning("the cache of %s in %s cannot be read (%s); it is computed again", key, path, error)
         return None
 
 
 def store_cached(kind: str, key: str, version: int, arrays: dict[str, np.ndarray]) -> None:
-    """Stores `arrays` in the cache under (kind, key). Where that is impossible, a warning gives the reason."""
+    """Caches `arrays` under (kind, key); a failure is only a warning."""
     try:
         with atomic(_cache_path(kind, key)) as temporary, open(temporary, "wb") as file:
             np.savez(file, version=version, **arrays)
     except OSError as error:
-        log.warning("the list of %s could not be cached (%s); it will be made at every start", key, error)
+        log.warning("%s could not be cached (%s); it will be computed at every start", key, error)
 
 
 def _cache_path(kind: str, key: str) -> pathlib.Path:
@@ -90,9 +87,9 @@ def _cache_path(kind: str, key: str) -> pathlib.Path:
 
 
 def digest(*parts: str | bytes | np.ndarray) -> str:
-    """A short name for content: the first 16 hexadecimal digits of its SHA-256.
+    """The first 16 hexadecimal digits of the SHA-256 of content.
 
-    Of an array, its type and shape count as well as its values; ("ab", "c") and ("a", "bc") differ.
+    For arrays, type and shape count as well as values; ("ab", "c") and ("a", "bc") differ.
     """
     sha = hashlib.sha256()
     for part in parts:

@@ -1,7 +1,7 @@
-"""Images as arrays: uint8 ↔ float, distances between them, grids, and image files.
+"""Images as arrays: uint8 ↔ float, similarity measures, grids, and image files.
 
-Images are uint8, or float in [0, 1]; channels last. The distances (PSNR, SSIM, L1) can be jitted and give one number per
-image; higher is better for PSNR and SSIM, lower for L1.
+Images are uint8, or float in [0, 1], with channels last. The measures (PSNR, SSIM, L1) can be jitted and return one
+number per image; higher is better for PSNR and SSIM, lower for L1.
 """
 
 import io
@@ -15,7 +15,7 @@ from etils import epath
 
 from binlatent.typing import Array, Float, Images, UInt8
 
-# (b, h, w, c), left open here so that other shapes are refused with a reason
+# (b, h, w, c), but unchecked, so that the functions can raise an error that explains a wrong shape
 AnyImages = Float[Array, "..."] | UInt8[Array, "..."] | Float[np.ndarray, "..."] | UInt8[np.ndarray, "..."]
 SSIM_DEFINITION = "scikit-image structural_similarity, gaussian_weights=True, sigma=1.5, use_sample_covariance=False"
 SSIM_WINDOW = 11
@@ -23,12 +23,12 @@ _SIGMA = 1.5
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
-    """Float images in [0, 1] as uint8; uint8 images are left as they are."""
+    """Converts float images in [0, 1] to uint8; uint8 images are unchanged."""
     return images if images.dtype == np.uint8 else np.round(np.clip(images, 0, 1) * 255).astype(np.uint8)
 
 
 def to_float(images: AnyImages) -> Images:
-    """uint8 0…255 → float32 0…1; floats stay in [0, 1] and become float32."""
+    """Converts uint8 images to float32 in [0, 1]; float images become float32."""
     scale = 255 if images.dtype == jnp.uint8 else 1
     return jnp.asarray(images, jnp.float32) / scale
 
@@ -40,7 +40,7 @@ def _pair(a, b):
 
 
 def l1(a: AnyImages, b: AnyImages) -> Float[Array, "b"]:
-    """Mean absolute difference, on the scale [0, 1]. Raises ValueError for other shapes."""
+    """Mean absolute difference of pixels in [0, 1]. Raises ValueError if the shapes differ."""
     a, b = _pair(a, b)
     return jnp.abs(a - b).mean((1, 2, 3))
 
@@ -49,17 +49,17 @@ def psnr(a: AnyImages, b: AnyImages) -> Float[Array, "b"]:
     """−10 log₁₀ of the mean squared difference, in dB; infinite for identical images.
 
     Raises:
-      ValueError: for other shapes.
+      ValueError: the shapes differ.
     """
     a, b = _pair(a, b)
     return -10 * jnp.log10(jnp.square(a - b).mean((1, 2, 3)))
 
 
 def ssim(a: AnyImages, b: AnyImages) -> Float[Array, "b"]:
-    """Structural similarity (Wang et al. 2004) as `SSIM_DEFINITION` names it, averaged over channels.
+    """Structural similarity (Wang et al. 2004) as in `SSIM_DEFINITION`, averaged over channels.
 
     Raises:
-      ValueError: for other shapes, or images smaller than the window of 11 pixels.
+      ValueError: the shapes differ, or images are smaller than the window of 11 pixels.
     """
     a, b = _pair(a, b)
     if min(a.shape[1:3]) < SSIM_WINDOW:
@@ -69,7 +69,7 @@ def ssim(a: AnyImages, b: AnyImages) -> Float[Array, "b"]:
     window = np.exp(-0.5 * ((np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2) / _SIGMA) ** 2)
     window = (window / window.sum()).tolist()
 
-    def blur(x):  # only where the window lies inside: scikit-image crops the rest away
+    def blur(x):  # without padding: scikit-image crops the border too
         for axis in (1, 2):
             inside = x.shape[axis] - SSIM_WINDOW + 1
             x = sum(w * jax.lax.slice_in_dim(x, i, i + inside, axis=axis) for i, w in enumerate(window))
@@ -85,10 +85,10 @@ def ssim(a: AnyImages, b: AnyImages) -> Float[Array, "b"]:
 
 
 def grid_columns(num: int, group: int = 1) -> int:
-    """How many columns make a grid of `num` images about square, with `group` consecutive images never torn apart.
+    """The number of columns that makes a grid of `num` images about square and keeps `group` consecutive images in a row.
 
-    A group is a row of one image per class, or an original and its reconstruction. A group that is far wider than the
-    square is not kept together.
+    A group is for example one image per class, or an original and its reconstruction. Groups much wider than the square
+    are not kept together.
     """
     side = max(1.0, math.sqrt(num))
     if group > min(num, 2 * side):
@@ -97,13 +97,13 @@ def grid_columns(num: int, group: int = 1) -> int:
 
 
 def image_grid(images: np.ndarray, columns: int | None = None, *, gap: int = 1, shortest: int = 512) -> np.ndarray:
-    """One picture (rows·h + gaps, columns·w + gaps, c), uint8, of images (n, h, w, c), row by row.
+    """Arranges images (n, h, w, c) row by row in one picture (rows·h + gaps, columns·w + gaps, c), uint8.
 
     Args:
       images: uint8 or float in [0, 1].
-      columns: images in a row; a square where None.
+      columns: images per row; None for a square.
       gap: white pixels between images.
-      shortest: small images are enlarged by an integer factor until the picture is about this wide.
+      shortest: small images are enlarged by an integer factor, up to this width of the picture.
     """
     images = to_uint8(images)
     n, h, w, _ = images.shape
@@ -118,11 +118,11 @@ def image_grid(images: np.ndarray, columns: int | None = None, *, gap: int = 1, 
 
 
 def comparison_grid(originals: np.ndarray, reconstructions: np.ndarray, columns: int = 8) -> np.ndarray:
-    """One picture of images (n, h, w, c), each with its reconstruction below; what would not fill a row is left out.
+    """Arranges images (n, h, w, c) with their reconstructions below in one picture; drops an incomplete last row.
 
     Args:
-      originals, reconstructions: uint8 or float in [0, 1], n of each.
-      columns: images in a row, fewer where there are fewer images.
+      originals, reconstructions: n images each, uint8 or float in [0, 1].
+      columns: images per row, or n if that is fewer.
     """
     columns = min(columns, len(originals))
     count = len(originals) // columns * columns
@@ -132,10 +132,10 @@ def comparison_grid(originals: np.ndarray, reconstructions: np.ndarray, columns:
 
 
 def save_image(path: epath.PathLike, image: np.ndarray) -> None:
-    """Writes an image (h, w, c), uint8 or float in [0, 1], in the format of the path's ending.
+    """Writes an image (h, w, c), uint8 or float in [0, 1], in the format of the path's suffix.
 
     Raises:
-      ValueError: an ending that Pillow does not know.
+      ValueError: Pillow does not know the suffix.
     """
     from PIL import Image
 
@@ -143,9 +143,9 @@ def save_image(path: epath.PathLike, image: np.ndarray) -> None:
     path = epath.Path(path)
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind is None:
-        raise ValueError(f"{path}: no image format has the ending {path.suffix!r}")
+        raise ValueError(f"{path}: no image format has the suffix {path.suffix!r}")
     options = {"quality": 95} if kind in ("JPEG", "WEBP") else {}
-    encoded = io.BytesIO()  # an image that cannot be encoded leaves no file
+    encoded = io.BytesIO()  # encoded first, so that a failure leaves no file behind
     Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(encoded, kind, **options)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encoded.getvalue())

@@ -1,4 +1,4 @@
-"""Array types of the public signatures, and the one dictionary of dimension names.
+"""Array types of the public signatures, and the names of their dimensions.
 
 b  examples                      l  tokens of a code, l = y·x
 h  image height, pixels          k  bits of a token
@@ -22,20 +22,18 @@ PyTree = Any
 
 
 class Prediction(NamedTuple):
-    """What a denoiser says of the bits of z_0: for every token a mixture of C products of independent bits.
-
-    Flip log-odds and log-weights, of a mixture of products (docs/prior.md); `diffusion.prediction` computes with them.
+    """A denoiser's output: for every token, a mixture of C products of independent bits (docs/prior.md).
 
     Attributes:
-      logits: (b, …, C, k), of every component and bit, the log-odds that z_0 differs from z_t.
-      weights: (b, …, C), log-weights of the components, up to a constant per token. With C = 1 they say nothing.
+      logits: (b, …, C, k), the log-odds that z_0 differs from z_t, for every component and bit.
+      weights: (b, …, C), log-weights of the components, up to a constant per token; irrelevant if C = 1.
     """
 
     logits: Array
     weights: Array
 
 
-# (code z_t, times t) -> prediction, the condition already bound
+# (code z_t, times t) -> prediction, for a fixed condition
 Denoise = Callable[[Array, Array], Prediction]
 
 __all__ = [

@@ -121,7 +121,7 @@ def test_partition_spec_takes_the_largest_axis_that_divides():
         ({"data": 3}, "data=3, fsdp=1, tensor=1 does not fit 8 devices"),
         ({"data": -1, "fsdp": 3}, "fsdp=3, tensor=1 does not fit 8 devices"),
         ({"data": 2, "fsdp": 2}, "data=2, fsdp=2, tensor=1 does not fit 8 devices"),
-        ({"data": -1, "fsdp": -1}, "at most one of them -1"),
+        ({"data": -1, "fsdp": -1}, "one of them may be -1"),
         ({"data": 0}, "must be positive"),
     ],
 )
@@ -133,7 +133,9 @@ def test_a_mesh_that_does_not_fit_is_named(sizes, message):
 def test_a_batch_that_does_not_divide_is_named():
     mesh = MeshShape(data=2, fsdp=4).build()
     mesh_lib.check_batch_size(32, mesh, micro_batches=4)
-    with pytest.raises(ValueError, match=r"batch size 24 does not divide into 2 micro-batches over .* = 2 × 4 devices"):
+    with pytest.raises(
+        ValueError, match=r"batch size 24 is not divisible into 2 micro-batches over .* = 2 × 4 devices"
+    ):
         mesh_lib.check_batch_size(24, mesh, micro_batches=2)
 
 

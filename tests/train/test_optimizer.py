@@ -79,7 +79,7 @@ def test_micro_batches_have_noise_of_their_own():
 
 
 def test_a_batch_that_does_not_divide_is_named():
-    with pytest.raises(ValueError, match="a batch of 10 does not divide into 4 micro-batches"):
+    with pytest.raises(ValueError, match="a batch of 10 is not divisible into 4 micro-batches"):
         accumulate(lambda x, _: x.mean(), jnp.zeros(10), jnp.zeros(10), micro_batches=4)
 
 
