@@ -13,6 +13,8 @@ import pathlib
 
 import numpy as np
 
+from binlatent.console import say
+
 BASE = {
     "data.source": "npz", "data.resolution": 32, "data.validation_fraction": 0.1,
     "autoencoder.patch_size": 2, "autoencoder.channels": 24, "autoencoder.channel_multipliers": (1, 2),
@@ -91,7 +93,7 @@ def run(arm: str, bits: int, args) -> dict[tuple[str, str], float]:
 
     workdir = args.out / f"{bits} bits, {arm}".replace(" ", "_").replace(",", "")
     config = config_lib.override(config_lib.defaults(), config_of(arm, bits, args))
-    print(f"== {workdir}", flush=True)
+    say(f"== {workdir}")
     experiment = Experiment.open(workdir, config)
     experiment.train("autoencoder")
     experiment.encode()
@@ -110,14 +112,14 @@ def table(results: dict[tuple[int, str], dict], args) -> str:
     for (bits, arm), scores in results.items():
         cells = (form.format(scores[column]) for column, (_, form) in COLUMNS.items())
         lines.append(f"| 8×8×{bits} | {arm} | " + " | ".join(cells) + " |")
-    about = (
+    heading = (
         f"{args.num} images (a tenth of them for validation), {args.steps} steps of 32 images for the autoencoder, "
         f"{args.prior_steps} steps of 32 codes for the prior, seed {args.seed}."
     )
-    return about + "\n\n" + "\n".join(lines) + "\n"
+    return heading + "\n\n" + "\n".join(lines) + "\n"
 
 
-def main():
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pathlib.Path, required=True, help="folder of class folders of 32×32 images")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder for work directories and table.md")
@@ -127,7 +129,7 @@ def main():
     parser.add_argument("--prior_steps", type=int, default=1000, help="(default: %(default)s)")
     parser.add_argument("--num", type=int, default=10_000, help="images (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     args.images = images_of(args.data, args.out, args.num)
     results = {}
@@ -135,7 +137,7 @@ def main():
         for arm in args.arms.split(","):
             results[bits, arm] = run(arm, bits, args)
             (args.out / "table.md").write_text(table(results, args))
-            print(table(results, args), flush=True)
+            say(table(results, args))
 
 
 if __name__ == "__main__":

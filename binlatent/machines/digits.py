@@ -17,6 +17,7 @@ import functools
 import numpy as np
 
 from binlatent import config as config_lib
+from binlatent.console import say
 from binlatent.data.loader import eval_batches
 from binlatent.evaluate.scores import frechet_distance_of_samples
 from binlatent.experiment import Experiment
@@ -77,7 +78,7 @@ def score(experiment: Experiment, model: Pipeline, num: int = 1000, seed: int = 
     return score_images(experiment, model.sample(seed=seed, num=num, labels=np.arange(10), **options))
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workdir")
     parser.add_argument("--steps", default="4,8,16,32,64")
@@ -87,17 +88,15 @@ def main() -> None:
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--last_step")
     parser.add_argument("--temperature", type=float)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     experiment, model = Experiment.open(args.workdir), Pipeline.load(args.workdir, batch_size=250)
-    print(f"accuracy of the support vector machine on held-out digits: {classifier()[1]:.4f}")
-    print(f"| steps | posterior | {' | '.join(COLUMNS)} |\n|---|---|{'---|' * len(COLUMNS)}")
+    say(f"accuracy of the support vector machine on held-out digits: {classifier()[1]:.4f}")
+    say(f"| steps | posterior | {' | '.join(COLUMNS)} |\n|---|---|{'---|' * len(COLUMNS)}")
     for steps in (int(s) for s in args.steps.split(",")):
         for posterior in args.posterior.split(","):
             options = {"guidance": args.guidance, "last_step": args.last_step, "temperature": args.temperature}
             found = score(experiment, model, args.num, args.seed, steps=steps, posterior=posterior, **options)
-            print(
-                f"| {steps} | {posterior} | " + " | ".join(f"{found[name]:.3f}" for name in COLUMNS) + " |", flush=True
-            )
+            say(f"| {steps} | {posterior} | " + " | ".join(f"{found[name]:.3f}" for name in COLUMNS) + " |")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from binlatent import prng
+from binlatent.console import say
 from binlatent.images import to_float
 from binlatent.nets.autoencoder import BinaryAutoencoder
 from binlatent.nets.patchgan import PatchGAN
@@ -140,12 +141,12 @@ def programs(args) -> dict:
     return made
 
 
-def main():
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--channels", type=int, default=32)
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=20)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     compiled = programs(args)
     seconds = {name: [] for name in compiled}
     for _ in range(args.rounds + 1):
@@ -154,18 +155,18 @@ def main():
             jax.block_until_ready(program(*values))
             seconds[name].append(time.perf_counter() - began)
     median = {name: float(np.median(times[1:])) for name, times in seconds.items()}
-    print(
+    say(
         f"{args.batch_size} images of 32×32, {args.channels} channels, {args.rounds} rounds, {jax.devices()[0].device_kind}\n"
     )
-    print("| program | ms | of the one-pass step | GFLOP |\n|---|---|---|---|")
+    say("| program | ms | of the one-pass step | GFLOP |\n|---|---|---|---|")
     for name, value in median.items():
         flops = compiled[name][0].cost_analysis()["flops"] / 1e9
-        print(f"| {name} | {1000 * value:.0f} | {value / median['one pass']:.2f} | {flops:.2f} |")
-    print(
+        say(f"| {name} | {1000 * value:.0f} | {value / median['one pass']:.2f} | {flops:.2f} |")
+    say(
         f"\none pass against a pass for each loss: {median['a pass for each loss'] / median['one pass']:.2f} times as fast"
     )
     patch_size = median["no patch_size, no discriminator"] / median["no discriminator"]
-    print(f"a patch_size of 2 in place of the first level: {patch_size:.2f} times as fast")
+    say(f"a patch_size of 2 in place of the first level: {patch_size:.2f} times as fast")
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def table(results: dict[str, list[dict[str, float]]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="its autoencoder and codes are used")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder for the arms and table.md")
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--steps", default="2,4,8,16,64")
     parser.add_argument("--num", type=int, default=1000, help="samples of a score (default: %(default)s)")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     steps, results = [int(s) for s in args.steps.split(",")], {}
     for seed in (int(s) for s in args.seeds.split(",")):
         for arm in args.arm:

@@ -1,0 +1,69 @@
+"""The programs that make the tables of `docs/`, each run once at toy size."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from binlatent.experiment import Experiment
+from binlatent.machines import ablation, digits, parts, prior_ablation
+from tests import tiny
+
+pytestmark = pytest.mark.slow
+
+
+def rows(text: str) -> list[list[str]]:
+    """Cells of the rows of every markdown table in a text, headings included."""
+    lines = [line for line in text.splitlines() if line.startswith("|") and not line.startswith("|---")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+@pytest.fixture(scope="module")
+def trained_digits(tmp_path_factory):
+    """A work directory of the digits config, trained for a few steps with tiny networks."""
+    config = tiny.config(data__source="digits", data__path=None, autoencoder__code_bits=8)
+    workdir = tmp_path_factory.mktemp("digits") / "run"
+    Experiment.open(workdir, config).run()
+    return workdir
+
+
+def test_ablation_of_the_autoencoder(tmp_path, capsys):
+    for label in ("cat", "dog"):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for i, image in enumerate(tiny.images(40, resolution=32, channels=3)):
+            Image.fromarray(image).save(tmp_path / "images" / label / f"{i}.png")
+    arguments = ["--arms", "plain,sign", "--bits", "8", "--steps", "4", "--prior_steps", "4", "--num", "80"]
+    ablation.main(["--data", str(tmp_path / "images"), "--out", str(tmp_path / "out"), *arguments])
+    heading, *found = rows((tmp_path / "out" / "table.md").read_text())
+    assert heading == ["code", "arm", *(name for name, _ in ablation.COLUMNS.values())]
+    assert [row[:2] for row in found] == [["8×8×8", "plain"], ["8×8×8", "sign"]]
+    assert all(np.isfinite(float(cell)) for row in found for cell in row[2:])
+    assert rows(capsys.readouterr().out)[-1] == found[-1]
+
+
+def test_ablation_of_the_prior(trained_digits, tmp_path, capsys):
+    arms = ["--arm", "default", "--arm", "one:prior.components=1"]
+    common = ["--workdir", str(trained_digits), "--out", str(tmp_path), "--steps", "2", "--num", "50"]
+    prior_ablation.main([*common, *arms, "--seeds", "0,1"])
+    heading, *found = rows((tmp_path / "table.md").read_text())
+    assert [row[:2] for row in found] == [["default", "2"], ["one", "2"]]
+    assert {"bits_per_bit", "frechet_2"} <= set(heading)
+    assert found[0][2:] != found[1][2:]
+    prior_ablation.main([*common, *arms])  # finished arms are not trained again
+    assert "step/s" not in capsys.readouterr().err.rpartition("== ")[2]
+
+
+def test_scores_of_digits(trained_digits, capsys):
+    digits.main([str(trained_digits), "--steps", "2,4", "--num", "50"])
+    heading, *found = rows(capsys.readouterr().out)
+    assert heading == ["steps", "posterior", *digits.COLUMNS]
+    assert [row[:2] for row in found] == [[s, p] for s in "24" for p in ("mixture", "plugin")]
+    assert all(float(cell) >= 0 for row in found for cell in row[2:])
+
+
+def test_parts_of_a_training_step(capsys):
+    parts.main(["--channels", "32", "--batch_size", "2", "--rounds", "1"])
+    text = capsys.readouterr().out
+    heading, *found = rows(text)
+    assert heading == ["program", "ms", "of the one-pass step", "GFLOP"] and len(found) == 10
+    assert dict((row[0], row[2]) for row in found)["one pass"] == "1.00"
+    assert text.count("times as fast") == 2
