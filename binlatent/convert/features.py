@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from einops import rearrange
 
 from binlatent.convert.torch_file import read_torch_file
 from binlatent.errors import UserError
@@ -231,7 +232,7 @@ class _Reader:
 
     def kernel(self, key: str, shape: tuple[int, ...]) -> np.ndarray:
         """A convolution's kernel, (out, in, h, w) → (h, w, in, out)."""
-        return self.take(key, shape).transpose(2, 3, 1, 0)
+        return rearrange(self.take(key, shape), "o i h w -> h w i o")
 
     def finish(self) -> None:
         if self._unused:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from einops import rearrange
 
 from binlatent.errors import UserError
 from binlatent.typing import PyTree
@@ -15,7 +16,7 @@ State = Mapping[str, np.ndarray]
 # theirs → ours
 LAYOUTS = {
     "identity": lambda a: a,
-    "conv": lambda a: a.transpose(2, 3, 1, 0),  # (out, in, h, w) → (h, w, in, out)
+    "conv": lambda a: rearrange(a, "o i h w -> h w i o"),
     "dense": lambda a: a.T,  # (out, in) → (in, out)
     "only": lambda a: a[0],  # (1, …) → (…)
 }

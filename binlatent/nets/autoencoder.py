@@ -9,6 +9,7 @@ from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
+from einops import rearrange
 from jax.typing import DTypeLike
 
 from binlatent.nets import binarize, blocks
@@ -245,10 +246,8 @@ class Stack(nn.Module):
 
 
 def _space_to_depth(x: Float[Array, "b h w c"], s: int) -> Float[Array, "b h2 w2 c2"]:
-    b, h, w, c = x.shape
-    return x.reshape(b, h // s, s, w // s, s, c).transpose(0, 1, 3, 2, 4, 5).reshape(b, h // s, w // s, s * s * c)
+    return rearrange(x, "b (h s1) (w s2) c -> b h w (s1 s2 c)", s1=s, s2=s)
 
 
 def _depth_to_space(x: Float[Array, "b h w c"], s: int) -> Float[Array, "b h2 w2 c2"]:
-    b, h, w, c = x.shape
-    return x.reshape(b, h, w, s, s, c // s**2).transpose(0, 1, 3, 2, 4, 5).reshape(b, h * s, w * s, c // s**2)
+    return rearrange(x, "b h w (s1 s2 c) -> b (h s1) (w s2) c", s1=s, s2=s)

@@ -5,6 +5,7 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from einops import rearrange, repeat
 from jax.typing import DTypeLike
 
 from binlatent.typing import Array, Float
@@ -58,12 +59,13 @@ class AttentionBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Features) -> Features:
-        b, h, w, c = x.shape
+        _, h, _, c = x.shape
         y = Norm(self.dtype, name="norm")(x)
         query, key, value = (
-            Conv1x1(c, dtype=self.dtype, name=name)(y).reshape(b, h * w, 1, c) for name in ("query", "key", "value")
+            rearrange(Conv1x1(c, dtype=self.dtype, name=name)(y), "b h w c -> b (h w) 1 c")
+            for name in ("query", "key", "value")
         )
-        y = jax.nn.dot_product_attention(query, key, value).reshape(b, h, w, c)
+        y = rearrange(jax.nn.dot_product_attention(query, key, value), "b (h w) 1 c -> b h w c", h=h)
         return x + Conv1x1(c, dtype=self.dtype, name="out")(y)
 
 
@@ -86,6 +88,5 @@ class Upsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: Features) -> Float[Array, "b h2 w2 c"]:
-        b, h, w, c = x.shape
-        x = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
-        return Conv3x3(c, dtype=self.dtype, name="conv")(x)
+        x = repeat(x, "b h w c -> b (h two) (w also_two) c", two=2, also_two=2)
+        return Conv3x3(x.shape[-1], dtype=self.dtype, name="conv")(x)

@@ -13,6 +13,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 
 from binlatent.typing import Array, Float, Images, PyTree
 
@@ -216,7 +217,7 @@ def inception_from_torch(state: Mapping[str, np.ndarray]) -> PyTree:
         if "conv" not in tree:
             return {name: layer(f"{prefix}{name}.", sub) for name, sub in tree.items()}
         height, width, inputs, outputs = tree["conv"]["kernel"].shape
-        kernel = take(f"{prefix}conv.weight", (outputs, inputs, height, width)).transpose(2, 3, 1, 0)
+        kernel = rearrange(take(f"{prefix}conv.weight", (outputs, inputs, height, width)), "o i h w -> h w i o")
         scale, shift, mean, variance = (
             take(f"{prefix}bn.{name}", (outputs,)) for name in ("weight", "bias", "running_mean", "running_var")
         )

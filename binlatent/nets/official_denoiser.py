@@ -10,6 +10,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jax.typing import DTypeLike
 
 from binlatent.bits import signs
@@ -46,11 +47,13 @@ class OfficialBlock(nn.Module):
             return self.param(name, nn.initializers.ones, (d,)).astype(self.dtype)[None, None]
 
         def heads(x):
-            return x.reshape(b, -1, self.heads, d // self.heads)
+            return rearrange(x, "b l (heads c) -> b l heads c", heads=self.heads)
 
         query, key, value = jnp.split(dense(3 * d, name="qkv")(norm(name="norm_attention")(tokens)), 3, axis=-1)
         mixed = jax.nn.dot_product_attention(heads(query), heads(key), heads(value), mask=self_mask)
-        tokens = tokens + gain("gain_attention") * dense(d, name="attention_out")(mixed.reshape(b, -1, d))
+        tokens = tokens + gain("gain_attention") * dense(d, name="attention_out")(
+            rearrange(mixed, "b l heads c -> b l (heads c)")
+        )
 
         if self.text_width:
             null = self.param("cross_null", nn.initializers.zeros, (1, 1, self.text_width)).astype(self.dtype)
@@ -64,7 +67,9 @@ class OfficialBlock(nn.Module):
             query = dense(d, name="cross_query")(norm(name="norm_cross")(tokens))
             key, value = jnp.split(dense(2 * d, name="cross_key_value")(text), 2, axis=-1)
             mixed = jax.nn.dot_product_attention(heads(query), heads(key), heads(value), mask=text_mask)
-            tokens = tokens + gain("gain_cross") * dense(d, name="cross_out")(mixed.reshape(b, -1, d))
+            tokens = tokens + gain("gain_cross") * dense(d, name="cross_out")(
+                rearrange(mixed, "b l heads c -> b l (heads c)")
+            )
 
         hidden = dense(4 * d, name="mlp_in")(norm(name="norm_mlp")(tokens))
         tokens = tokens + gain("gain_mlp") * dense(d, name="mlp_out")(nn.gelu(hidden, approximate=False))

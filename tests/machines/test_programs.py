@@ -65,5 +65,5 @@ def test_parts_of_a_training_step(capsys):
     text = capsys.readouterr().out
     heading, *found = rows(text)
     assert heading == ["program", "ms", "of the one-pass step", "GFLOP"] and len(found) == 10
-    assert dict((row[0], row[2]) for row in found)["one pass"] == "1.00"
+    assert {row[0]: row[2] for row in found}["one pass"] == "1.00"
     assert text.count("times as fast") == 2

@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 import numpy as np
+from einops import rearrange
 
 INK = "#010203"  # placeholder for the page's text colour
 COLOURS = ("#3b82c4", "#d9822b", "#3f9b5f", "#b85aa0", "#8a7a3d", "#c2524a")
@@ -96,9 +97,9 @@ def matrix(values: Sequence) -> np.ndarray:
 
 def bit_picture(codes: np.ndarray) -> np.ndarray:
     """Codes bool (n, y, x, k) as pictures (n, h, w, 1) uint8: one block per token, set bits dark."""
-    n, y, x, k = codes.shape
+    k = codes.shape[-1]
     rows = next(r for r in range(int(k**0.5), 0, -1) if k % r == 0)
-    tiles = codes.reshape(n, y, x, rows, k // rows).transpose(0, 1, 3, 2, 4).reshape(n, y * rows, x * k // rows)
+    tiles = rearrange(codes, "n y x (rows columns) -> n (y rows) (x columns)", rows=rows)
     return np.where(tiles, 40, 225).astype(np.uint8)[..., None]
 
 
