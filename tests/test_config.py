@@ -47,8 +47,8 @@ def test_keys_that_came_later_have_their_defaults(tmp_path):
     [
         ("", "cannot be read"),
         ("{", "cannot be read"),
-        ("[1, 2]", "list found, an object is expected"),
-        ("3", "int found, an object is expected"),
+        ("[1, 2]", "a JSON object is expected, not list"),
+        ("3", "a JSON object is expected, not int"),
         (b"\xff\xfe\x00", "cannot be read"),
         ("[" * 100_000, "cannot be read"),
         ("{}", "binlatent 0.1"),

@@ -56,8 +56,8 @@ def test_a_stage_without_a_checkpoint_takes_another_config(tmp_path, trained, ca
     new = config_lib.override(old, ["prior_training.batch_size=16", "autoencoder_optimizer.learning_rate=0.001"])
     Experiment.open(workdir, new)
     assert config_lib.read(workdir / "config.json").prior_training.batch_size == 16
-    assert "autoencoder_optimizer.learning_rate was 0.01 and is 0.001" in capsys.readouterr().err
-    with pytest.raises(UserError, match=r"autoencoder_training\.batch_size: 8 there, 16 asked for"):
+    assert "autoencoder_optimizer.learning_rate changes from 0.01 to 0.001" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"autoencoder_training\.batch_size: 8 in the work directory, 16 requested"):
         Experiment.open(workdir, config_lib.override(old, ["autoencoder_training.batch_size=16"]))
 
 
@@ -67,7 +67,7 @@ def test_the_learning_rate_can_be_lowered_on_the_way(tmp_path, capsys):
     Experiment.open(tmp_path / "run", config).train("autoencoder")
     changes = ["autoencoder_training.num_steps=4", "autoencoder_optimizer.learning_rate=0.0"]
     experiment = Experiment.open(tmp_path / "run", config_lib.override(config, changes))
-    assert "learning_rate was 0.01 and is 0.0 from the next step on" in capsys.readouterr().err
+    assert "learning_rate changes from 0.01 to 0.0 at the next step" in capsys.readouterr().err
     before = load_ema(tmp_path / "run" / "autoencoder" / "checkpoints")
     experiment.train("autoencoder")
     assert experiment.step("autoencoder") == 4 and before[0] == 2

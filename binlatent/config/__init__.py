@@ -1,7 +1,7 @@
-"""From a configuration to the objects that it names.
+"""From a configuration to the objects that it describes.
 
-A configuration is an `ml_collections.ConfigDict`. An unknown key is an error wherever it is set: in a config file, on the
-command line, or in a work directory.
+A configuration is an `ml_collections.ConfigDict`. Unknown keys are errors in config files, on the command line and in work
+directories.
 """
 
 from binlatent.config.build import (

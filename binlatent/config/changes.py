@@ -1,4 +1,4 @@
-"""Which keys of a work directory's config may change, and from when on the others are fixed."""
+"""Which keys of a work directory's config may change, and when the others become fixed."""
 
 import re
 from collections.abc import Collection
@@ -9,19 +9,19 @@ from ml_collections import ConfigDict
 from binlatent.config.files import differences
 from binlatent.errors import UserError
 
-# Keys that may always change: they do not change what has been learned so far.
+# Keys that may always change, because they do not affect what has been learned.
 FREE = re.compile(
     r"(sampling|plan|mesh)\.|data\.(workers|path)$"
     r"|.*_training\.(num_steps|steps_per_call|micro_batches|log_every|evaluate_\w+|checkpoint_every|keep_\w+|on_nonfinite)$"
 )
-LEARNING_RATE = re.compile(r".*_optimizer\.learning_rate$")  # lowered after a loss that was not finite
+LEARNING_RATE = re.compile(r".*_optimizer\.learning_rate$")  # may be lowered after a non-finite loss
 PRIOR = re.compile(r"prior(_\w+)?\.")
 
 
 def is_fixed(key: str, trained: Collection[str]) -> bool:
-    """Whether a key may no longer change, since a stage that depends on it has a checkpoint.
+    """Whether a key may no longer change, because a stage that depends on it has a checkpoint.
 
-    The prior's keys are fixed by the prior; all others by either stage, as the prior learns the codes of the autoencoder.
+    The prior's keys are fixed by the prior, all others by either stage, because the prior learns the autoencoder's codes.
 
     Args:
       key: `section.name`.
@@ -33,28 +33,30 @@ def is_fixed(key: str, trained: Collection[str]) -> bool:
 
 
 def check_changes(workdir: epath.PathLike, old: ConfigDict, new: ConfigDict, trained: Collection[str]) -> list[str]:
-    """Compares the config of a work directory with the one asked for.
+    """Checks changes to the config of a work directory.
 
     Args:
       trained: stages that have a checkpoint in the work directory.
 
     Returns:
-      Warnings for people: changes that are made, but make the run another one than it was begun as.
+      Warnings about changes that are allowed, but alter the course of the run.
 
     Raises:
-      UserError: keys differ that are fixed.
+      UserError: fixed keys differ.
     """
     different = differences(old, new)
     fixed = {key: values for key, values in different.items() if is_fixed(key, trained)}
     if fixed:
-        lines = [f"  {key}: {there!r} there, {asked!r} asked for" for key, (there, asked) in fixed.items()]
+        lines = [
+            f"  {key}: {stored!r} in the work directory, {value!r} requested" for key, (stored, value) in fixed.items()
+        ]
         raise UserError(
-            f"{workdir} was made with another config, and these keys are fixed since a stage has a checkpoint:\n"
+            f"{workdir} has another config, and these keys are fixed because a stage has a checkpoint:\n"
             + "\n".join(lines)
             + "\nUse another --workdir, or the same config."
         )
     return [
-        f"{key} was {there!r} and is {asked!r} from the next step on: the run differs from one begun with either"
-        for key, (there, asked) in different.items()
+        f"{key} changes from {stored!r} to {value!r} at the next step: the run differs from one with either value throughout"
+        for key, (stored, value) in different.items()
         if LEARNING_RATE.match(key) and ("prior" if PRIOR.match(key) else "autoencoder") in trained
     ]

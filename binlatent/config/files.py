@@ -1,4 +1,4 @@
-"""Configurations in files: Python files with `get_config`, and the `config.json` of a work directory."""
+"""Configuration files: Python files with `get_config`, and the `config.json` of work directories."""
 
 import ast
 import importlib.util
@@ -17,28 +17,28 @@ from binlatent.config.values import expected, nearest
 from binlatent.errors import UserError
 from binlatent.files import write_atomic
 
-FORMAT = 2  # of config.json; version 0.1 of this package wrote none
+FORMAT = 2  # of config.json; version 0.1 of this package did not write a format
 
 
 def shipped() -> dict[str, Path]:
-    """The configs that come with the project, by name."""
+    """Paths of the shipped configs, by name."""
     package = Path(__file__).parents[1]
     folder = next(f for f in (package / "configs", package.parent / "configs") if f.is_dir())
     return {path.stem: path for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")}
 
 
 def load(config: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """A config by path, by a shipped name, or of another work directory, with overrides `section.key=value`.
+    """Loads a config by path, by shipped name, or from another work directory, with overrides `section.key=value`.
 
-    `name:argument` gives the argument to its `get_config`, as `image_folder:128`.
+    `name:argument` passes the argument to `get_config`, as in `image_folder:128`.
 
     Raises:
-      UserError: there is no such config, it has no `get_config` that returns one, or a key or value does not fit.
+      UserError: there is no such config, its `get_config` fails, or a key or value is invalid.
     """
     name, _, argument = config.partition(":")
     path = Path(name) if name.endswith(".py") else shipped().get(name)
-    if path is None and (found := epath.Path(config) / "config.json").exists():
-        return override(read(found), overrides)
+    if path is None and (stored := epath.Path(config) / "config.json").exists():
+        return override(read(stored), overrides)
     if path is None or not path.is_file():
         raise UserError(
             f"no config {name!r}: give a path to a .py file, a work directory, or one of {', '.join(shipped())}"
@@ -48,21 +48,21 @@ def load(config: str, overrides: Sequence[str] = ()) -> ConfigDict:
     try:
         spec.loader.exec_module(module)
         loaded = module.get_config(argument) if argument else module.get_config()
-    except (Exception, SystemExit) as error:  # it is somebody's program: anything may happen in it
+    except (Exception, SystemExit) as error:  # the user's file may raise anything
         raise UserError(f"config {path}: {type(error).__name__}: {error}") from error
     if not isinstance(loaded, ConfigDict):
         raise UserError(
-            f"config {path}: get_config returned {type(loaded).__name__}, a ConfigDict is expected: begin with "
+            f"config {path}: get_config returned {type(loaded).__name__}; a ConfigDict is expected: begin with "
             "`config = binlatent.config.defaults()` and end with `return config`"
         )
     return override(loaded, overrides)
 
 
 def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
-    """The config with `section.key=value` replaced; values are Python literals, anything else is a string.
+    """Returns the config with `section.key=value` replaced; values are Python literals, otherwise strings.
 
     Raises:
-      UserError: no such key (the nearest ones are named), or a value of another type.
+      UserError: there is no such key (the message suggests similar ones), or a value has the wrong type.
     """
     config = config.copy_and_resolve_references()
     known = _flatten(config)
@@ -76,7 +76,7 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             value = {"true": True, "false": False}.get(text.lower(), text)
-        kind = type(known[key])  # of None: nothing is known, and what is built from it checks the value
+        kind = type(known[key])  # for None the type is unknown; the value is checked when it is used
         if kind is str and not isinstance(value, str):
             value = text
         if kind is int and isinstance(value, float) and value.is_integer():
@@ -100,12 +100,12 @@ def _flatten(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
 
 
 def to_json(config: ConfigDict) -> dict[str, Any]:
-    """A config as plain JSON."""
+    """Converts a config to JSON data."""
     return json.loads(config.to_json())
 
 
 def from_json(values: dict[str, Any]) -> ConfigDict:
-    """The inverse of `to_json`: lists become tuples."""
+    """The inverse of `to_json`; lists become tuples."""
 
     def plain(value):
         if isinstance(value, dict):
@@ -116,20 +116,20 @@ def from_json(values: dict[str, Any]) -> ConfigDict:
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
-    """Keys whose values differ between two configs, with both values; `(absent)` where one has no such key."""
+    """Keys whose values differ between two configs, with both values; `(absent)` for a missing key."""
     a, b = _flatten(to_json(old)), _flatten(to_json(new))
     pairs = {key: (a.get(key, "(absent)"), b.get(key, "(absent)")) for key in sorted(a.keys() | b.keys())}
     return {key: (x, y) for key, (x, y) in pairs.items() if x != y}
 
 
 def check_network(config: ConfigDict, trained: dict[str, Any], stage: str, workdir: epath.PathLike) -> None:
-    """Compares what a config says of a stage's network with the config that its checkpoint was trained with.
+    """Checks a stage's network config against the config that its checkpoint was trained with.
 
     Args:
-      trained: the JSON config that the checkpoint holds.
+      trained: the JSON config in the checkpoint.
 
     Raises:
-      UserError: a key differs that the shapes of the parameters depend on.
+      UserError: a key differs on which the shapes of the parameters depend.
     """
     names = (stage, "data") if stage == "autoencoder" else (stage,)
     old = {key: value for key, value in _flatten(trained).items() if key.partition(".")[0] in names}
@@ -144,31 +144,31 @@ def check_network(config: ConfigDict, trained: dict[str, Any], stage: str, workd
 
 
 def write(path: epath.PathLike, config: ConfigDict) -> None:
-    """Writes `config.json`; other processes may be reading it."""
+    """Writes `config.json` atomically, as other processes may be reading it."""
     write_atomic(epath.Path(path), json.dumps({"format": FORMAT} | to_json(config), indent=1))
 
 
 def read(path: epath.PathLike) -> ConfigDict:
-    """The config of a work directory's `config.json`. Keys that came after it was written have their defaults.
+    """Reads a work directory's `config.json`. Keys added in later versions have their defaults.
 
     Raises:
-      UserError: it is of another version of this package, or cannot be read, or holds what is no config.
+      UserError: it is of another version of this package, unreadable, or not a config.
     """
     path = epath.Path(path)
     try:
         values = json.loads(path.read_text())
         if not isinstance(values, dict):
-            raise ValueError(f"{type(values).__name__} found, an object is expected")
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: of JSON, and of bytes that are no UTF-8
+            raise ValueError(f"a JSON object is expected, not {type(values).__name__}")
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: not JSON, or not UTF-8
         raise UserError(
             f"{path} cannot be read ({error}). Restore the file, or run the config again in a new --workdir."
         ) from error
-    found = values.pop("format", None)
-    if found != FORMAT:
+    stored_format = values.pop("format", None)
+    if stored_format != FORMAT:
         version = (
-            "written by binlatent 0.1, which gave config.json no format"
-            if found is None
-            else f"of format {found!r}, perhaps written by a newer binlatent"
+            "written by binlatent 0.1, whose config.json has no format"
+            if stored_format is None
+            else f"of format {stored_format!r}, perhaps written by a newer binlatent"
         )
         raise UserError(
             f"{path} is {version}; this version reads format {FORMAT}. Use the version that wrote it, or run the config "
@@ -177,18 +177,18 @@ def read(path: epath.PathLike) -> ConfigDict:
     values = _complete(values, path)
     try:
         return from_json(values)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:  # keys that a ConfigDict does not take
-        raise UserError(f"{path} holds what is no config: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # keys that a ConfigDict cannot have
+        raise UserError(f"{path} is not a config: {error}") from error
 
 
 def _complete(values: dict[str, Any], path: epath.Path) -> dict[str, Any]:
-    """A JSON config with the keys that came after it was written, at their defaults: they leave a run as it was."""
+    """Adds keys of later versions to a JSON config, with defaults that do not change the run."""
     declared = to_json(defaults())
     for name, value in values.items():
         if name not in declared:
-            raise UserError(f"{path} has a section {name!r}, which is none{nearest(name, declared)}")
+            raise UserError(f"{path} has an unknown section {name!r}{nearest(name, declared)}")
         if isinstance(declared[name], dict) != isinstance(value, dict):
-            raise UserError(f"{path}: {name} is {value!r}: an object with keys is expected there")
+            raise UserError(f"{path}: {name} is {value!r}: an object is expected")
 
     def merge(default, value):
         sections = isinstance(default, dict) and isinstance(value, dict)

@@ -1,4 +1,4 @@
-"""Whether values fit the fields of a dataclass: names and types, each mistake with what was expected."""
+"""Checks names and types of values against the fields of a dataclass, with messages that say what is expected."""
 
 import dataclasses
 import difflib
@@ -15,15 +15,15 @@ KINDS = {bool: "True or False", int: "an integer", float: "a number", str: "a st
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean a or b?`, or nothing where no known name is near."""
+    """`; did you mean a or b?`, or an empty string if no known name is similar."""
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def fits(value: Any, kind: Any) -> bool:
-    """Whether a value may stand where `kind` is declared: a type of `KINDS`, a tuple or a union of them.
+    """Whether a value is valid for a declared type: a type of `KINDS`, or a tuple or union of them.
 
-    A number is finite, and no bool is one; a list may stand for a tuple. Any other kind takes everything.
+    Numbers must be finite and not bool; a list is accepted as a tuple. Other types accept everything.
     """
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
@@ -43,7 +43,7 @@ def fits(value: Any, kind: Any) -> bool:
 
 
 def expected(kind: Any) -> str:
-    """`an integer`, `a tuple of numbers`: what `fits` accepts, for messages."""
+    """Describes what `fits` accepts, for messages: `an integer`, `a tuple of numbers`."""
     if typing.get_origin(kind) is typing.Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(kind)))
     if typing.get_origin(kind) is tuple:
@@ -54,14 +54,14 @@ def expected(kind: Any) -> str:
 
 
 def check_values(where: str, cls: type, values: Mapping[str, Any], *, without: tuple[str, ...] = ()) -> None:
-    """Compares values with the fields of a dataclass or module. None is accepted: whoever builds it says what is missing.
+    """Checks values against the fields of a dataclass or module. None is accepted here and checked when it is built.
 
     Args:
-      where: what the values configure, for messages.
-      without: fields that may not be given.
+      where: the name of the section, for messages.
+      without: fields that cannot be set.
 
     Raises:
-      UserError: a name that is no field (the nearest ones are named), or a value of another type.
+      UserError: a name is not a field (the message suggests similar ones), or a value has the wrong type.
     """
     declared = {f.name: f for f in dataclasses.fields(cls) if f.name not in without}
     for name, value in values.items():

@@ -1,11 +1,10 @@
-"""The ablation of stage 1 in `docs/ablation.md`: what each part of the loss does to the picture, to the code and to
-its prior.
+"""The ablation of stage 1 in `docs/ablation.md`: the effect of each loss term on reconstructions, codes and their prior.
 
     python -m binlatent.machines.ablation --data CIFAR10_FOLDER --out runs/ablation
 
-CIFAR10_FOLDER has one sub-folder of 32×32 images for each class. Every arm is one work directory: the same images,
-steps, seed and networks but for what the arm names, then a prior of the same budget on its codes. A finished arm is
-not trained again, so the command can be stopped and repeated; the table is written anew after each arm.
+CIFAR10_FOLDER has one sub-folder of 32×32 images per class. Every arm has its own work directory; arms differ only in
+what their name says, and each has a prior with the same budget, trained on its codes. Finished arms are not trained again,
+so the command can be stopped and repeated; the table is rewritten after each arm.
 """
 
 import argparse
@@ -55,15 +54,15 @@ COLUMNS = {
 
 
 def images_of(folder: pathlib.Path, out: pathlib.Path, num: int) -> pathlib.Path:
-    """An npz file of the first images of every class, `num` together."""
+    """Writes an npz file of the first images of every class, `num` in total."""
     from PIL import Image
 
     path = out / f"images-{num}.npz"
     if not path.exists():
         classes = sorted(p for p in folder.iterdir() if p.is_dir())
         images, labels = [], []
-        for label, name in enumerate(classes):
-            for file in sorted(name.iterdir())[: num // len(classes)]:
+        for label, class_folder in enumerate(classes):
+            for file in sorted(class_folder.iterdir())[: num // len(classes)]:
                 images.append(np.asarray(Image.open(file).convert("RGB")))
                 labels.append(label)
         np.savez(path, images=np.stack(images), labels=np.asarray(labels, np.int32))
@@ -71,7 +70,7 @@ def images_of(folder: pathlib.Path, out: pathlib.Path, num: int) -> pathlib.Path
 
 
 def config_of(arm: str, bits: int, args) -> list[str]:
-    """The overrides of the defaults that make an arm."""
+    """The overrides of the default config for an arm."""
     start = args.steps // 5
     values = BASE | {"data.path": str(args.images), "autoencoder.code_bits": bits, "seed": args.seed} | ARMS[arm]
     if "autoencoder_loss.adversarial.weight" in values:
@@ -112,22 +111,22 @@ def table(results: dict[tuple[int, str], dict], args) -> str:
     for (bits, arm), scores in results.items():
         cells = (form.format(scores[column]) for column, (_, form) in COLUMNS.items())
         lines.append(f"| 8×8×{bits} | {arm} | " + " | ".join(cells) + " |")
-    heading = (
+    description = (
         f"{args.num} images (a tenth of them for validation), {args.steps} steps of 32 images for the autoencoder, "
         f"{args.prior_steps} steps of 32 codes for the prior, seed {args.seed}."
     )
-    return heading + "\n\n" + "\n".join(lines) + "\n"
+    return description + "\n\n" + "\n".join(lines) + "\n"
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pathlib.Path, required=True, help="folder of class folders of 32×32 images")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder for work directories and table.md")
-    parser.add_argument("--arms", default=",".join(ARMS), help="with commas between (default: all)")
-    parser.add_argument("--bits", default="16,32", help="bits of a code position (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=1000, help="of the autoencoder (default: %(default)s)")
-    parser.add_argument("--prior_steps", type=int, default=1000, help="(default: %(default)s)")
-    parser.add_argument("--num", type=int, default=10_000, help="images (default: %(default)s)")
+    parser.add_argument("--arms", default=",".join(ARMS), help="comma-separated (default: all)")
+    parser.add_argument("--bits", default="16,32", help="bits per token, comma-separated (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=1000, help="steps of the autoencoder (default: %(default)s)")
+    parser.add_argument("--prior_steps", type=int, default=1000, help="steps of the prior (default: %(default)s)")
+    parser.add_argument("--num", type=int, default=10_000, help="number of images (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)

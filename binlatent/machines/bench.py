@@ -1,4 +1,4 @@
-"""`binlatent bench`: what this machine's devices do with a config, as one table. Data and weights are made up."""
+"""`binlatent bench`: the speed of a config on this machine's devices, as one table, with synthetic data and weights."""
 
 import dataclasses
 import functools
@@ -26,8 +26,8 @@ FILL = 0.9  # of a device's memory
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One measurement: `batch_size` examples, `seconds` a call, `flops` a call over all devices, and the bytes of a device
-    that the compiled program was planned with (arguments included)."""
+    """One measurement: `batch_size` examples, `seconds` and `flops` (over all devices) per call, and the `bytes` per device
+    that the compiled program needs, arguments included."""
 
     what: str
     batch_size: int
@@ -40,12 +40,12 @@ def bench(config: ConfigDict, *, batch_size: int = 0, seconds: float = 10.0) -> 
     """Measures training steps of both stages, and sampling with decoding at 16 and 64 steps.
 
     Args:
-      config: its section `plan` says what conditions the data would bring.
-      batch_size: of every row; 0 takes the largest power of two (times the devices) that fits the memory.
-      seconds: how long each row is run, after it is compiled and warm.
+      config: the config; its section `plan` has the conditions of the data.
+      batch_size: of every row; 0 for the largest power of two (times the devices) that fits the memory.
+      seconds: duration of each measurement, after compilation and warm-up.
 
     Raises:
-      UserError: the batch size does not divide, or is to be found on a device that does not tell its memory.
+      UserError: the batch size is not divisible over the mesh, or is 0 on a device that does not report its memory.
     """
     mesh = config_lib.build_mesh(config)
     try:
@@ -62,8 +62,8 @@ def _training(config: ConfigDict, stage: str, mesh: Mesh, batch_size: int, secon
 
     def prepare(size):
         config[f"{stage}_training"].batch_size = size
-        made, batch = plan.build_stage(config, stage)
-        programs = StagePrograms(made, mesh, batch)
+        built, batch = plan.build_stage(config, stage)
+        programs = StagePrograms(built, mesh, batch)
         return programs, programs.compile_train_steps()
 
     size, (programs, step) = _fitting(prepare, mesh, batch_size)
@@ -110,10 +110,10 @@ def _sampling(config: ConfigDict, steps: int, mesh: Mesh, batch_size: int, secon
     )
 
 
-def _filled(shapes: PyTree, where) -> PyTree:
-    """Small numbers in the given shapes."""
+def _filled(shapes: PyTree, sharding) -> PyTree:
+    """Arrays of small numbers with the given shapes."""
     value = lambda x: jnp.full(x.shape, 1 if jnp.issubdtype(x.dtype, jnp.integer) else 0.01, x.dtype)  # noqa: E731
-    return jax.tree.map(lambda x: jax.device_put(value(x), where), shapes)
+    return jax.tree.map(lambda x: jax.device_put(value(x), sharding), shapes)
 
 
 def _planned(compiled) -> int:
@@ -127,7 +127,7 @@ def _planned(compiled) -> int:
 
 
 def _fitting(prepare: Callable, mesh: Mesh, batch_size: int):
-    """(batch size, what `prepare` makes of it): the given size, or the largest that is planned to fit.
+    """Returns (batch size, its result of `prepare`), for the given size or else the largest that fits the memory.
 
     Args:
       prepare: (batch size) → (anything, the compiled program).
@@ -136,33 +136,33 @@ def _fitting(prepare: Callable, mesh: Mesh, batch_size: int):
         return batch_size, prepare(batch_size)
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     if limit is None:
-        raise UserError(f"{jax.devices()[0].device_kind} does not tell its memory: give a --batch_size")
-    size, found = mesh.size, None
+        raise UserError(f"{jax.devices()[0].device_kind} does not report its memory: give a --batch_size")
+    size, largest = mesh.size, None
     while True:
-        made = prepare(size)
-        if _planned(made[1]) > FILL * limit:
+        prepared = prepare(size)
+        if _planned(prepared[1]) > FILL * limit:
             break
-        found, size = (size, made), 2 * size
-    if found is None:
-        raise UserError(f"not even {mesh.size} examples fit the memory: divide the state (--config.mesh.fsdp=-1)")
-    return found
+        largest, size = (size, prepared), 2 * size
+    if largest is None:
+        raise UserError(f"not even {mesh.size} examples fit the memory: shard the state (--config.mesh.fsdp=-1)")
+    return largest
 
 
 def _time(call: Callable, seconds: float) -> float:
-    """Seconds of a call, the mean over `seconds` of them after two that do not count."""
+    """Mean seconds per call, measured for `seconds` after two calls of warm-up."""
     for _ in range(2):
         jax.block_until_ready(call())
-    count, began = 0, time.perf_counter()
-    while (spent := time.perf_counter() - began) < seconds or count < 2:
-        # two calls are on their way at a time, as in training
+    count, started = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - started) < seconds or count < 2:
+        # two calls are in flight at a time, as in training
         results = [call(), call()]
         jax.block_until_ready(results)
         count += 2
-    return spent / count
+    return elapsed / count
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as markdown, under a line that names the machine."""
+    """The rows as a markdown table, with a line that names the devices."""
     devices = jax.devices()
     kind, peak = devices[0].device_kind, peak_flops(devices[0].device_kind)
     known = f"peak {peak / 1e12:g} TFLOP/s in bfloat16" if peak else "peak unknown, so no MFU"

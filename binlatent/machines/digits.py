@@ -1,14 +1,15 @@
-"""Scores of generated digits that need no pretrained network: are they digits, are they varied, are they copies?
+"""Scores of generated digits without pretrained networks: are they recognisable, are they varied, are they copies?
 
     python -m binlatent.machines.digits runs/digits --steps 4,8,16,32,64
 
-All scores are of pixels in [0, 16], scikit-learn's range, on `num` samples with the classes in turn:
+All scores are of pixels in [0, 16], scikit-learn's range, over `num` samples with the classes in turn:
 
-* recognised: the share that a support vector machine takes for the class asked for. It is trained on half of the real
-  digits; the other half tells how good it is itself.
+* recognised: the share of samples that a support vector machine assigns to the requested class. The machine is trained
+  on half of the real digits and tested on the other half.
 * frechet: the Fréchet distance between Gaussians fitted to the samples and to the training images.
-* variance: the pixel variance of a class over that of its training images; the mean and the smallest over the classes.
-* nearest: the median distance of a sample to its nearest training image, over that of held-out digits; 0 means copies.
+* variance: the pixel variance of a class divided by that of its training images; the mean and the minimum over classes.
+* nearest: the median distance of samples to their nearest training image, divided by that of held-out digits; 0 for
+  copies.
 """
 
 import argparse
@@ -29,7 +30,7 @@ COLUMNS = ("recognised", "frechet", "variance", "smallest_variance", "nearest")
 
 @functools.cache
 def classifier():
-    """A support vector machine of the real digits, and its accuracy on the half that it has not seen."""
+    """A support vector machine trained on half of the real digits, and its accuracy on the other half."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
     from sklearn.svm import SVC
@@ -53,28 +54,28 @@ def _flat(images: np.ndarray) -> np.ndarray:
 
 
 def nearest(images: np.ndarray, others: np.ndarray) -> float:
-    """The median distance from an image to the nearest of the others."""
+    """The median distance of images to the nearest of the others."""
     from scipy.spatial.distance import cdist
 
     return float(np.median(cdist(images, others).min(1)))
 
 
 def score_images(experiment: Experiment, images: np.ndarray) -> dict[str, float]:
-    """The scores (`COLUMNS`) of images (n, 8, 8, 1) whose classes are 0 … 9 in turn."""
+    """The scores `COLUMNS` of images (n, 8, 8, 1) with classes 0 … 9 in turn."""
     labels, samples = np.arange(len(images)) % 10, _flat(images)
     (train, train_labels), (held, _) = (images_of(experiment, split) for split in ("train", "validation"))
-    spread = [samples[labels == c].var(0).sum() / train[train_labels == c].var(0).sum() for c in range(10)]
+    ratios = [samples[labels == c].var(0).sum() / train[train_labels == c].var(0).sum() for c in range(10)]
     return {
         "recognised": float((classifier()[0].predict(samples) == labels).mean()),
         "frechet": frechet_distance_of_samples(samples, train),
-        "variance": float(np.mean(spread)),
-        "smallest_variance": float(min(spread)),
+        "variance": float(np.mean(ratios)),
+        "smallest_variance": float(min(ratios)),
         "nearest": nearest(samples, train) / nearest(held, train),
     }
 
 
 def score(experiment: Experiment, model: Pipeline, num: int = 1000, seed: int = 7, **options) -> dict[str, float]:
-    """The scores of `num` samples; `options` are those of `Pipeline.sample`."""
+    """The scores of `num` samples; `options` are passed to `Pipeline.sample`."""
     return score_images(experiment, model.sample(seed=seed, num=num, labels=np.arange(10), **options))
 
 
@@ -95,8 +96,8 @@ def main(argv: list[str] | None = None) -> None:
     for steps in (int(s) for s in args.steps.split(",")):
         for posterior in args.posterior.split(","):
             options = {"guidance": args.guidance, "last_step": args.last_step, "temperature": args.temperature}
-            found = score(experiment, model, args.num, args.seed, steps=steps, posterior=posterior, **options)
-            say(f"| {steps} | {posterior} | " + " | ".join(f"{found[name]:.3f}" for name in COLUMNS) + " |")
+            scores = score(experiment, model, args.num, args.seed, steps=steps, posterior=posterior, **options)
+            say(f"| {steps} | {posterior} | " + " | ".join(f"{scores[name]:.3f}" for name in COLUMNS) + " |")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""The speed of a step of stage 1, and where its time goes; the figures of `docs/throughput.md`.
+"""The speed of a training step of stage 1 and of its parts; the figures of `docs/throughput.md`.
 
     python -m binlatent.machines.parts
 
-All variants are compiled first and then timed in turn, a step each, so that whatever else the machine does falls on
-all of them alike. Ratios are of medians.
+All variants are compiled first and then timed in turn, one step each, so that other load on the machine affects all of
+them alike. Ratios are of medians.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from binlatent.train.terms import Term
 
 
 def stage_of(args, *, patch_size: int, adversarial: bool, adaptive: bool = True) -> AutoencoderStage:
-    """A stage for 32×32 images and 8×8 codes; a patch_size of 2 takes the place of the first level."""
+    """A stage for 32×32 images and 8×8 codes; with patch_size 2, it has one level fewer."""
     net = BinaryAutoencoder(
         resolution=32, patch_size=patch_size, channels=args.channels,
         channel_multipliers=(1, 2) if patch_size == 2 else (1, 1, 2),
@@ -45,7 +45,7 @@ def stage_of(args, *, patch_size: int, adversarial: bool, adaptive: bool = True)
 
 
 class SeveralPasses:
-    """The same step written down as the method's text has it: one differentiation for each loss."""
+    """The same step, written with one backward pass per loss."""
 
     def __init__(self, stage: AutoencoderStage):
         self.stage, self.init = stage, stage.init
@@ -55,54 +55,55 @@ class SeveralPasses:
         images = to_float(batch["image"])
         noise = prng.uniform(prng.fold(prng.per_example(key, images.shape[0]), 0), stage.net.code_shape)
 
-        def made(params):
+        def reconstruct(params):
             return stage.net.apply({"params": params}, images, noise)[0]
 
-        def reconstruction(params):
-            return jnp.abs(images - made(params)).mean()
+        def image_loss(params):
+            return jnp.abs(images - reconstruct(params)).mean()
 
-        def against(params):
-            logits = discriminator.net.apply({"params": state.params["discriminator"]}, made(params))
+        def adversarial_loss(params):
+            logits = discriminator.net.apply({"params": state.params["discriminator"]}, reconstruct(params))
             return discriminator.adversarial.generator_loss(logits).mean()
 
-        def own(params):
+        def discriminator_loss(params):
+            reconstructions = jax.lax.stop_gradient(reconstruct(state.params["autoencoder"]))
             real = discriminator.net.apply({"params": params}, images)
             return discriminator.adversarial.discriminator_loss(
                 real,
-                discriminator.net.apply({"params": params}, jax.lax.stop_gradient(made(state.params["autoencoder"]))),
+                discriminator.net.apply({"params": params}, reconstructions),
             ).mean()
 
-        of_images, first = jax.value_and_grad(reconstruction)(state.params["autoencoder"])
-        # The barriers keep the compiler from finding what the passes share, as no eager framework finds it.
+        l1, first = jax.value_and_grad(image_loss)(state.params["autoencoder"])
+        # the barriers keep the compiler from sharing work between passes, which eager frameworks cannot do
         first, state = jax.lax.optimization_barrier((first, state))
-        adversarial, second = jax.value_and_grad(against)(state.params["autoencoder"])
+        adversarial, second = jax.value_and_grad(adversarial_loss)(state.params["autoencoder"])
         second, state = jax.lax.optimization_barrier((second, state))
-        of_discriminator, third = jax.value_and_grad(own)(state.params["discriminator"])
+        of_discriminator, third = jax.value_and_grad(discriminator_loss)(state.params["discriminator"])
         weight = discriminator.adversarial.adaptive_weight(
             *(g["decoder"]["conv_out"]["kernel"] for g in (first, second))
         )
         grads = {"autoencoder": jax.tree.map(lambda a, b: a + 0.1 * weight * b, first, second), "discriminator": third}
-        moved = {
+        updated = {
             name: stage._optimizer(name).update(g, state.opt_state[name], state.params[name], stage.num_steps)
             for name, g in grads.items()
         }
-        loss = of_images + 0.1 * weight * adversarial
+        loss = l1 + 0.1 * weight * adversarial
         new_state = state.advance(
-            params={name: params for name, (params, _) in moved.items()},
-            opt_state={name: opt_state for name, (_, opt_state) in moved.items()},
+            params={name: params for name, (params, _) in updated.items()},
+            opt_state={name: opt_state for name, (_, opt_state) in updated.items()},
             finite=jnp.isfinite(loss), ema_decay=stage.optimizer.ema_decay,
         )  # fmt: skip
         return new_state, {"loss": loss, "discriminator": of_discriminator, "adaptive_weight": weight}
 
 
 def programs(args) -> dict:
-    """Compiled programs by name: a step of each variant, and the parts of one."""
+    """Compiled programs by name: a step of each variant, and the parts of a step."""
     batch = {"image": jnp.asarray(np.random.default_rng(0).integers(0, 256, (args.batch_size, 32, 32, 3), np.uint8))}
     key = jax.random.key(0)
-    made = {}
+    compiled = {}
 
     def add(name, function, *values):
-        made[name] = (jax.jit(function).lower(*values).compile(), values)
+        compiled[name] = (jax.jit(function).lower(*values).compile(), values)
 
     def step(name, stage):
         state = jax.jit(lambda: stage.init(key, batch))()
@@ -115,7 +116,7 @@ def programs(args) -> dict:
     stage = stage_of(args, patch_size=2, adversarial=True)
     full = step("one pass", stage)
     step("one pass, weight not adaptive", stage_of(args, patch_size=2, adversarial=True, adaptive=False))
-    step("a pass for each loss", SeveralPasses(stage))
+    step("one pass per loss", SeveralPasses(stage))
 
     net, images = stage.net, to_float(batch["image"])
     params, discriminator_params = state.params["autoencoder"], full.params["discriminator"]
@@ -128,7 +129,7 @@ def programs(args) -> dict:
         jax.grad(lambda p, x, n: jnp.abs(x - net.apply({"params": p}, x, n)[0]).mean()), params, images, noise,
     )  # fmt: skip
     add(
-        "discriminator, both players",
+        "discriminator, both losses",
         stage.discriminator.forward,
         discriminator_params,
         full.extra,
@@ -137,8 +138,8 @@ def programs(args) -> dict:
         keys,
     )
     update = stage.optimizer.update
-    add("optimizer, averages", lambda g, s, p: update(g, s, p, 1000), params, state.opt_state["autoencoder"], params)
-    return made
+    add("optimizer", lambda g, s, p: update(g, s, p, 1000), params, state.opt_state["autoencoder"], params)
+    return compiled
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -151,22 +152,20 @@ def main(argv: list[str] | None = None) -> None:
     seconds = {name: [] for name in compiled}
     for _ in range(args.rounds + 1):
         for name, (program, values) in compiled.items():
-            began = time.perf_counter()
+            started = time.perf_counter()
             jax.block_until_ready(program(*values))
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(time.perf_counter() - started)
     median = {name: float(np.median(times[1:])) for name, times in seconds.items()}
     say(
         f"{args.batch_size} images of 32×32, {args.channels} channels, {args.rounds} rounds, {jax.devices()[0].device_kind}\n"
     )
-    say("| program | ms | of the one-pass step | GFLOP |\n|---|---|---|---|")
+    say("| program | ms | relative to one pass | GFLOP |\n|---|---|---|---|")
     for name, value in median.items():
         flops = compiled[name][0].cost_analysis()["flops"] / 1e9
         say(f"| {name} | {1000 * value:.0f} | {value / median['one pass']:.2f} | {flops:.2f} |")
-    say(
-        f"\none pass against a pass for each loss: {median['a pass for each loss'] / median['one pass']:.2f} times as fast"
-    )
+    say(f"\none pass rather than one per loss: {median['one pass per loss'] / median['one pass']:.2f} times as fast")
     patch_size = median["no patch_size, no discriminator"] / median["no discriminator"]
-    say(f"a patch_size of 2 in place of the first level: {patch_size:.2f} times as fast")
+    say(f"patch_size 2 instead of the first level: {patch_size:.2f} times as fast")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What a config costs, before anything is trained: parameters, bits, operations, memory of a device.
+"""The cost of a config, before training: parameters, bits, operations, memory per device.
 
-Everything follows from shapes: no parameter is made and no data is read. Compiling the programs as well says whether
-they fit together and what they need besides the state.
+Everything is computed from shapes, without parameters or data. Compiling the programs as well shows that they are
+consistent, and their temporary memory.
 """
 
 import dataclasses
@@ -25,32 +25,32 @@ from binlatent.typing import PyTree
 
 HEADER = """# What the shipped configs cost
 
-Written by `binlatent plan --compile --out docs/configs.md`; a test compares it with the configs. Nothing here was run on
-hardware: everything follows from shapes, for {devices} devices in the mesh that the config asks for.
+Written by `binlatent plan --compile --out docs/configs.md`; a test compares it with the configs. Nothing was run:
+everything is computed from shapes, for {devices} devices in the config's mesh.
 
-* *parameters*: of the networks that are trained (stage 1: with its discriminator).
-* *FLOP*: matrix products and convolutions of a training step, recomputation left out; stage 1 with its discriminator and
-  its perceptual loss.
-* *state*: parameters, two moments and the moving average in float32, on one device.
-* *temporary*: what the compiled step needs besides, on one device, as XLA plans it for CPUs, where bfloat16 is partly widened
+* *parameters*: of the trained networks (stage 1: with the discriminator).
+* *FLOP*: matrix products and convolutions of a training step, without recomputation; stage 1 with its discriminator and
+  perceptual loss.
+* *state*: parameters, two moments and EMA parameters in float32, on one device.
+* *temporary*: further memory of the compiled step on one device, as XLA plans it for CPUs, where bfloat16 is partly widened
   to float32 and attention is not fused: more than a GPU or TPU needs.
-* classes and text embeddings come with the data; taken here is what the section `plan` of the config expects.
+* The numbers of classes and the shapes of text embeddings are those of the config's section `plan`.
 """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One stage of a config on a mesh.
+    """The cost of one stage of a config on a mesh.
 
     Attributes:
-      parameters: of the networks that are trained.
+      parameters: number of trained parameters.
       bits: of an image's code.
-      batch_size: examples of a step.
-      flops: operations of a training step, over all devices.
-      state_bytes: parameters, optimizer state and averages on one device.
-      devices: of the mesh.
-      temporary_bytes: what the compiled step needs besides, on one device, as planned by the backend at hand; None where
-        it was not compiled.
+      batch_size: examples per step.
+      flops: operations per training step, over all devices.
+      state_bytes: parameters, optimizer state and EMA parameters on one device.
+      devices: number of devices in the mesh.
+      temporary_bytes: temporary memory of the compiled step on one device, as planned by the current backend; None if it
+        was not compiled.
     """
 
     parameters: int
@@ -73,39 +73,39 @@ def perceptual_shapes() -> dict[str, PyTree]:
 
 
 def build_stage(config: ConfigDict, stage: str) -> tuple[Stage, PyTree]:
-    """A stage from a config alone, and the shapes (b, …) of a batch of its training; its `plan` section says what the data
-    will bring."""
+    """Builds a stage from a config alone, and the shapes (b, …) of its training batches; the config's section `plan` has
+    the conditions of the data."""
     batch_size = config_lib.build_training(config, stage).batch_size
     if stage == "autoencoder":
-        made = config_lib.build_autoencoder_stage(config, perceptual_shapes())
+        built = config_lib.build_autoencoder_stage(config, perceptual_shapes())
         side, channels = config.data.resolution, config.data.channels
-        return made, {"image": jax.ShapeDtypeStruct((batch_size, side, side, channels), jnp.uint8)}
+        return built, {"image": jax.ShapeDtypeStruct((batch_size, side, side, channels), jnp.uint8)}
     code_shape, data = config_lib.build_autoencoder(config).code_shape, config_lib.build_plan(config)
-    made = config_lib.build_prior_stage(config, code_shape, data.num_classes, data.condition_shape)
+    built = config_lib.build_prior_stage(config, code_shape, data.num_classes, data.condition_shape)
     batch = {"code": jax.ShapeDtypeStruct((batch_size, -(-math.prod(code_shape) // 8)), jnp.uint8)}
     if data.num_classes:
         batch["label"] = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
     if data.condition_shape:
         batch["condition"] = jax.ShapeDtypeStruct((batch_size, *data.condition_shape), jnp.float32)
-    return made, batch
+    return built, batch
 
 
 def plan(config: ConfigDict, stage: str, mesh: Mesh, *, compiled: bool = False) -> Plan:
-    """The plan of one stage.
+    """Computes the plan of one stage.
 
     Args:
-      compiled: compile the training step for the mesh, too.
+      compiled: also compile the training step for the mesh.
     """
-    made, batch = build_stage(config, stage)
-    programs = StagePrograms(made, mesh, batch)
+    built, batch = build_stage(config, stage)
+    programs = StagePrograms(built, mesh, batch)
     state = programs.state_spec
-    held = jax.tree.map(lambda x: math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize, state)
+    bytes_held = jax.tree.map(lambda x: math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize, state)
     result = Plan(
         parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(state.params)),
         bits=math.prod(config_lib.build_autoencoder(config).code_shape),
         batch_size=jax.tree.leaves(programs.batch_spec)[0].shape[0],
         flops=programs.step_flops(),
-        state_bytes=sum(jax.tree.leaves(held)),
+        state_bytes=sum(jax.tree.leaves(bytes_held)),
         devices=mesh.size,
     )
     if not compiled:
@@ -115,10 +115,10 @@ def plan(config: ConfigDict, stage: str, mesh: Mesh, *, compiled: bool = False) 
 
 
 def sampling(config: ConfigDict, mesh: Mesh, *, batch_size: int) -> tuple[tuple, dict[str, Any]]:
-    """What `sampling.programs.generate`, the program that `binlatent sample` runs, is called with for a config.
+    """The arguments of `sampling.programs.generate`, the program that `binlatent sample` runs, for a config.
 
     Returns:
-      the arguments, as shapes that say where on the mesh they lie, and the settings that it is compiled for.
+      The arguments as shapes with shardings, and the static settings.
     """
     net, data = config_lib.build_autoencoder(config), config_lib.build_plan(config)
     denoiser = config_lib.build_denoiser(config, net.code_shape, data.num_classes, data.condition_shape)
@@ -138,7 +138,7 @@ def sampling(config: ConfigDict, mesh: Mesh, *, batch_size: int) -> tuple[tuple,
     one = None if condition is None else jnp.zeros((1, *condition.shape[1:]), condition.dtype)
     key = jax.random.key(0)
     params = jax.eval_shape(
-        lambda: (denoiser.init(key, code, t, one)["params"], net.init(key, images)["params"])  # nothing is drawn
+        lambda: (denoiser.init(key, code, t, one)["params"], net.init(key, images)["params"])  # not executed
     )
     params = jax.tree.map(lambda x: on(replicated, *x.shape, dtype=x.dtype), params)
     keys = on(by_batch, batch_size, dtype=key.dtype)
@@ -156,7 +156,7 @@ def sampling(config: ConfigDict, mesh: Mesh, *, batch_size: int) -> tuple[tuple,
 
 
 def table(names: list[str], mesh_devices: int, *, compiled: bool) -> str:
-    """Markdown of the plans of shipped configs, both stages, on so many devices."""
+    """A markdown table of the plans of configs, both stages, on so many devices."""
     lines = [
         "| config | stage | bits per image | parameters | batch | TFLOP per step | GFLOP per example | state per device | "
         "temporary per device |",
@@ -166,7 +166,7 @@ def table(names: list[str], mesh_devices: int, *, compiled: bool) -> str:
         config = config_lib.load(name)
         mesh = config_lib.build_mesh(config)
         if mesh.size != mesh_devices:
-            raise ValueError(f"{mesh.size} devices are there, the table is of {mesh_devices}")
+            raise ValueError(f"there are {mesh.size} devices, but the table is for {mesh_devices}")
         for stage in ("autoencoder", "prior"):
             row = plan(config, stage, mesh, compiled=compiled)
             temporary = "" if row.temporary_bytes is None else f"{row.temporary_bytes / 2**30:.2f} GiB"
@@ -179,6 +179,6 @@ def table(names: list[str], mesh_devices: int, *, compiled: bool) -> str:
 
 
 def write(path: epath.PathLike, text: str, devices: int) -> None:
-    """Writes a table with what its columns mean."""
+    """Writes a table with an explanation of its columns."""
     epath.Path(path).parent.mkdir(parents=True, exist_ok=True)
     epath.Path(path).write_text(f"{HEADER.format(devices=devices)}\n{text}")

@@ -126,7 +126,7 @@ def test_wrong_arguments_are_named(tmp_path, trained, capsys):
 
 def test_another_config_is_refused(tmp_path, trained, capsys):
     said = fails(capsys, "run", "--config", "digits", "--workdir", trained)
-    assert "made with another config" in said
+    assert "has another config" in said
     assert "prior.width" in said
 
 

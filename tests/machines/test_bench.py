@@ -50,5 +50,5 @@ def test_the_largest_batch_that_fits_is_taken(monkeypatch):
 def test_what_cannot_be_measured_is_said():
     with pytest.raises(UserError, match=r"--batch_size: batch size 12 does not divide"):
         bench.bench(tiny.config(), batch_size=12)
-    with pytest.raises(UserError, match="does not tell its memory: give a --batch_size"):
+    with pytest.raises(UserError, match="does not report its memory: give a --batch_size"):
         bench.bench(tiny.config())

@@ -144,7 +144,7 @@ def test_a_work_directory_of_before_a_key_was_there_opens(tmp_path, monkeypatch)
     path.write_text(json.dumps(values))
     config.prior.remat = "full"
     monkeypatch.setattr(Experiment, "step", lambda self, stage: 6)  # both stages have a checkpoint
-    with pytest.raises(UserError, match="remat: 'none' there, 'full' asked for"):
+    with pytest.raises(UserError, match="remat: 'none' in the work directory, 'full' requested"):
         Experiment.open(tmp_path / "run", config)
 
 
@@ -177,5 +177,5 @@ def test_a_nonfinite_step_is_counted_and_leaves_the_state_as_it_was(tmp_path):
 def test_another_seed_does_not_go_on_in_the_same_place(tmp_path):
     path = tiny.npz(tmp_path)
     Experiment.open(tmp_path / "run", tiny.config(path, autoencoder_training__num_steps=2)).train("autoencoder")
-    with pytest.raises(UserError, match=r"seed: 0 there, 1 asked for"):
+    with pytest.raises(UserError, match=r"seed: 0 in the work directory, 1 requested"):
         Experiment.open(tmp_path / "run", tiny.config(path, seed=1))
