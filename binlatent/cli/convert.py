@@ -1,4 +1,4 @@
-"""`binlatent convert` and `convert-features`: checkpoints of others."""
+"""`binlatent convert` and `convert-features`: checkpoints and weights from PyTorch."""
 
 import dataclasses
 from typing import Literal
@@ -9,13 +9,13 @@ from binlatent.console import say
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Convert(flags.Command):
-    """Turn checkpoints of the 2023 release into a work directory.
+    """Convert checkpoints of the PyTorch release to a work directory.
 
     Attributes:
-      workdir: a new work directory; its config is changed as --config.data.path=photos.
+      workdir: a new work directory; set any key of its config as --config.data.path=photos.
       autoencoder: binaryae_*.th or binaryae_ema_*.th.
       denoiser: bld_*.th or bld_ema_*.th; either file alone is enough.
-      hparams: the release's hyper-parameters by its own names; what the tensors say need not be given.
+      hparams: the release's hyper-parameters by its own names; those that the tensors determine may be omitted.
     """
 
     workdir: str = flags.flag(metavar="DIR")
@@ -35,12 +35,12 @@ class Convert(flags.Command):
             overrides=self.overrides,
         )
         say("\n".join(lines))
-        say(f"{self.workdir} is ready: see `binlatent info --workdir {self.workdir}`")
+        say(f"{self.workdir} is ready; see `binlatent info --workdir {self.workdir}`")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConvertFeatures(flags.Command):
-    """Download and convert the weights of a feature network, once for a machine.
+    """Download and convert the weights of a feature network, once per machine.
 
     Attributes:
       name: the network.

@@ -1,8 +1,8 @@
-"""Flags of the command line from the fields of dataclasses: name, type, default and help are those of the field.
+"""Command-line flags from the fields of dataclasses, with the field's name, type, default and documentation.
 
-A command is a frozen dataclass. Each field is a flag; its help is its entry under `Attributes:` in the docstring. A field
-made by `nested` holds another dataclass, whose fields become flags too; one made by `changes` holds a dict of the fields
-that were given on the command line and leaves the others to the work directory's config.
+A command is a frozen dataclass. Each field is a flag, whose help is its entry under `Attributes:` in the docstring. A
+field made by `nested` is another dataclass, whose fields become flags too. A field made by `changes` is a dict of those
+fields of a dataclass that are set on the command line; the others come from the work directory's config.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import typing
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
-# The least and largest value of a number, by the name of its flag: a name means the same in every command.
+# The minimum and maximum of numbers, by name of the flag, which has the same meaning in every command.
 LIMITS: dict[str, tuple[float, float]] = {
     "batch_size": (1, 65_536),
     "devices": (1, 4096),
@@ -34,36 +34,36 @@ LIMITS: dict[str, tuple[float, float]] = {
 
 
 class Command:
-    """What is run with the flags of a frozen dataclass that derives from it; its docstring is the command's help."""
+    """The base class of commands: frozen dataclasses whose fields are flags and whose docstring is the help."""
 
-    resumable: ClassVar[bool] = False  # the same command run again goes on from the last checkpoint
+    resumable: ClassVar[bool] = False  # whether running it again resumes from the last checkpoint
 
     def run(self) -> None:
-        """Does what the command is for.
+        """Runs the command.
 
         Raises:
-          UserError: what was asked for cannot be done.
+          UserError: it cannot be carried out.
         """
         raise NotImplementedError
 
 
 def flag(default: Any = dataclasses.MISSING, *, metavar: str | None = None, positional: bool = False) -> Any:
-    """A field that is a flag (required without a default), with a placeholder for its value in the help."""
+    """A field that is a flag, required if it has no default; `metavar` is the name of its value in the help."""
     return dataclasses.field(default=default, metadata={"metavar": metavar, "positional": positional})
 
 
 def hidden(default: Any) -> Any:
-    """A field that is no flag."""
+    """A field that is not a flag."""
     return dataclasses.field(default=default, metadata={"hidden": True})
 
 
 def changes(cls: type, *, many: Sequence[str] = ()) -> Any:
-    """A field of type dict: those fields of `cls` that were given; of `many`, several values with commas between."""
+    """A field of type dict: the fields of `cls` that are set; those in `many` take comma-separated values."""
     return dataclasses.field(metadata={"changes": cls, "many": tuple(many)})
 
 
 def nested(cls: type, *, without: Sequence[str] = (), **defaults: Any) -> Any:
-    """A field of type `cls`, whose own fields become flags, with other defaults than its own where they are given."""
+    """A field of type `cls`, whose fields become flags; `defaults` override those of `cls`."""
     return dataclasses.field(metadata={"nested": cls, "without": tuple(without), "defaults": defaults})
 
 
@@ -71,7 +71,7 @@ def add(parser: argparse.ArgumentParser, command: type[Command]) -> None:
     """Adds the flags of a command.
 
     Raises:
-      TypeError: a field is of a type that no flag can have.
+      TypeError: the type of a field cannot be a flag.
     """
     for field in _flags(command):
         meta = field.metadata
@@ -91,28 +91,28 @@ def add(parser: argparse.ArgumentParser, command: type[Command]) -> None:
 
 
 def read(command: type[Command], args: argparse.Namespace, **others: Any) -> Command:
-    """The command, of what argparse has read; `others` are its hidden fields.
+    """Constructs the command from argparse's result; `others` are its hidden fields.
 
     Raises:
-      UserError: a dataclass refuses its values.
+      UserError: a dataclass rejects its values.
     """
-    given = vars(args)
+    parsed = vars(args)
     values = dict(others)
     for field in _flags(command):
         meta = field.metadata
         if inner := meta.get("changes"):
             names = [part.name for part in dataclasses.fields(inner)]
-            values[field.name] = {name: given[name] for name in names if given[name] is not None}
+            values[field.name] = {name: parsed[name] for name in names if parsed[name] is not None}
         elif inner := meta.get("nested"):
-            values[field.name] = inner(**{part.name: given[part.name] for part in _parts(inner, meta)})
+            values[field.name] = inner(**{part.name: parsed[part.name] for part in _parts(inner, meta)})
         else:
-            value = given[field.name]
-            values[field.name] = tuple(value) if isinstance(value, list) else value  # argparse's own of a positional
+            value = parsed[field.name]
+            values[field.name] = tuple(value) if isinstance(value, list) else value  # argparse has lists
     return command(**values)
 
 
 def help_texts(cls: type) -> dict[str, str]:
-    """What the `Attributes:` sections of a class and its bases say of each field."""
+    """The documentation of each field in the `Attributes:` sections of a class and its bases."""
     texts: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         section = inspect.cleandoc(base.__doc__ or "").partition("\nAttributes:\n")[2].split("\n\n")[0]
@@ -122,7 +122,7 @@ def help_texts(cls: type) -> dict[str, str]:
 
 
 def summary(cls: type) -> str:
-    """The first paragraph of a class's docstring, on one line and without its full stop."""
+    """The first paragraph of a class's docstring, on one line and without the final full stop."""
     return " ".join(inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].split()).removesuffix(".")
 
 
@@ -176,7 +176,7 @@ def _add(
 
 
 def _without_none(kind: Any) -> Any:
-    """X of X | None."""
+    """X | None → X."""
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
         kinds = [part for part in typing.get_args(kind) if part is not types.NoneType]
         if len(kinds) == 1:
@@ -185,7 +185,7 @@ def _without_none(kind: Any) -> Any:
 
 
 def _reader(name: str, kind: Any) -> Callable[[str], Any]:
-    """From text to a value; a value that does not fit raises argparse's own error, which names the flag."""
+    """A function from text to a value; for invalid text it raises argparse's error, which names the flag."""
     kind = _without_none(kind)
     readers: dict[Any, Callable[[str], Any]] = {
         str: _text,
@@ -238,5 +238,5 @@ def _choice(text: str, choices: Sequence[str]) -> str:
 def _fixed(text: str, readers: list[Callable[[str], Any]]) -> tuple:
     parts = text.split(",")
     if len(parts) != len(readers):
-        raise argparse.ArgumentTypeError(f"{text!r}: {len(readers)} values with commas between are expected")
+        raise argparse.ArgumentTypeError(f"{text!r}: {len(readers)} comma-separated values are expected")
     return tuple(reader(part.strip()) for reader, part in zip(readers, parts, strict=True))

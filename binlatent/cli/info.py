@@ -1,4 +1,4 @@
-"""What a work directory holds, for people."""
+"""A description of a work directory."""
 
 import json
 import math
@@ -14,11 +14,11 @@ from binlatent.errors import UserError
 from binlatent.experiment import STAGES, Experiment
 from binlatent.train.metrics import read_records
 
-MOST_CLASSES = 40  # named in full
+MOST_CLASSES = 40  # classes listed by name
 
 
 def describe(workdir: epath.PathLike) -> str:
-    """A few lines on the stages, their parameters and last scores, the codes, and what comes next."""
+    """Lines of text about the stages, their parameters and latest scores, the codes, and the remaining stages."""
     experiment = Experiment.open(workdir)
     net = config_lib.build_autoencoder(experiment.config)
     y, x, k = net.code_shape
@@ -28,15 +28,15 @@ def describe(workdir: epath.PathLike) -> str:
         f"  images       {net.resolution}×{net.resolution}×{net.image_channels}, source {experiment.config.data.source}",
         f"  code         {y}×{x}×{k} = {y * x * k} bits per image, {pixels * 8 / (y * x * k):.1f} times fewer than its pixels",
     ]
-    waiting = []
+    remaining = []
     for stage in STAGES:
         lines += [f"  {stage:12s} {_stage(experiment, stage)}"]
         if stage == "prior":
             lines.insert(-1, f"  {'codes':12s} {_codes(experiment.codes)}")
         if not experiment.done(stage):
-            waiting.append(stage)
-    if waiting:
-        lines.append(f"  left to do: {', '.join(waiting)} (binlatent run --workdir {workdir})")
+            remaining.append(stage)
+    if remaining:
+        lines.append(f"  remaining: {', '.join(remaining)} (binlatent run --workdir {workdir})")
     return "\n".join(lines)
 
 
@@ -55,7 +55,7 @@ def _stage(experiment: Experiment, stage: str) -> str:
 
 
 def _classes(metadata: dict[str, Any]) -> str:
-    """A line of the classes that `--labels` takes, for a prior that has some."""
+    """A line that lists the classes for `--labels`; empty without classes."""
     num, names = metadata.get("num_classes", 0), metadata.get("class_names") or []
     if not num:
         return ""
@@ -70,6 +70,6 @@ def _codes(folder: epath.Path) -> str:
     try:
         manifest = Manifest.load(folder)
     except UserError as error:
-        return f"not readable: {json.dumps(str(error))}"
+        return f"unreadable: {json.dumps(str(error))}"
     counts = ", ".join(f"{manifest.count(split)} {split}" for split in manifest.shards)
-    return f"{counts}; of autoencoder {manifest.spec.autoencoder}"
+    return f"{counts}; from autoencoder {manifest.spec.autoencoder}"

@@ -11,22 +11,22 @@ from binlatent.errors import UserError
 if TYPE_CHECKING:
     from binlatent.pipeline import Pipeline
 
-MOST_NAMED = 20  # labels that are reported by name
+MOST_NAMED = 20  # labels reported by name
 
 
 def choose_labels(text: str | None, model: "Pipeline", guidance: float) -> list[int] | None:
-    """The classes that `--labels` asks for: by number or name; all of the model's in turn for None; none for `none`.
+    """The classes of `--labels`: numbers or names; None: all of the model's classes in turn; `none`: no class.
 
-    What a person might miss is reported: guidance that has no effect, and a model whose conditions cannot be given here.
+    Warns if guidance has no effect, and if the model's conditions cannot be given on the command line.
 
     Raises:
-      UserError: the model has no prior or no classes, or no such class.
+      UserError: the model has no prior, no classes, or no such class.
     """
     num_classes = model.num_classes
     metadata = model.prior.metadata
     if text is not None and text.strip().lower() != "none":
         if not num_classes:
-            raise UserError(f"--labels {text}: this model was trained without classes; leave the labels out")
+            raise UserError(f"--labels {text}: this model was trained without classes; omit the labels")
         labels = parse_labels(text, num_classes, metadata.get("class_names") or ())
         _report(labels, metadata.get("class_names") or ())
         return labels
@@ -41,28 +41,28 @@ def choose_labels(text: str | None, model: "Pipeline", guidance: float) -> list[
 
 
 def parse_labels(text: str, num_classes: int, names: Sequence[str] = ()) -> list[int]:
-    """Classes of `text`: numbers or names with commas between. A number is always a class number, never a name.
+    """Parses comma-separated class numbers or names. A number is never taken as a name.
 
     Raises:
-      UserError: no such class; names like it are suggested.
+      UserError: there is no such class; the message suggests similar names.
     """
     number = {name: i for i, name in enumerate(names)}
-    found = []
+    labels = []
     for part in (part.strip() for part in text.split(",")):
         if re.fullmatch("[0-9]{1,9}", part) and int(part) < num_classes:
-            found.append(int(part))
+            labels.append(int(part))
         elif part in number:
-            found.append(number[part])
+            labels.append(number[part])
         else:
             near = difflib.get_close_matches(part, names, n=3)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            what = f"integers from 0 to {num_classes - 1}" + (" or class names" if names else "")
-            raise UserError(f"--labels: {part[:80]!r} is no class: {what} with commas between are expected{hint}")
-    return found
+            expected = f"integers from 0 to {num_classes - 1}" + (" or class names" if names else "")
+            raise UserError(f"--labels: {part[:80]!r} is not a class: comma-separated {expected} are expected{hint}")
+    return labels
 
 
 def _report(labels: Sequence[int], names: Sequence[str]) -> None:
-    """Number and name of each class, where the name says more than the number."""
+    """Reports number and name of each class whose name is not its number."""
     named = [f"{i} ({names[i]})" for i in dict.fromkeys(labels) if i < len(names) and names[i] != str(i)]
     if named:
         say(f"labels: {', '.join(named[:MOST_NAMED])}{', …' if len(named) > MOST_NAMED else ''}")

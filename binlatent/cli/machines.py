@@ -1,4 +1,4 @@
-"""`binlatent plan`, `bench` and `info`: what configs cost, what devices do, what a work directory holds."""
+"""`binlatent plan`, `bench` and `info`: the cost of configs, the speed of devices, the contents of a work directory."""
 
 import dataclasses
 
@@ -8,12 +8,12 @@ from binlatent.console import say
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan(flags.Command):
-    """What configs cost: parameters, bits, operations, memory; nothing is run.
+    """Compute what configs cost: parameters, bits, operations, memory; nothing is run.
 
     Attributes:
-      configs: names or paths; all that are shipped unless given.
-      devices: of the mesh.
-      compile: compile the training steps as well; takes minutes.
+      configs: names or paths (default: all shipped configs).
+      devices: number of devices in the mesh.
+      compile: also compile the training steps, which takes minutes.
       out: write the table there, as markdown.
     """
 
@@ -28,7 +28,7 @@ class Plan(flags.Command):
         from binlatent import config as config_lib
         from binlatent.machines import plan
 
-        jax.config.update("jax_platforms", "cpu")  # nothing is run: virtual devices serve as well
+        jax.config.update("jax_platforms", "cpu")  # virtual devices suffice, as nothing is run
         jax.config.update("jax_num_cpu_devices", self.devices)
         text = plan.table(self.configs or list(config_lib.shipped()), self.devices, compiled=self.compile)
         say(text if self.out is None else self.out)
@@ -38,11 +38,11 @@ class Plan(flags.Command):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bench(flags.Command):
-    """Measure training and sampling on this machine's devices, with made-up data and weights.
+    """Measure training and sampling on this machine's devices, with synthetic data and weights.
 
     Attributes:
-      config: what to measure; any key is set as --config.prior.width=256.
-      batch_size: examples of a call (default: what fills the devices).
+      config: name or path of a config; set any key as --config.prior.width=256.
+      batch_size: examples per call (default: as many as fit the memory).
       seconds: of each measurement.
     """
 
@@ -56,13 +56,13 @@ class Bench(flags.Command):
         from binlatent.machines import bench
 
         config = config_lib.load(self.config, self.overrides)
-        say(f"{self.config}, made-up data and weights")
+        say(f"{self.config}, synthetic data and weights")
         say(bench.table(bench.bench(config, batch_size=self.batch_size or 0, seconds=self.seconds)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Info(flags.Command):
-    """Tell what a work directory holds: parameters, steps, bits per image, classes, stages done.
+    """Describe a work directory: parameters, steps, bits per image, classes, finished stages.
 
     Attributes:
       workdir: the run's folder.

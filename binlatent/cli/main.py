@@ -1,4 +1,4 @@
-"""`binlatent <command>`: reads the command line, runs a command, and turns problems into messages."""
+"""`binlatent <command>`: parses the command line, runs a command, and turns errors into messages."""
 
 import argparse
 import dataclasses
@@ -29,12 +29,12 @@ COMMANDS: dict[str, type[flags.Command]] = {
     "info": machines.Info,
 }
 OVERRIDE = "--config."
-INTERRUPTED = 130  # exit status of a shell's command that Ctrl-C ended
-BROKEN_PIPE = 141  # of one whose reader has gone
+INTERRUPTED = 130  # exit status after Ctrl-C, as in shells
+BROKEN_PIPE = 141  # exit status after a broken pipe, as in shells
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with its errors on one line: which flag, which value, what was expected."""
+    """argparse with error messages on one line: the flag, the value, what is expected."""
 
     def error(self, message: str) -> NoReturn:
         message = message.removeprefix("argument ").removesuffix(".")
@@ -58,10 +58,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def parse(argv: list[str]) -> flags.Command:
-    """The command that a command line asks for. Wrong flags end the process with argparse's message and status 2.
+    """Parses a command line. Invalid flags end the process with argparse's message and status 2.
 
     Raises:
-      UserError: values that do not go together.
+      UserError: values contradict each other.
     """
     overrides, rest = _split_overrides(argv)
     parser = _parser()
@@ -69,16 +69,16 @@ def parse(argv: list[str]) -> flags.Command:
     command = COMMANDS[args.command]
     takes_config = any(field.name == "overrides" for field in dataclasses.fields(command))
     if unknown or (overrides and not takes_config):
-        wrong = unknown[0] if unknown else f"{OVERRIDE}{overrides[0]}"
+        argument = unknown[0] if unknown else f"{OVERRIDE}{overrides[0]}"
         known = [f"--{name}" for name in vars(args)]
-        near = difflib.get_close_matches(wrong.partition("=")[0], known, n=2)
+        near = difflib.get_close_matches(argument.partition("=")[0], known, n=2)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        _fail(f"unknown argument {wrong!r}{hint}; see `binlatent {args.command} --help`")
+        _fail(f"unknown argument {argument!r}{hint}; see `binlatent {args.command} --help`")
     return flags.read(command, args, **({"overrides": tuple(overrides)} if takes_config else {}))
 
 
 def _split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
-    """(`a.b=c` of every `--config.a.b=c` or `--config.a.b c`, the other arguments)."""
+    """Returns (`a.b=c` for every `--config.a.b=c` or `--config.a.b c`, the other arguments)."""
     overrides, rest, i = [], [], 0
     while i < len(argv):
         item = argv[i]
@@ -94,9 +94,9 @@ def _split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs a command. A problem that a person can solve is one message and exit status 2, not a traceback.
+    """Runs a command. Problems that the user can solve give one message and exit status 2, without a traceback.
 
-    Ctrl-C ends with status 130; a training run that is asked to stop has saved its state by then.
+    Ctrl-C ends with status 130, for a training run after saving its state.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     resumable = False
@@ -107,29 +107,29 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         _interrupted(resumable)
     except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 — so that Python's own flush at exit does not fail too
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 — so that Python's flush at exit does not fail too
         sys.exit(BROKEN_PIPE)
     except UserError as error:
         _leave_others(error, 2)
         _fail(str(error))
-    except OSError as error:  # a full disk, a place that cannot be read or written
+    except OSError as error:  # a full disk, missing permissions
         _leave_others(error, 2)
         _fail(_os_message(error, resumable))
     except Exception as error:
-        _unforeseen(error, resumable)
+        _unexpected(error, resumable)
 
 
 def _os_message(error: OSError, resumable: bool) -> str:
-    """What the operating system refused, and where; without its number."""
-    place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-    message = f"{place}{error.strerror or error}"
+    """The operating system's message and the path, without the error number."""
+    path = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    message = f"{path}{error.strerror or error}"
     if resumable:
         message += "; once this is solved, the same command resumes from the last checkpoint"
     return message
 
 
-def _unforeseen(error: Exception, resumable: bool) -> None:
-    """Ends well for a run that was asked to stop, with a message where memory is too small, otherwise re-raises."""
+def _unexpected(error: Exception, resumable: bool) -> None:
+    """Returns or exits for a run that was asked to stop, gives a message if memory is exhausted, otherwise re-raises."""
     from binlatent.console import say
     from binlatent.train.preemption import Preempted
 
@@ -146,11 +146,11 @@ def _unforeseen(error: Exception, resumable: bool) -> None:
 
 
 def _interrupted(resumable: bool) -> NoReturn:
-    """Ends at once. A run's threads, which would write on at an orderly exit, are not waited for."""
+    """Ends the process; a run immediately, since a normal exit would wait for threads that are still writing."""
     if not resumable:
         print("\nbinlatent: stopped", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    print("\nbinlatent: stopped at once; the same command resumes from the last checkpoint", file=sys.stderr)
+    print("\nbinlatent: stopped immediately; the same command resumes from the last checkpoint", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(INTERRUPTED)
@@ -162,7 +162,7 @@ def _fail(message: str) -> NoReturn:
 
 
 def _leave_others(error: Exception, status: int) -> None:
-    """Of several processes: ends this one so that the others notice."""
+    """With several processes, ends this one so that the others notice."""
     if "jax" not in sys.modules:
         return
     from binlatent.cli import distributed

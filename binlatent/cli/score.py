@@ -1,4 +1,4 @@
-"""`binlatent evaluate`, `sweep`, `reference` and `train-classifier`: how good a trained model is."""
+"""`binlatent evaluate`, `sweep`, `reference` and `train-classifier`: scores of trained models."""
 
 import dataclasses
 from typing import TYPE_CHECKING, Any
@@ -18,12 +18,12 @@ PARTS = ("reconstruction", "code", "likelihood", "generation", "report")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scored(flags.Command):
-    """What the commands that score have in common.
+    """The common flags of commands that compute scores.
 
     Attributes:
       workdir: the run's folder.
-      features: feature networks with commas between: inception, inception-pytorch-fid, classifier, or .py files with
-        features(images) (default: inception where its weights are, classifier where one was trained).
+      features: comma-separated feature networks: inception, inception-pytorch-fid, classifier, or .py files with
+        features(images) (default: inception if its weights are present, and classifier if one was trained).
       batch_size: images at a time; does not change the scores.
     """
 
@@ -42,9 +42,9 @@ class Evaluate(Scored):
     """Score a trained work directory: scores.json and report.html.
 
     Attributes:
-      only: of reconstruction, code, likelihood, generation and report, with commas between (default: all).
-      again: score even what is done.
-      reference: a file of `binlatent reference` (default: made from the data).
+      only: comma-separated: reconstruction, code, likelihood, generation, report (default: all).
+      again: score finished parts again.
+      reference: a file of `binlatent reference` (default: computed from the data).
     """
 
     only: tuple[str, ...] = flags.flag((), metavar="P,P")
@@ -58,7 +58,7 @@ class Evaluate(Scored):
         from binlatent.evaluate.result import print_parts
 
         if unknown := [name for name in self.only if name not in PARTS]:
-            raise UserError(f"--only {','.join(unknown)}: one or more of {', '.join(PARTS)} are expected")
+            raise UserError(f"--only {','.join(unknown)}: expected some of {', '.join(PARTS)}")
         evaluation = self.open(self.reference)
         options = dataclasses.replace(self.options, sampling=self.sampling)
         if self.only != ("report",):
@@ -70,10 +70,10 @@ class Evaluate(Scored):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sweep(Scored):
-    """Score samples over steps × guidance × temperature × posterior; of these, values with commas between.
+    """Score samples over a grid of steps × guidance × temperature × posterior, each with comma-separated values.
 
     Attributes:
-      reference: a file of `binlatent reference` (default: made from the data).
+      reference: a file of `binlatent reference` (default: computed from the data).
     """
 
     reference: str | None = flags.flag(None, metavar="FILE")
@@ -97,10 +97,10 @@ class Sweep(Scored):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reference(Scored):
-    """Make the statistics of real images that samples are compared with.
+    """Compute the statistics of real images that samples are compared with.
 
     Attributes:
-      out: .npz to write as well (default: the work directory stores it).
+      out: also write them to this .npz file (default: only the work directory has them).
     """
 
     out: str | None = flags.flag(None, metavar="FILE")
@@ -119,18 +119,18 @@ class Reference(Scored):
             reference = evaluation.reference(network, self.options)
             if self.out:
                 reference.save(self.out)
-            what = f"{reference.description['images']} {reference.description['split']} images under {network.name}"
-            say(f"reference {reference.hash}: {what}, {self.out or evaluation.folder}")
+            images = f"{reference.description['images']} {reference.description['split']} images under {network.name}"
+            say(f"reference {reference.hash}: {images}, {self.out or evaluation.folder}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainClassifier(flags.Command):
-    """Train a small classifier whose features score samples where Inception's weights are not at hand.
+    """Train a small classifier whose features score samples where Inception's weights are missing.
 
     Attributes:
       workdir: the run's folder.
       num_steps: optimizer steps.
-      batch_size: images of a step.
+      batch_size: images per step.
       seed: of the initial parameters and the order of images.
     """
 

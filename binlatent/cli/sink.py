@@ -1,4 +1,4 @@
-"""Where images go that a person asked for: arrays, one picture, or a folder of pictures."""
+"""Output of images: arrays, one picture, or a folder of pictures."""
 
 import csv
 import os
@@ -14,27 +14,27 @@ from binlatent.images import image_grid, save_image, to_uint8
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 ARRAYS = ".npz"
-# Endings that ask for a file of a kind that is not written; any other dot is part of a folder's name (`run_v0.5`).
+# Suffixes of file formats that are not supported; any other suffix is part of a folder's name (`run_v0.5`).
 OTHERS = frozenset((
     *(".avif", ".bmp", ".csv", ".gif", ".heic", ".html", ".ico", ".jp2", ".json", ".mp4", ".npy", ".pdf", ".pkl", ".ppm"),
     *(".pt", ".pth", ".svg", ".tar", ".tfrecord", ".tga", ".tif", ".tiff", ".txt", ".zip"),
 ))  # fmt: skip
-LARGEST_PICTURE = 2**27  # pixels; more than that few programs open
-LARGEST_SIDE = {".jpg": 65_535, ".jpeg": 65_535, ".webp": 16_383}  # pixels; of the format
-LARGEST_ARRAYS = 2**33  # bytes; they are held in memory until the file is written
+LARGEST_PICTURE = 2**27  # pixels; few programs can open more
+LARGEST_SIDE = {".jpg": 65_535, ".jpeg": 65_535, ".webp": 16_383}  # pixels; limits of the formats
+LARGEST_ARRAYS = 2**33  # bytes; they are in memory until the file is written
 
 
 class ImageSink:
-    """Images into one `.npz`, one picture (`.png`, `.jpg`, `.webp`: a grid) or otherwise a folder of PNG files.
+    """Writes images to one `.npz`, to one picture (`.png`, `.jpg`, `.webp`: a grid) or else to a folder of PNG files.
 
-    Use as a context. A single file appears when the context ends without an error, complete or not at all.
+    A context manager. A single file is written when the context ends without an error.
 
     Args:
-      path: what `--out` says.
+      path: the value of `--out`.
 
     Raises:
-      UserError: an ending that is none of these, a folder where a file is expected or the reverse, a folder that holds
-        images already, a place that cannot be written, or more images than one file can hold.
+      UserError: the suffix is not supported, a folder is given for a file or the reverse, the folder already holds
+        images, the path cannot be written, or there are too many images for one file.
     """
 
     def __init__(self, path: epath.PathLike):
@@ -43,8 +43,8 @@ class ImageSink:
         suffix = "" if text.endswith("/") else self.path.suffix.lower()
         if suffix in OTHERS:
             raise UserError(
-                f"--out {text}: {suffix} files are not written; end it in .npz (arrays), {', '.join(PICTURES)} (one "
-                "picture) or nothing (a folder of PNG files)"
+                f"--out {text}: {suffix} files are not supported; use .npz (arrays), {', '.join(PICTURES)} (one "
+                "picture) or no suffix (a folder of PNG files)"
             )
         self.suffix = suffix if suffix in (ARRAYS, *PICTURES) else ""
         self._columns: int | None = None
@@ -56,7 +56,7 @@ class ImageSink:
 
     @property
     def is_picture(self) -> bool:
-        """Whether all images become one grid."""
+        """Whether the output is one grid."""
         return self.suffix in PICTURES
 
     @property
@@ -65,22 +65,22 @@ class ImageSink:
 
     def _check_place(self, text: str) -> None:
         if self.suffix and self.path.is_dir():
-            raise UserError(f"--out {text} is a folder; name a file that is not there yet")
+            raise UserError(f"--out {text} is a folder; name a file")
         if self.suffix or not self.path.exists():
             return
         if not self.path.is_dir():
-            raise UserError(f"--out {text} is a file; end it in .npz, {', '.join(PICTURES)}, or name a folder")
+            raise UserError(f"--out {text} is a file; use the suffix .npz, {', '.join(PICTURES)}, or name a folder")
         remote = "://" in os.fspath(self.path)
-        inside = self.path.iterdir() if remote else pathlib.Path(self.path).rglob("*")
-        found = sum(child.suffix.lower() in PICTURES for child in inside)
-        if found:
-            raise UserError(f"--out {text} holds {found} images already; remove them or name another folder")
+        children = self.path.iterdir() if remote else pathlib.Path(self.path).rglob("*")
+        count = sum(child.suffix.lower() in PICTURES for child in children)
+        if count:
+            raise UserError(f"--out {text} already holds {count} images; remove them or name another folder")
 
     def expect(self, num: int, shape: tuple[int, int, int], *, columns: int | None = None) -> None:
-        """Says how many images of a shape (h, w, c) will come, so that what cannot be written is refused before work.
+        """Announces the number of images and their shape (h, w, c), so that impossible output is an error beforehand.
 
         Args:
-          columns: of the grid; a square where None.
+          columns: of the grid; None for a square.
         """
         self._columns = columns or max(1, round(num**0.5))
         height, width, channels = shape
@@ -102,7 +102,7 @@ class ImageSink:
         try:
             self._made_folder = self.is_folder and not folder.exists()
             folder.mkdir(parents=True, exist_ok=True)
-            if "://" not in os.fspath(folder):  # a place that cannot be written is found before the work
+            if "://" not in os.fspath(folder):  # so that a path that cannot be written is an error beforehand
                 probe = folder / f".{os.getpid()}.tmp"
                 probe.write_bytes(b"")
                 probe.unlink()
@@ -116,8 +116,8 @@ class ImageSink:
         """Adds images (n, h, w, c), uint8 or float in [0, 1].
 
         Args:
-          labels: class of each, int (n,).
-          names: the file of each in a folder, without ending; numbered where None.
+          labels: their classes, int (n,).
+          names: their file names in a folder, without suffix; None for numbers.
         """
         images = to_uint8(np.asarray(images))
         names = names or [None] * len(images)
@@ -133,7 +133,7 @@ class ImageSink:
                 self._labels.append(np.asarray(labels))
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[object]], name: str) -> epath.Path:
-        """Writes a table `name.csv` into the folder, or beside the file as `<file's name>.<name>.csv`; returns its path."""
+        """Writes a table `name.csv` to the folder, or `<file's name>.<name>.csv` beside the file; returns its path."""
         path = self.path / f"{name}.csv" if self.is_folder else self.path.with_name(f"{self.path.stem}.{name}.csv")
         with path.open("w") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -143,7 +143,7 @@ class ImageSink:
 
     def __exit__(self, kind, error, traceback) -> None:
         if self._made_folder and not any(self.path.iterdir()):
-            self.path.rmdir()  # nothing came
+            self.path.rmdir()  # there were no images
         if kind is not None or not self._images:
             return
         images = np.concatenate(self._images)

@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Work(flags.Command):
-    """What the commands that train have in common.
+    """The common flags of commands that train.
 
     Attributes:
       workdir: the run's folder: config, checkpoints, codes, pictures.
-      config: path of a config, a shipped one's name, or another work directory; any key is set as
-        --config.prior.width=256. Needed the first time only: the work directory stores it.
-      distributed: one of several processes; the others are detected (TPU pod, SLURM, Open MPI).
-      coordinator: one of several processes; where process 0 listens.
-      num_processes: how many processes there are.
-      process_id: which one this is, from 0.
+      config: path or name of a config, or another work directory; set any key as --config.prior.width=256. Needed only
+        the first time, as the work directory stores it.
+      distributed: this is one of several processes; the cluster is detected (TPU pod, SLURM, Open MPI).
+      coordinator: this is one of several processes, and process 0 listens at this address.
+      num_processes: number of processes.
+      process_id: index of this process, from 0.
       start_timeout: seconds to wait for the others.
     """
 
@@ -38,10 +38,10 @@ class Work(flags.Command):
     overrides: tuple[str, ...] = flags.hidden(())
 
     def open(self) -> "Experiment":
-        """Joins the other processes, where there are some, and opens or makes the work directory.
+        """Joins the other processes, if any, and opens or creates the work directory.
 
         Raises:
-          UserError: the processes do not find each other, or the config does not fit.
+          UserError: the processes cannot connect, or the config is invalid.
         """
         if self.distributed or self.coordinator or self.num_processes is not None or self.process_id is not None:
             from binlatent.cli import distributed
@@ -65,7 +65,7 @@ class Work(flags.Command):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run(Work):
-    """Train both stages and show samples; what is done is skipped, the rest resumed."""
+    """Train both stages and save samples; skips finished stages and resumes interrupted ones."""
 
     def run(self) -> None:
         self.open().run()
@@ -76,8 +76,8 @@ class Train(Work):
     """Train one stage, or resume it.
 
     Attributes:
-      stage: which one.
-      init_from: work directory whose EMA parameters a new run starts from.
+      stage: the stage.
+      init_from: start a new run from the EMA parameters of this work directory.
       profile: trace these steps for TensorBoard's profiler.
     """
 
@@ -92,7 +92,7 @@ class Train(Work):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Encode(Work):
-    """Turn the data set into packed codes."""
+    """Encode the data set to packed codes."""
 
     def run(self) -> None:
         manifest = self.open().encode()
@@ -101,8 +101,8 @@ class Encode(Work):
 
 
 def _steps(text: str) -> tuple[int, int]:
-    """`FIRST:LAST` as two steps."""
+    """Parses `FIRST:LAST`."""
     first, _, last = text.partition(":")
     if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
-        raise UserError(f"--profile {text}: FIRST:LAST is expected, two steps, as 100:110")
+        raise UserError(f"--profile {text}: FIRST:LAST is expected, two steps such as 100:110")
     return int(first), int(last)

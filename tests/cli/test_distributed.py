@@ -168,7 +168,7 @@ def test_sigterm_saves_on_every_process(config, tmp_path, steps_per_call, checkp
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--distributed"], "finds no TPU pod, SLURM or Open MPI job here"),
+        (["--distributed"], "detects no TPU pod, SLURM or Open MPI job"),
         (["--coordinator", "127.0.0.1:1234"], "--num_processes and --process_id missing"),
         (["--coordinator", "nowhere", "--num_processes", "2", "--process_id", "0"], "HOST:PORT is expected"),
         (["--coordinator", "a:1", "--num_processes", "2", "--process_id", "2"], "a number from 0 to 1 is expected"),

@@ -163,7 +163,7 @@ def ended(monkeypatch, capsys, error, command="run"):
     except SystemExit as stopped:
         status = stopped.code
     except Left as left:
-        status = f"at once: {left}"
+        status = f"immediately: {left}"
     return status, *capsys.readouterr()
 
 
@@ -172,7 +172,7 @@ def ended(monkeypatch, capsys, error, command="run"):
     [
         ("run", UserError("no such thing"), 2, ["binlatent: no such thing"]),
         ("run", OSError(28, "No space left on device", "w/x"), 2, ["w/x: No space left", "resumes from the last"]),
-        ("run", KeyboardInterrupt(), "at once: 130", ["stopped at once", "resumes from the last checkpoint"]),
+        ("run", KeyboardInterrupt(), "immediately: 130", ["stopped immediately", "resumes from the last checkpoint"]),
         ("info", KeyboardInterrupt(), 130, ["stopped"]),
         ("run", MemoryError(), 2, ["out of memory", "batch size", "micro_batches"]),
         ("info", RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"), 2, ["out of memory", "9 bytes"]),

@@ -39,7 +39,7 @@ def test_a_number_is_a_class_number_before_it_is_a_name():
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("cta", "did you mean cat"), ("4", "0 to 3 or class names"), ("cat,", "'' is no class"), ("Dog!", "mean dog")],
+    [("cta", "did you mean cat"), ("4", "0 to 3 or class names"), ("cat,", "'' is not a class"), ("Dog!", "mean dog")],
 )
 def test_no_such_class(text, words):
     with pytest.raises(UserError, match=words):

@@ -51,7 +51,7 @@ def test_folders(tmp_path, name):
 
 def test_a_folder_is_not_filled_twice(tmp_path):
     fill(tmp_path / "folder")
-    with pytest.raises(UserError, match="holds 3 images already"):
+    with pytest.raises(UserError, match="already holds 3 images"):
         ImageSink(tmp_path / "folder")
 
 
