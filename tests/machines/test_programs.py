@@ -64,6 +64,6 @@ def test_parts_of_a_training_step(capsys):
     parts.main(["--channels", "32", "--batch_size", "2", "--rounds", "1"])
     text = capsys.readouterr().out
     heading, *found = rows(text)
-    assert heading == ["program", "ms", "of the one-pass step", "GFLOP"] and len(found) == 10
+    assert heading == ["program", "ms", "relative to one pass", "GFLOP"] and len(found) == 10
     assert {row[0]: row[2] for row in found}["one pass"] == "1.00"
     assert text.count("times as fast") == 2
