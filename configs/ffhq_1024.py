@@ -1,13 +1,13 @@
-"""FFHQ (70 thousand faces) at 1024×1024 pixels, 32×32×64 = 65,536 bits per image, all of them sampled at once.
+"""FFHQ (70 thousand faces) at 1024×1024 pixels, 32×32×64 = 65,536 bits per image, all sampled jointly.
 
     binlatent convert-features lpips
     binlatent run --config ffhq_1024 --config.data.path=DIR --workdir runs/ffhq1024
 
-From the paper: 32×32 tokens of 64 bits. Reasoned here: 2×2 pixels enter as channels, so that the widest feature maps are
-512×512 (at 1024×1024 one of them would take 268 MB an image); one more layer in the discriminator, for a larger patch; the
-prior has four times the tokens of 256×256, so its activations are recomputed and its state is divided over the devices
-(`fsdp`). On several machines set `mesh.data=-1` and `mesh.fsdp` to the devices of one machine, since gathering parameters
-over a network is slow. Meant for 8 devices of 80 GB; hours and scores have not been measured.
+From the paper: 32×32 tokens of 64 bits. Our choices: 2×2 pixels are folded into channels, so that the largest feature maps
+are 512×512 (at 1024×1024, one would take 268 MB per image); the discriminator has one more layer, for larger patches; the
+prior has four times the tokens of 256×256, so its activations are recomputed and its state is sharded (`fsdp`). On several
+machines, set `mesh.data=-1` and `mesh.fsdp` to the devices of one machine, because gathering parameters over a network is
+slow. Meant for 8 devices of 80 GB; hours and scores have not been measured.
 """
 
 from binlatent.config import load

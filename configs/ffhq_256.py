@@ -3,9 +3,9 @@
     binlatent convert-features lpips
     binlatent run --config ffhq_256 --config.data.path=DIR --workdir runs/ffhq
 
-DIR holds the image files, at 256 pixels or larger (they are resized). As `lsun_churches_256`, which says where the numbers
-are from; half as many images, so the prior is regularised and both stages stop earlier. Meant for 8 devices of 32 GB or
-more; hours and scores have not been measured.
+DIR holds the image files, of at least 256 pixels (they are resized). Like `lsun_churches_256`, which has the sources of the
+numbers; with half as many images, so the prior is regularised and both stages stop earlier. Meant for 8 devices of at least
+32 GB; hours and scores have not been measured.
 """
 
 from binlatent.config import load

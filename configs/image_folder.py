@@ -1,22 +1,22 @@
-"""Your own pictures, any square size: a folder of images, flat or with a sub-folder for each class.
+"""Your own images, at any resolution: a folder of images, flat or with one sub-folder per class.
 
     binlatent run --config image_folder --config.data.path=DIR --workdir runs/mine
     binlatent run --config image_folder:128 --config.data.path=DIR --workdir runs/mine128
 
-The number after the colon is the side in pixels that images are cut and resized to (32 unless given). Classes are used
-where there are sub-folders; `--config.data.labels=False` ignores them. Meant for one GPU or more; for a CPU give a second
-word, `image_folder:32,small`: narrow networks and a short run. That one, cut to 2,500 and 1,800 steps, took 70 minutes on 2
-of a busy machine's 4 cores and gave 23.3 dB PSNR on CIFAR-10's held-out images, no dead bits and 0.48 bits per bit; the wide one
-has not been run.
+The number after the colon is the resolution in pixels to which images are cropped and resized (default: 32). Sub-folders are
+classes; `--config.data.labels=False` ignores them. Meant for at least one GPU; for a CPU there is a variant with narrow
+networks and fewer steps, `image_folder:32,small`. With 2,500 and 1,800 steps, it took 70 minutes on 2 of a busy machine's 4
+cores and gave 23.3 dB PSNR on CIFAR-10's held-out images, no dead bits and 0.48 bits per bit. The full config has not been
+run.
 """
 
 from binlatent.config import defaults
 
-MULTIPLIERS = (1, 1, 1, 2, 2, 4)  # of the width, from the image's own resolution down
+MULTIPLIERS = (1, 1, 1, 2, 2, 4)  # of the width, from the image's resolution down
 
 
 def halvings(side: int) -> int:
-    """How often the image is halved: to a code of about 8×8 up to 64 pixels, 16×16 up to 256, 32×32 above."""
+    """How often the image is halved: to a code of about 8×8 for up to 64 pixels, 16×16 for up to 256, 32×32 above."""
     target = 8 if side <= 64 else 16 if side <= 256 else 32
     count = 0
     while side % 2 ** (count + 1) == 0 and side // 2**count > target:
@@ -25,7 +25,7 @@ def halvings(side: int) -> int:
         step = 16 if side <= 512 else 32
         near = max(1, round(side / step)) * step
         raise ValueError(
-            f"images of side {side} cannot be halved to a small code: take a multiple of {step}, as {near}"
+            f"images of {side}×{side} pixels cannot be halved to a small code: use a multiple of {step}, such as {near}"
         )
     return count
 
@@ -34,7 +34,9 @@ def get_config(argument: str = "32"):
     side, _, size = argument.partition(",")
     side, small = int(side), size == "small"
     if size not in ("", "small"):
-        raise ValueError(f"image_folder:{argument}: the side in pixels is expected, and perhaps ',small' after it")
+        raise ValueError(
+            f"image_folder:{argument}: the resolution in pixels is expected, optionally followed by ',small'"
+        )
     config = defaults()
     config.data.source = "folder"
     config.data.resolution = side
@@ -71,7 +73,7 @@ def get_config(argument: str = "32"):
 
 
 def _shrink(config, count: int) -> None:
-    """For a CPU: the first halvings are folded into the patch_size, since convolutions on many pixels are what is slow."""
+    """For a CPU: the first halvings are replaced by a patch_size, because convolutions on many pixels are slow."""
     patch_size = 2 ** max(count - 1, 0)
     config.autoencoder.patch_size = patch_size
     config.autoencoder.channels = 64

@@ -4,10 +4,11 @@
     binlatent convert-features lpips
     binlatent run --config imagenet_256 --workdir runs/imagenet
 
-From the paper: 64 bits per token. Reasoned here: a prior of 24 layers, 1,024 wide, 16 heads, the size of MaskBit's and near
-BiGR's smallest (the paper's own is not published); its state divided over the devices of one machine (`fsdp`); guidance
-that grows towards the data, as in MaskBit, whose weight must be tuned for a score. On several machines set `mesh.data=-1`
-and `mesh.fsdp` to the devices of one machine. Meant for 8 devices of 80 GB; hours and scores have not been measured.
+From the paper: 64 bits per token. Our choices: a prior of 24 layers, width 1,024 and 16 heads, the size of MaskBit's and close
+to BiGR's smallest (the paper does not give its own); its state is sharded over the devices of one machine (`fsdp`); guidance
+increases towards the data, as in MaskBit, and its weight must be tuned for best scores. On several machines, set
+`mesh.data=-1` and `mesh.fsdp` to the devices of one machine. Meant for 8 devices of 80 GB; hours and scores have not been
+measured.
 """
 
 from binlatent.config import load

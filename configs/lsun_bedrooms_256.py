@@ -4,8 +4,8 @@
     binlatent convert-features lpips
     binlatent run --config lsun_bedrooms_256 --workdir runs/bedrooms
 
-As `lsun_churches_256`, which says where the numbers are from; 24 times as many images, so both stages run longer, and the
-codes of mirrored images are not needed. Meant for 8 devices of 32 GB or more; hours and scores have not been measured.
+Like `lsun_churches_256`, which has the sources of the numbers; with 24 times as many images, so both stages run longer, and
+codes of mirrored images are not needed. Meant for 8 devices of at least 32 GB; hours and scores have not been measured.
 """
 
 from binlatent.config import load

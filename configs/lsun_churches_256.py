@@ -4,12 +4,12 @@
     binlatent convert-features lpips
     binlatent run --config lsun_churches_256 --workdir runs/churches
 
-From the paper and its release: 32 bits per token, five levels of 128 channels with attention at 16×16, LPIPS and a hinge
-discriminator with the adaptive weight, a prior of 24 layers, 768 wide, 12 heads, 64 steps at temperature 0.9, the
-auxiliary KL at 0.1. Reasoned here: Adam as VQGAN has it for stage 1; the discriminator starts once reconstructions have
-form; a batch of 256 codes, which one 80 GB device holds; moving averages about a tenth of an epoch (stage 1) and a few
-epochs (stage 2) long; images mirrored. Meant for 8 devices of 32 GB or more (`docs/configs.md` has the memory); hours
-and scores have not been measured. On fewer devices raise `micro_batches`: the result is the same.
+From the paper and its release: 32 bits per token, five levels with a base width of 128 and attention at 16×16, LPIPS and a
+hinge discriminator with the adaptive weight, a prior of 24 layers, width 768 and 12 heads, 64 steps at temperature 0.9, the
+auxiliary KL with weight 0.1. Our choices: Adam for stage 1 as in VQGAN; the discriminator starts once reconstructions have
+taken shape; a batch of 256 codes, which fits one 80 GB device; EMA over about a tenth of an epoch (stage 1) and a few epochs
+(stage 2); mirrored images. Meant for 8 devices of at least 32 GB (`docs/configs.md` has the memory); hours and scores have
+not been measured. On fewer devices, increase `micro_batches`: the result is the same.
 """
 
 from binlatent.config import defaults

@@ -1,15 +1,15 @@
-"""Images from text, 256×256 pixels, 16×16×64 = 16,384 bits per image, on embeddings that you have computed.
+"""Text to image, 256×256 pixels, 16×16×64 = 16,384 bits per image, from embeddings that you have computed.
 
     binlatent convert-features lpips
     binlatent run --config text_256 --config.data.path=DIR --workdir runs/text
 
-DIR holds `name.jpg` and beside it `name.npy`: one CLIP vector (d,), which is added to the time embedding, or the tokens of
-a text encoder such as T5, (n, d), all padded to one n, which are read by cross-attention. What the files hold decides; the
-pairs may also lie in tar files (`--config.data.source=shards`). No text encoder is part of this project: to sample for a
-text, embed it with the same encoder and hand the array to `Pipeline.sample(labels=…)`.
+DIR holds `name.jpg` and `name.npy` for each image. The array is either one CLIP vector (d,), which is added to the time
+embedding, or the tokens of a text encoder such as T5, (n, d), all padded to the same n, which are read by cross-attention.
+The pairs may also be in tar files (`--config.data.source=shards`). The project has no text encoder: to sample for a text,
+embed it with the same encoder and pass the array to `Pipeline.sample(labels=…)`.
 
-As `imagenet_256`, which says where the numbers are from; the condition is dropped a tenth of the time for guidance. Meant
-for 8 devices of 80 GB; hours and scores have not been measured.
+Like `imagenet_256`, which has the sources of the numbers; for guidance, a tenth of the conditions are dropped in training.
+Meant for 8 devices of 80 GB; hours and scores have not been measured.
 """
 
 from binlatent.config import load

@@ -1,5 +1,5 @@
 # Sourced by the launch scripts: a virtual environment in .venv with this project and the extras named in $1.
-# The second time nothing is installed, unless setup.py or the constraints have changed.
+# Nothing is installed again unless setup.py or the constraints have changed.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
@@ -13,7 +13,7 @@ if [ -z "$python" ]; then
   done
 fi
 if ! "${python:-false}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-  echo "binlatent needs Python 3.11 or newer${python:+, and $python is not}: install one, or name it as PYTHON=/path/to/python" >&2
+  echo "binlatent needs Python 3.11 or newer${python:+, and $python is not}: install one, or set PYTHON=/path/to/python" >&2
   exit 1
 fi
 
@@ -23,7 +23,7 @@ if [ ! -x .venv/bin/python ] || [ "$(cat .venv/installed-"$extras" 2>/dev/null)"
   echo "setting up .venv with $("$python" --version) (once)"
   if [ ! -x .venv/bin/python ]; then
     "$python" -m venv .venv || {
-      echo "the virtual environment could not be made; on Debian and Ubuntu: apt-get install python3-venv" >&2
+      echo "the virtual environment could not be created; on Debian and Ubuntu: apt-get install python3-venv" >&2
       exit 1
     }
   fi

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job on an embedded real data set, on a CPU: sets up, trains both stages on handwritten digits, shows samples.
+# Sets up, trains both stages on handwritten digits and saves samples; on a CPU, without downloads of data.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" run
 
@@ -10,6 +10,6 @@ cat <<'END'
 Done. Look at
   runs/digits/samples/samples.png            new digits, one column per class
   runs/digits/samples/reconstructions.png    held-out digits, each with its reconstruction below
-and make more:
+Sample more with
   .venv/bin/binlatent sample --workdir runs/digits --num 100 --out digits.png
 END
