@@ -1,4 +1,4 @@
-"""An exact denoiser of a small discrete distribution: what a perfect network would say."""
+"""An exact denoiser of a small discrete distribution, like a perfect network."""
 
 import itertools
 

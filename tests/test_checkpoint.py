@@ -53,7 +53,7 @@ def test_round_trip(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["truncated", "a flipped bit", "no state"])
-def test_a_broken_checkpoint_is_said_and_the_one_before_used(tmp_path, capsys, how):
+def test_a_broken_checkpoint_is_reported_and_the_previous_one_used(tmp_path, capsys, how):
     write(tmp_path, 1, 2)
     if how == "no state":
         shutil.rmtree(tmp_path / "2" / "state")

@@ -1,4 +1,4 @@
-"""Configurations: what is read back is what was written, and everything wrong is named."""
+"""Configurations round-trip, and errors name what is wrong."""
 
 import json
 
@@ -19,7 +19,7 @@ KEYS = sorted(config_lib.files._flatten(config_lib.defaults()))
 
 
 def check(config):
-    """Everything that is built of a config; UserError is the only exception that may come out."""
+    """Builds everything from a config; UserError is the only exception allowed."""
     try:
         config_lib.check(config)
     except UserError as error:
@@ -110,7 +110,7 @@ def test_wrong_overrides_are_named(overrides, words):
         ("from ml_collections import ConfigDict\nget_config = ConfigDict", "config without"),
     ],
 )
-def test_a_config_program_that_fails_is_named(tmp_path, program, words):
+def test_a_failing_config_file_is_named(tmp_path, program, words):
     path = tmp_path / "mine.py"
     path.write_text(program)
     with pytest.raises(UserError) as refused:
@@ -158,7 +158,7 @@ def test_a_config_file_with_any_content_is_read_or_refused(tmp_path_factory, con
 
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from([*KEYS, "data", ""]), st.sampled_from(["=", "", "=="]), st.text(max_size=20))
-def test_any_override_is_taken_or_refused(key, separator, text):
+def test_any_override_is_accepted_or_refused(key, separator, text):
     try:
         config = config_lib.override(tiny.config(), [key + separator + text])
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Every shipped config, without its data: what it costs, and that it compiles for eight devices."""
+"""Every shipped config, without its data: its cost, and that it compiles for eight devices."""
 
 import math
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_a_prior_is_what_its_config_says(name):
     shards = mesh.shape["fsdp"]
     # parameters, two moments and an average, four bytes each; small arrays are on every device
     assert 16 * row.parameters / shards <= row.state_bytes < 1.02 * 16 * row.parameters / shards + 2**20
-    # forward and backward take about 6 operations a parameter and token, and attention some more
+    # forward and backward take about 6 operations per parameter and token, attention some more
     y, x, _ = config_lib.build_autoencoder(config).code_shape
     assert 4.5 < row.flops / (row.parameters * row.batch_size * y * x) < 12
     assert config.autoencoder_training.batch_size % jax.device_count() == 0

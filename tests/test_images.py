@@ -66,7 +66,7 @@ def test_other_sizes_are_refused():
     [(64, 1, 8), (64, 2, 8), (64, 4, 8), (64, 10, 10), (64, 3, 9), (64, 1000, 8), (100, 10, 10), (2, 2, 2), (5, 10, 3),
      (1, 1, 1), (200, 2, 14)],
 )  # fmt: skip
-def test_grids_are_about_square_and_do_not_tear_groups(num, group, columns):
+def test_grids_are_about_square_and_keep_groups_together(num, group, columns):
     assert grid_columns(num, group) == columns
 
 

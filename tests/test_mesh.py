@@ -20,7 +20,7 @@ BATCH = 16
 
 
 def stages():
-    """Both stages with networks wide enough to be divided, and a batch of each."""
+    """Both stages with networks wide enough to be sharded, and a batch of each."""
     config = tiny.config(autoencoder__channels=64, prior__width=64)
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 256, (BATCH, 8), dtype=np.uint8)  # 4×4×4 bits
@@ -49,13 +49,13 @@ def alone(name):
 
 
 def share(tree, device) -> float:
-    """The part of a tree's bytes that one device holds."""
+    """The fraction of a tree's bytes on one device."""
     held = sum(s.data.nbytes for x in jax.tree.leaves(tree) for s in x.addressable_shards if s.device == device)
     return held / sum(x.nbytes for x in jax.tree.leaves(tree))
 
 
 @pytest.mark.parametrize("name", ["autoencoder", "prior"])
-def test_fsdp_divides_the_state_and_keeps_the_loss(name):
+def test_fsdp_shards_the_state_and_keeps_the_loss(name):
     stage, batch = stages()[name]
     state, losses = run(stage, batch, MeshShape(data=1, fsdp=8).build())
     for part in (state.params, state.opt_state, state.ema):
@@ -105,7 +105,7 @@ def test_tensor_parallel_attention_keeps_heads_in_their_place():
     assert largest_collective(stage, batch, mesh, MOVES) <= 2 * 256 * 64
 
 
-def test_partition_spec_takes_the_largest_axis_that_divides():
+def test_partition_spec_uses_the_largest_divisible_axis():
     mesh = MeshShape(data=1, fsdp=8).build()
     spec = lambda path, *shape: tuple(mesh_lib.partition_spec(path, shape, mesh))  # noqa: E731
     assert spec("params/kernel", 48, 100) == ("fsdp", None)  # 100 is larger and does not divide
@@ -130,7 +130,7 @@ def test_a_mesh_that_does_not_fit_is_named(sizes, message):
         MeshShape(**sizes).build()
 
 
-def test_a_batch_that_does_not_divide_is_named():
+def test_an_indivisible_batch_size_is_named():
     mesh = MeshShape(data=2, fsdp=4).build()
     mesh_lib.check_batch_size(32, mesh, micro_batches=4)
     with pytest.raises(
@@ -139,7 +139,7 @@ def test_a_batch_that_does_not_divide_is_named():
         mesh_lib.check_batch_size(24, mesh, micro_batches=2)
 
 
-def test_gather_replicates_divided_arrays():
+def test_gather_replicates_sharded_arrays():
     x = jax.device_put(np.arange(64.0), jax.NamedSharding(MeshShape(fsdp=8, data=1).build(), jax.P("fsdp")))
     here = mesh_lib.gather({"x": x}, MeshShape().build(jax.devices()[:2]))["x"]
     assert len(here.addressable_shards) == 2

@@ -1,4 +1,4 @@
-"""Torch networks on random weights for comparison; skips, saying so, where torch or its models are missing."""
+"""Torch networks with random weights for comparison; skips with a reason if torch or its models are missing."""
 
 import contextlib
 
@@ -24,8 +24,8 @@ def state_of(net) -> dict:
 
 
 def randomise(torch, net) -> None:
-    """Random weights and statistics that keep the signal's size through the depth, so that 1e-5 means something at its
-    end."""
+    """Random weights and statistics that preserve the scale of the signal, so that a tolerance of 1e-5 is meaningful at the
+    output."""
     for name, value in net.state_dict().items():
         if name.endswith("num_batches_tracked"):
             continue

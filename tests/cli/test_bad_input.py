@@ -1,4 +1,4 @@
-"""What a person may type wrongly: the exit status, and words that the message must have.
+"""Invalid input on the command line: the exit status, and words of the message.
 
 A case is (arguments, words, whether its status is 2). In the arguments `{trained}` is a trained work directory, `{new}` a
 folder that does not exist and must not exist afterwards, `{tmp}` a folder with the files that `place` makes.
@@ -192,7 +192,7 @@ TAKEN = [
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with two images, a file that is none, an empty folder, and a folder with a file's ending."""
+    """A folder with two images, a file that is not an image, an empty folder, and a folder with a file's suffix."""
     folder = tmp_path_factory.mktemp("bad_input")
     for name in ("mine", "empty", "folder.png"):
         (folder / name).mkdir()
@@ -225,7 +225,7 @@ def arguments(text, place, trained):
 
 
 @pytest.mark.parametrize(("text", "words"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
-def test_what_cannot_be_is_refused(place, trained, capsys, text, words):
+def test_invalid_input_is_refused(place, trained, capsys, text, words):
     before = sorted(place.rglob("*"))
     with pytest.raises(SystemExit) as stopped:
         main(arguments(text, place, trained))
@@ -238,13 +238,13 @@ def test_what_cannot_be_is_refused(place, trained, capsys, text, words):
 
 
 @pytest.mark.parametrize(("text", "words"), [case[1:] for case in TAKEN], ids=[case[0] for case in TAKEN])
-def test_what_can_be_is_done(place, trained, capsys, text, words):
+def test_valid_input_is_accepted(place, trained, capsys, text, words):
     main(arguments(text, place, trained))
     printed = "".join(capsys.readouterr())
     assert not [word for word in words if word.format(tmp=place) not in printed], printed
 
 
-def test_reconstructions_have_their_files_names_and_a_table(place, trained, tmp_path, capsys):
+def test_reconstructions_are_named_after_their_files_with_a_table(place, trained, tmp_path, capsys):
     main(arguments(f"reconstruct --workdir {{trained}} --images {{tmp}}/mine --out {tmp_path}/r", place, trained))
     assert sorted(path.name for path in (tmp_path / "r").iterdir()) == ["a.png", "b.png", "psnr.csv"]
     rows = [line.split(",") for line in (tmp_path / "r/psnr.csv").read_text().splitlines()]

@@ -58,7 +58,7 @@ def start(args, *, devices, processes=1):
 
 
 def finish(started, limit=LIMIT):
-    """(exit status, output) of every process; none outlives the limit."""
+    """Returns (exit status, output) of every process; kills those that exceed the time limit."""
     results, end = [], time.monotonic() + limit
     try:
         for process in started:
@@ -148,7 +148,7 @@ def test_a_killed_process_ends_the_other_and_a_restart_resumes(config, tmp_path,
 @pytest.mark.slow
 @pytest.mark.parametrize(("steps_per_call", "checkpoint_every"), [(1, 1_000_000), (2, 1_000_000), (2, 4)])
 def test_sigterm_saves_on_every_process(config, tmp_path, steps_per_call, checkpoint_every):
-    """A cluster's notice to one process: all save the same step and end well, also between regular checkpoints."""
+    """After SIGTERM to one process, all save the same step and exit normally, also between regular checkpoints."""
     args = ["train", "--stage", "autoencoder", "--config", config, "--workdir", tmp_path]
     numbers = {"num_steps": 1_000_000, "evaluate_every": 1_000_000, "checkpoint_every": checkpoint_every}
     numbers |= {"steps_per_call": steps_per_call}
@@ -174,7 +174,7 @@ def test_sigterm_saves_on_every_process(config, tmp_path, steps_per_call, checkp
         (["--coordinator", "a:1", "--num_processes", "2", "--process_id", "2"], "a number from 0 to 1 is expected"),
     ],
 )
-def test_a_start_that_cannot_work_is_said(config, tmp_path, args, message):
+def test_an_impossible_start_is_reported(config, tmp_path, args, message):
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "OMPI"))} | {"JAX_PLATFORMS": "cpu"}
     command = [
         sys.executable,

@@ -77,12 +77,12 @@ class Changing(flags.Command):
     options: dict[str, Any] = flags.changes(Inner, many=("size",))
 
 
-def test_changes_hold_only_what_was_given():
+def test_changes_hold_only_the_given_flags():
     assert parsed(Changing, [])[0].options == {}
     assert parsed(Changing, ["--size", "4,8", "--exact", "false"])[0].options == {"size": (4, 8), "exact": False}
 
 
-def test_a_field_of_a_type_without_flags_is_an_error_of_ours():
+def test_a_field_that_cannot_be_a_flag_is_a_type_error():
     @dataclasses.dataclass
     class Wrong(flags.Command):
         """Wrong."""
@@ -193,7 +193,7 @@ def test_advice_fits_the_command(monkeypatch, capsys):
 
 @pytest.mark.parametrize(("interrupted", "status"), [(False, 0), (True, 130)])
 def test_a_run_that_was_asked_to_stop_says_so(monkeypatch, capsys, interrupted, status):
-    """By the cluster: it ends well. By Ctrl-C: with the status that shells know."""
+    """After the cluster's notice with status 0, after Ctrl-C with the status of shells."""
     error = Preempted("prior", 5, interrupted=interrupted)
     found, printed, _ = ended(monkeypatch, capsys, error)
     assert found == status and printed == f"{error}\n"

@@ -14,7 +14,7 @@ NAMES = ("cat", "dog", "10", "a b")
 
 @dataclasses.dataclass
 class Model:
-    """What `choose_labels` asks of a pipeline."""
+    """The attributes of a pipeline that `choose_labels` uses."""
 
     num_classes: int
     class_names: tuple[str, ...] = ()

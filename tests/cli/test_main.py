@@ -1,4 +1,4 @@
-"""The command line as a person meets it: help, results, and messages instead of tracebacks."""
+"""The command line for users: help, results, and messages instead of tracebacks."""
 
 import shutil
 import subprocess
@@ -36,7 +36,7 @@ def test_every_command_explains_itself(capsys, command):
     assert "--workdir" in capsys.readouterr().out
 
 
-def test_sample_to_every_kind_of_place(tmp_path, trained, capsys):
+def test_sample_to_every_kind_of_output(tmp_path, trained, capsys):
     common = ["sample", "--workdir", str(trained), "--num", "6", "--steps", "2", "--seed", "7"]
     main([*common, "--labels", "0,1,2", "--out", str(tmp_path / "s.npz")])
     arrays = np.load(tmp_path / "s.npz")
@@ -130,8 +130,8 @@ def test_another_config_is_refused(tmp_path, trained, capsys):
     assert "prior.width" in said
 
 
-def test_halves_that_do_not_belong_together_are_refused(tmp_path, trained, capsys):
-    """The autoencoder is trained on after the codes were made: its prior and its codes mean nothing to it any more."""
+def test_mismatched_stages_are_refused(tmp_path, trained, capsys):
+    """An autoencoder trained further after encoding cannot use the old codes and their prior."""
     workdir = shutil.copytree(trained, tmp_path / "copy")
     main(["train", "--stage", "autoencoder", "--workdir", str(workdir), "--config.autoencoder_training.num_steps=8"])
     assert "trained on codes of autoencoder" in fails(capsys, "sample", "--workdir", workdir)

@@ -1,4 +1,4 @@
-"""Where images go: arrays, pictures, folders; and what is refused before any work is done."""
+"""Output of images: arrays, pictures, folders; and errors that are raised before any work is done."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_arrays(tmp_path):
 @pytest.mark.parametrize(
     ("name", "kind"), [("a.PNG", "PNG"), ("a.jpg", "JPEG"), ("a.Jpeg", "JPEG"), ("a.webp", "WEBP")]
 )
-def test_pictures_are_of_the_kind_that_their_ending_says(tmp_path, name, kind):
+def test_the_suffix_determines_the_format(tmp_path, name, kind):
     fill(tmp_path / name, columns=2)
     with Image.open(tmp_path / name) as picture:
         assert picture.format == kind
@@ -64,7 +64,7 @@ def test_an_error_leaves_neither_a_file_nor_an_empty_folder(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_one_file_cannot_hold_is_refused_before_work(tmp_path):
+def test_too_many_images_for_a_file_are_refused_beforehand(tmp_path):
     arrays, picture, tall = ImageSink(tmp_path / "a.npz"), ImageSink(tmp_path / "a.png"), ImageSink(tmp_path / "a.webp")
     arrays.expect(40_000, (256, 256, 3))
     with pytest.raises(UserError, match="50,000 images are 9 GiB"):

@@ -17,7 +17,7 @@ from binlatent.typing import Array, Bool, Float, Prediction
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OfficialLoss:
-    """The loss of a discrete chain of `total_steps`, one value an example.
+    """The loss of a discrete chain of `total_steps`, one value per example.
 
     The release's models of z_0 (`p_flip` false) need no variant: cross-entropy is the same for a bit and its flip.
 

@@ -1,5 +1,5 @@
-"""The key layout of the release's files, from its hyper-parameters: names and shapes, written down independently of the
-importer; `random_state` fills them."""
+"""The layout of the release's files (names and shapes) as a function of its hyper-parameters, written independently of the
+importer; `random_state` fills it."""
 
 import math
 

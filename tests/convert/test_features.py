@@ -1,4 +1,4 @@
-"""Files of feature networks: found, downloaded, checked, converted and read back, on small made-up networks."""
+"""Files of feature networks: found, downloaded, checked, converted and read back, for small synthetic networks."""
 
 import dataclasses
 import hashlib
@@ -111,7 +111,7 @@ def test_missing_weights_name_the_command():
 
 
 def test_the_heads_that_lpips_ships_pass_the_checksum_and_fit():
-    """The one published file that is at hand without a network: its checksum, format and tensors are as expected."""
+    """The only published file that is available offline: its checksum, format and tensors are as expected."""
     _, lpips = torch_and("lpips")
     path = features.pathlib.Path(lpips.__file__).parent / "weights" / "v0.1" / "vgg.pth"
     features._check(path, features.FEATURES["lpips"].files[1])

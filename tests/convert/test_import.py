@@ -1,4 +1,4 @@
-"""The importer against whole and broken state dicts."""
+"""The importer, with complete and broken state dicts."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def _denoiser(state=None, **changes):
     "case",
     ["autoencoder", "autoencoder_tanh", "denoiser", "denoiser_class", "denoiser_text_token", "denoiser_text_cross"],
 )
-def test_the_layout_of_these_tests_is_the_release_s(reference, case):
+def test_the_layout_of_the_tests_equals_the_release_s(reference, case):
     folder = os.path.join(reference, case)
     with open(f"{folder}/hparams.json") as file:
         h = json.load(file)
@@ -155,7 +155,7 @@ def test_a_missing_layer_of_a_denoiser_is_named():
         _denoiser(state)
 
 
-def test_tensors_too_many_are_named():
+def test_unknown_tensors_are_named():
     state = random_state(autoencoder_layout(SMALL)) | {"ae.extra.weight": np.zeros(3)}
     with pytest.raises(UserError, match=r"f\.th has 1 tensors .* unknown to this architecture: ae\.extra\.weight"):
         _autoencoder(state)
@@ -183,7 +183,7 @@ def test_the_two_files_are_not_mistaken_for_each_other():
         _denoiser(random_state(autoencoder_layout(SMALL)))
 
 
-def test_a_schedule_of_its_own_is_refused():
+def test_an_unknown_schedule_is_refused():
     state = random_state(denoiser_layout(PRIOR))
     state["scheduler.k_final"] = state["scheduler.k_final"] ** 3
     with pytest.raises(UserError, match="matches none of"):
@@ -201,7 +201,7 @@ def test_hyperparameter_files(tmp_path):
         Hyperparameters(tmp_path / "h.json")
 
 
-def test_perceptual_tensors_are_imported_where_they_are_lpips():
+def test_perceptual_tensors_are_imported_if_they_are_lpips():
     from binlatent.nets import vgg
 
     state, index, width = random_state(autoencoder_layout(SMALL)), 0, 3

@@ -1,4 +1,4 @@
-"""The sizes of the real files: random weights in the release's layout, converted in a process of its own."""
+"""Files of the official sizes: random weights in the release's layout, converted in a separate process."""
 
 import json
 import subprocess

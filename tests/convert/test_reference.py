@@ -1,4 +1,4 @@
-"""Numbers that the released implementation produced, against the imported checkpoints and our own mathematics."""
+"""Imported checkpoints and our mathematics, compared with numbers from the official implementation."""
 
 import os
 

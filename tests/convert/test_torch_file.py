@@ -55,7 +55,7 @@ def test_a_state_dict_of_a_module_in_both_formats(torch, tmp_path):
         assert {k: v.tolist() for k, v in read.items()} == {k: v.tolist() for k, v in module.state_dict().items()}
 
 
-def test_the_prefix_of_data_parallel_runs_is_taken_off(torch, tmp_path):
+def test_the_data_parallel_prefix_is_removed(torch, tmp_path):
     torch.save({"module.a": torch.ones(1), "module.b": torch.ones(1)}, tmp_path / "p.th")
     assert list(read_state(tmp_path / "p.th")) == ["a", "b"]
     torch.save({"module.a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "q.th")
@@ -107,7 +107,7 @@ def test_any_other_name_is_refused(tmp_path, name):
         read_torch_file(tmp_path / "a.th")
 
 
-def test_setting_attributes_of_what_the_reader_gives_out_changes_nothing(tmp_path):
+def test_a_pickle_cannot_change_the_reader(tmp_path):
     # BUILD with (None, {"__defaults__": …}) on the tensor function
     evil = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(N}X\x0c\x00\x00\x00__defaults__(K\x01tstb0" + b"}."
     _zip(tmp_path / "evil.th", evil)
@@ -190,7 +190,7 @@ def test_no_file(tmp_path):
         read_torch_file(tmp_path)
 
 
-def test_what_is_no_state_dict_is_named(torch, tmp_path):
+def test_other_contents_are_named(torch, tmp_path):
     torch.save({"model": {"a": torch.ones(1)}, "step": 3}, tmp_path / "a.th")
     with pytest.raises(UserError, match=r"its entry 'model' is a dict"):
         read_torch_file(tmp_path / "a.th")

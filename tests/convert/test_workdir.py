@@ -1,4 +1,4 @@
-"""Converted work directories, from the command line on."""
+"""Converted work directories, starting at the command line."""
 
 import json
 import os
@@ -75,7 +75,7 @@ def test_the_library_gives_the_release_s_numbers(both, reference):
     np.testing.assert_allclose(flips.reshape(io["logits"].shape), io["logits_unconditional"] + shift, atol=1e-4)
 
 
-def test_every_command_takes_it(both, photos, tmp_path, capsys):
+def test_every_command_accepts_it(both, photos, tmp_path, capsys):
     assert "denoiser 165,584" in describe(both)
     sample = ["sample", f"--workdir={both}", "--num=4", "--labels=3,7", "--steps=4", "--guidance=1.5"]
     main([*sample, f"--out={tmp_path}/a.npz"])
@@ -162,7 +162,7 @@ def test_a_denoiser_alone(reference, tmp_path, case):
     describe(tmp_path / "w")
 
 
-def test_halves_that_do_not_belong_together_are_told(reference, tmp_path):
+def test_mismatched_files_are_reported(reference, tmp_path):
     hparams = _hparams(reference, "denoiser") | {"latent_shape": None, "codebook_size": None, "emb_dim": None}
     hparams |= {"img_size": 32}
     files = {"autoencoder": f"{reference}/autoencoder_tanh/{AE}", "denoiser": f"{reference}/denoiser/{DEN}"}
@@ -174,7 +174,7 @@ def test_halves_that_do_not_belong_together_are_told(reference, tmp_path):
 
 
 @pytest.mark.parametrize("what", ["truncated", "text", "code", "missing", "more", "hparams", "config", "other"])
-def test_nothing_is_written_where_something_is_wrong(reference, tmp_path, what, capsys):
+def test_nothing_is_written_after_an_error(reference, tmp_path, what, capsys):
     torch = pytest.importorskip("torch", reason="torch is not installed: no broken files to write")
     good, bad = f"{reference}/autoencoder/{AE}", tmp_path / "bad.th"
     shutil.copyfile(good, bad)
@@ -222,7 +222,7 @@ def test_a_failure_while_writing_leaves_nothing(reference, tmp_path, monkeypatch
     assert not (tmp_path / "w").exists()
 
 
-def test_a_work_directory_is_not_written_over(both, reference):
+def test_a_work_directory_is_not_overwritten(both, reference):
     with pytest.raises(UserError, match="not empty"):
         to_workdir(workdir=both, autoencoder=f"{reference}/autoencoder/{AE}")
     with pytest.raises(UserError, match="nothing to convert"):

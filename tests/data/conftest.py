@@ -14,7 +14,7 @@ def cache_home(tmp_path_factory, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    """24 PNG images in three class folders; each of one colour, so that content tells which it is."""
+    """24 PNG images in three class folders, each of one colour that identifies it."""
     root = tmp_path / "pictures"
     for i in range(24):
         place = root / ("bird", "cat", "dog")[i % 3] / "deep" / f"{i:02d}.png"

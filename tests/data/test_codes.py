@@ -29,7 +29,7 @@ def code(split, index, flipped=False):
 
 
 def captions(index):
-    """Two captions each, of which every image shares one with others."""
+    """Two captions each, one of which every image shares with others."""
     return f"a picture of {index % 3}\nnumber {index}"
 
 
@@ -66,7 +66,7 @@ def encoded(directory, **changes):
     return out.finish()
 
 
-def test_codes_come_back_bit_by_bit_with_all_that_belongs_to_them(tmp_path):
+def test_codes_and_their_columns_round_trip(tmp_path):
     manifest = encoded(tmp_path, num_classes=4, class_names=tuple("abcd"), condition_shape=(2, 3), flips=True)
     assert Manifest.load(tmp_path) == manifest
     assert (manifest.count("train"), manifest.count("validation")) == (23, 5)
@@ -133,7 +133,7 @@ def test_a_damaged_or_missing_table_is_found(tmp_path, table):
     assert out.missing() == [("train", 1)]
 
 
-def test_columns_of_a_batch_are_what_is_stored_of_the_examples_that_count():
+def test_columns_of_the_unmasked_examples_of_a_batch():
     spec = CodeSpec(**SPEC, num_classes=2, class_names=("a", "b"), captions=True)
     batch = {
         "image": np.zeros((3, 8, 8, 3)), "label": np.arange(3), "condition": np.ones((3, 2)),
@@ -183,7 +183,7 @@ def test_several_processes_write_shards_of_their_own(tmp_path):
     assert out.finish().count("train") == 23
 
 
-def test_an_interrupted_encode_goes_on_where_it_stopped(tmp_path):
+def test_an_interrupted_encode_continues_where_it_stopped(tmp_path):
     out, spec = writer(tmp_path)
     write(out, spec, [("train", 1)])
     with pytest.raises(KeyboardInterrupt), out.shard("train", 0) as add:
@@ -211,7 +211,7 @@ def test_shards_of_another_encode_are_written_again(tmp_path, change):
     CodeSource(tmp_path, "train", expected_fingerprint=spec.autoencoder, expected_data=spec.data)
 
 
-def test_a_shard_without_its_note_or_cut_short_is_written_again(tmp_path):
+def test_a_truncated_shard_or_one_without_its_note_is_written_again(tmp_path):
     encoded(tmp_path)
     out, _ = writer(tmp_path)
     assert out.missing() == []
@@ -303,7 +303,7 @@ JSON = st.recursive(
 
 
 def places(content, prefix=()):
-    """The way to every value in JSON."""
+    """The path to every value in JSON data."""
     yield prefix
     items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
     for key, value in items:
@@ -346,11 +346,11 @@ def test_an_unreadable_manifest_is_refused(tmp_path, content):
         CodeSource(tmp_path, "train")
 
 
-def test_rows_that_do_not_fit_are_the_programmer_s_error(tmp_path):
+def test_rows_of_the_wrong_shape_are_value_errors(tmp_path):
     out, spec = writer(tmp_path, num_classes=2, class_names=("a", "b"))
     rows = columns(spec, "train", 0, 3)
     for wrong, message in [
-        ({"code": rows["code"]}, r"columns \['code'\] given"),
+        ({"code": rows["code"]}, r"columns are \['code'\]"),
         ({**rows, "code": rows["code"][:, :-1]}, r"code: shape \(3, 3\), expected \(3, 4\)"),
         ({**rows, "label": rows["label"][:2]}, r"label: shape \(2,\), expected \(3,\)"),
     ]:

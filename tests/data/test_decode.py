@@ -80,7 +80,7 @@ def test_the_first_frame_of_an_animation():
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
-def test_damaged_files_are_errors_whatever_is_missing(kind):
+def test_files_truncated_anywhere_are_errors(kind):
     data = encoded(PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)), kind)
     assert decode_image(data).shape == (64, 64, 3)
     for part in (data[: len(data) // 2], data[:20], data[:2], b"", b"not an image"):
@@ -97,7 +97,7 @@ SMOOTH = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 5, 3)
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
-def test_a_large_image_is_reduced_to_no_less_than_twice_what_is_wanted(kind):
+def test_a_large_image_is_reduced_to_at_least_twice_the_resolution(kind):
     data = encoded(SMOOTH, kind)
     image = decode_image(data, 32)
     assert 64 <= min(image.shape[:2]) <= 128

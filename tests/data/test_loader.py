@@ -18,7 +18,7 @@ OPTIONS = DataOptions(resolution=8, channels=3, flip=True, crop="random")
 
 @pytest.fixture(scope="module")
 def source():
-    """22 wide images, so that crops and flips show; the label is the index."""
+    """22 wide images, so that crops and flips are visible; the label is the index."""
     images = np.random.default_rng(0).integers(0, 256, (22, 8, 12, 3), np.uint8)
     return ArraySource("noise", images, np.arange(22, dtype=np.int32))
 
@@ -143,7 +143,7 @@ def test_unreadable_examples_are_replaced_in_training_and_masked_in_evaluation()
 
 
 @pytest.mark.parametrize("batches", [lambda *a, **k: train_batches(*a, seed=0, **k), eval_batches])
-def test_a_batch_that_does_not_divide_names_the_numbers(source, batches):
+def test_an_indivisible_batch_size_names_the_numbers(source, batches):
     with pytest.raises(UserError, match=r"batch size 6 is not divisible by 4 processes"):
         batches(source, OPTIONS, batch_size=6, process_count=4)
     with pytest.raises(UserError, match=r"batch size 0"):
@@ -176,7 +176,7 @@ def test_the_shapes_of_a_batch_are_known_without_one(source, monkeypatch):
     }
 
 
-def test_the_batch_size_can_be_asked_before_training(source):
+def test_the_batch_size_is_checked_before_training(source):
     loader.check_batch_size(source, 22)
     with pytest.raises(UserError, match=r"larger than the 22 examples"):
         loader.check_batch_size(source, 23)
@@ -190,7 +190,7 @@ def test_the_batch_size_can_be_asked_before_training(source):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_captions_of_images_come_as_text_where_asked_for(workers, monkeypatch):
+def test_captions_of_images_are_text_if_requested(workers, monkeypatch):
     monkeypatch.setattr(loader, "WORKERS_FROM", 0)
     texts = [("one",), ("two", "zwei 漢"), ("three",)]
     source = ArraySource("words", np.zeros((3, 8, 8, 1), np.uint8), captions=PackedStrings.of(map("\n".join, texts)))

@@ -1,4 +1,4 @@
-"""Data and codes in a bucket: a file system in memory stands where gcsfs would be."""
+"""Data and codes in a bucket, with an in-memory file system instead of gcsfs."""
 
 import io
 

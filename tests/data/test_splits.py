@@ -81,14 +81,14 @@ def test_the_rule_holds_out_about_the_fraction_and_depends_on_the_seed():
     assert (first & second).sum() < 200
 
 
-def test_examples_keep_their_side_when_others_are_added():
+def test_examples_keep_their_split_when_others_are_added():
     np.testing.assert_array_equal(held_out(500, 0.2, 3), held_out(700, 0.2, 3)[:500])
     names = [f"{i}.png" for i in range(700)]
     np.testing.assert_array_equal(held_out(names[::7], 0.2, 3), held_out(names, 0.2, 3)[::7])
 
 
 @pytest.mark.parametrize("fraction", [1e-9, 1 - 1e-9])
-def test_both_parts_have_an_example(fraction):
+def test_both_splits_have_an_example(fraction):
     assert held_out(2, fraction, 0).sum() == 1
     assert held_out(["a", "b"], fraction, 0).sum() == 1
 

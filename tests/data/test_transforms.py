@@ -18,7 +18,7 @@ def test_images_of_the_right_size_pass_unchanged(channels):
 @pytest.mark.parametrize("shape", [(8, 8), (5, 9), (40, 17), (1, 1), (64, 3)])
 @pytest.mark.parametrize("source_channels", [1, 3, 4])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_every_size_and_mode_becomes_the_wanted_one(shape, source_channels, channels):
+def test_every_size_and_mode_becomes_the_requested_one(shape, source_channels, channels):
     example = {"image": noise(*shape, source_channels), "label": np.int32(3)}
     train = TrainImage(resolution=8, channels=channels, crop="random", flip=True)
     for out in (train(example, np.random.default_rng(0)), EvalImage(resolution=8, channels=channels)(example)):
@@ -34,12 +34,12 @@ def test_grey_is_what_pillow_makes_of_a_colour_image():
     assert np.abs(to_channels(image, 1)[..., 0].astype(int) - grey).max() <= 1
 
 
-def test_transparency_is_laid_over_white():
+def test_transparency_is_composited_over_white():
     image = np.array([[[10, 20, 30, 0], [10, 20, 30, 255], [0, 0, 0, 128]]], np.uint8)
     np.testing.assert_array_equal(to_channels(image, 3)[0], [[255, 255, 255], [10, 20, 30], [127, 127, 127]])
 
 
-def test_the_square_is_cut_where_asked():
+def test_the_square_is_cropped_at_the_given_position():
     wide = np.arange(10, dtype=np.uint8)[None, :, None] * np.ones((4, 1, 1), np.uint8)
     assert cut_square(wide, 4, 0.0)[0, 0, 0] == 0
     assert cut_square(wide, 4, 0.5)[0, 0, 0] == 3

@@ -1,4 +1,4 @@
-"""A work directory is scored: every part, resumed where it stood, with every setting beside every number."""
+"""Evaluation of a work directory: all parts, resumed after interruptions, with all settings beside the scores."""
 
 import dataclasses
 import json
@@ -41,7 +41,7 @@ def half(net, name, metadata, *inputs):
 
 @pytest.fixture(scope="module")
 def evaluation(tmp_path_factory):
-    """A work directory with a model that was never trained, and a classifier likewise."""
+    """A work directory with an untrained model and an untrained classifier."""
     folder = tmp_path_factory.mktemp("evaluated")
     experiment = Experiment.open(folder / "run", tiny.config(tiny.npz(folder)))
     experiment.save_config()
@@ -134,7 +134,7 @@ def test_one_device_equals_eight(parts, evaluation):
 
 
 def test_reference_file(parts, evaluation, tmp_path):
-    """A reference in a file scores as the one made here does; of another network it is skipped."""
+    """A reference file gives the same scores as a computed one; one for another network is refused."""
     file = str(next(evaluation.folder.glob("reference-*.npz")))
     with_file = dataclasses.replace(evaluation, reference_file=file)
     again = with_file.part("generation", OPTIONS)
@@ -144,7 +144,7 @@ def test_reference_file(parts, evaluation, tmp_path):
         dataclasses.replace(with_file, networks=(other,)).part("generation", OPTIONS)
 
 
-def test_what_is_missing_is_refused_with_what_to_do(evaluation, tmp_path):
+def test_missing_requirements_say_what_to_do(evaluation, tmp_path):
     with pytest.raises(UserError, match="no work directory"):
         Evaluation.open(tmp_path)
     for name, said in (
@@ -184,7 +184,7 @@ def test_broken_models_are_refused(evaluation):
             evaluation.part(name, OPTIONS)
 
 
-def test_sweep_fills_a_grid_and_goes_on(evaluation, capsys):
+def test_sweep_fills_a_grid_and_continues(evaluation, capsys):
     few = dataclasses.replace(OPTIONS, num=12)
     rows = sweep(evaluation, Grid(steps=(2, 4), posterior=("mixture",)), few)
     assert [(row["steps"], row["posterior"]) for row in rows] == [(2, "mixture"), (4, "mixture")]
@@ -223,8 +223,8 @@ def test_a_wide_sweep_is_printed_as_far_as_it_fits(capsys):
     assert max(map(len, lines)) <= 110 and "inception Fréchet" in lines[0] and "more scores" in lines[-1]
 
 
-def test_generation_without_feature_networks_is_said_to_be_skipped(trained, capsys, tmp_path):
-    """Otherwise `--num` would be ignored in silence."""
+def test_generation_without_feature_networks_is_reported_as_skipped(trained, capsys, tmp_path):
+    """Otherwise `--num` would be ignored silently."""
     workdir = shutil.copytree(trained, tmp_path / "run")
     evaluation = dataclasses.replace(Evaluation.open(workdir), networks=(), skipped={"FID": "no weights here"})
     parts = evaluation.run([], OPTIONS)
@@ -246,7 +246,7 @@ def test_report_of_a_work_directory(parts, evaluation):
 
 @pytest.mark.slow
 def test_command_line(tmp_path, capsys):
-    """Training, the classifier, scores, a sweep and a reference, as a person runs them."""
+    """Training, the classifier, scores, a sweep and a reference, from the command line."""
     workdir = tmp_path / "run"
     Experiment.open(workdir, tiny.config(tiny.npz(tmp_path))).run()
     cli.main(["train-classifier", "--workdir", str(workdir), "--num_steps", "4", "--batch_size", "8"])

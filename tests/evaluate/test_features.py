@@ -1,4 +1,4 @@
-"""Feature networks keep their own names, and are skipped with what to do."""
+"""Names of feature networks, and messages if they are missing."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def test_inception_reads_the_cache_and_is_called_fid(tmp_path, monkeypatch):
     assert {k: v.shape for k, v in out.items()} == {"pool": (3, 2048), "spatial": (3, 2023), "logits": (3, 1008)}
 
 
-def test_classifier_never_says_fid():
+def test_classifier_scores_are_never_called_fid():
     net = FeatureClassifier(num_classes=5, width=8, num_features=16)
     params = jax.jit(net.init)(jax.random.key(0), IMAGES)["params"]
     network = classifier_network(net, params)
@@ -62,7 +62,7 @@ def test_user_file(tmp_path):
     "text, said",
     [("x = 1", "no function features"), ("import no_such_thing", "ModuleNotFoundError"), ("x = ", "SyntaxError")],
 )
-def test_user_file_that_does_not_fit(tmp_path, text, said):
+def test_invalid_user_files(tmp_path, text, said):
     path = tmp_path / "f.py"
     path.write_text(text)
     with pytest.raises(UserError, match=said):

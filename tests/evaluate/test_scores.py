@@ -1,4 +1,4 @@
-"""Scores against trusted implementations on the same features, closed forms and degenerate sets."""
+"""Scores compared with trusted implementations on the same features, with closed forms, and on degenerate sets."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_frechet_of_known_gaussians():
     assert frechet_distance(b, a) == pytest.approx(frechet_distance(a, b), rel=1e-12)
 
 
-def test_frechet_of_drawn_gaussians_converges():
+def test_frechet_of_sampled_gaussians_converges():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(200_000, 4)), 0.5 + 2 * rng.normal(size=(200_000, 4))
     assert fid(a, b) == pytest.approx(4 * 0.25 + 4 * 1, rel=0.02)

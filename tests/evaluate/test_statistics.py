@@ -1,4 +1,4 @@
-"""Streams of features: cut in any way, they end in the same numbers."""
+"""Statistics of streams of features do not depend on the batches."""
 
 import numpy as np
 import pytest

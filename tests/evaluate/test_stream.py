@@ -1,4 +1,4 @@
-"""A pass through a feature network: one device equals eight, batches do not matter, an interrupted one goes on."""
+"""A pass through a feature network: one device equals eight, batches do not matter, an interrupted pass resumes."""
 
 import jax
 import jax.numpy as jnp
@@ -86,8 +86,8 @@ def test_saved_and_loaded(tmp_path):
     np.testing.assert_array_equal(loaded.hits, stream.hits)
 
 
-def test_interrupted_pass_goes_on(tmp_path, monkeypatch):
-    """A pass killed after its second batch reads the rest only, and ends in the same numbers."""
+def test_interrupted_pass_resumes(tmp_path, monkeypatch):
+    """A pass killed after its second batch reads only the rest, and gives the same statistics."""
     monkeypatch.setattr(stream_lib, "SAVE_EVERY", -1.0)
     runs, began = {"classifier": featurise(NETWORK, mesh(1), 10)}, []
 
@@ -111,7 +111,7 @@ def test_interrupted_pass_goes_on(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_pass_of_something_else_is_not_taken_up(tmp_path, monkeypatch):
+def test_a_pass_with_other_settings_is_ignored(tmp_path, monkeypatch):
     monkeypatch.setattr(stream_lib, "SAVE_EVERY", -1.0)
     runs, began = {"classifier": featurise(NETWORK, mesh(1), 25)}, []
 

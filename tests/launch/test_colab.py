@@ -16,7 +16,7 @@ SMALL = ["autoencoder.channels=32", "prior.width=32", "prior.depth=1", "prior.he
 
 
 def script(**settings):
-    """The code cells as one script, with the values of the form replaced."""
+    """The code cells as one script, with the form's values replaced."""
     notebook = json.loads((ROOT / "launch/colab.ipynb").read_text())
     assert all(not cell.get("outputs") for cell in notebook["cells"])  # no pictures in the repository
     text = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")

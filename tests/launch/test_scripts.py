@@ -49,7 +49,7 @@ def tpu_pod(*args, **kwargs):
     return run(LAUNCH / "tpu_pod.sh", "--dry-run", *args, **env | kwargs)
 
 
-def test_a_pod_is_made_and_given_back():
+def test_a_pod_is_created_and_deleted():
     printed = tpu_pod("create", TPU_CREATE="--spot --project=p")
     made = "gcloud compute tpus tpu-vm create pod --zone=zone --accelerator-type=v4-32 --version=tpu-ubuntu2204-base"
     assert printed.strip() == f"{made} --spot --project=p"
@@ -63,7 +63,7 @@ def test_a_pod_is_installed_on_all_hosts():
 
 
 def test_arguments_reach_every_host_as_they_are(tmp_path):
-    """What the hosts would get, run here with a stand-in for `binlatent`."""
+    """Runs the hosts' command here, with a stand-in for `binlatent`."""
     printed = tpu_pod("run", "train", "--config.data.path=gs://bucket/a b", "--stage", "prior")
     assert "--worker=all" in printed
     sent = subprocess.run(

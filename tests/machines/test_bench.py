@@ -30,7 +30,7 @@ def test_the_table_counts_per_device(monkeypatch):
     assert "| step | 32 | 500 | 64 | 4 | 400.0 % | 1.50 GiB |" in bench.table([row])
 
 
-def test_the_largest_batch_that_fits_is_taken(monkeypatch):
+def test_the_largest_batch_that_fits_is_used(monkeypatch):
     """Programs of 1 GiB and 1 GiB per example, on a device of 10 GiB of which nine tenths may be used."""
 
     class Device:
@@ -47,7 +47,7 @@ def test_the_largest_batch_that_fits_is_taken(monkeypatch):
     assert bench._fitting(prepare, mesh, 16)[0] == 16  # asked for, so taken
 
 
-def test_what_cannot_be_measured_is_said():
+def test_impossible_measurements_are_errors():
     with pytest.raises(UserError, match=r"--batch_size: batch size 12 does not divide"):
         bench.bench(tiny.config(), batch_size=12)
     with pytest.raises(UserError, match="does not report its memory: give a --batch_size"):

@@ -25,7 +25,7 @@ def _decode(net, variables, code):
 @pytest.mark.parametrize(
     "options", [{}, {"norm_first": True, "decoder_multiplier": 2.0, "signed": True, "image_channels": 1}]
 )
-def test_shapes_and_code_are_what_the_fields_say(patch_size, options):
+def test_shapes_and_code_follow_the_fields(patch_size, options):
     net, images, variables = _init(patch_size=patch_size, attention_resolutions=(8 // patch_size,), **options)
     noise = jax.random.uniform(jax.random.key(2), (2, *net.code_shape))
     reconstruction, logits, bits = jax.jit(net.apply)(variables, images, noise)
@@ -35,7 +35,7 @@ def test_shapes_and_code_are_what_the_fields_say(patch_size, options):
     np.testing.assert_array_equal(bits, (noise < jax.nn.sigmoid(logits)).astype(jnp.float32))
 
 
-def test_without_noise_and_where_deterministic_the_code_is_the_threshold():
+def test_the_code_is_thresholded_without_noise_or_if_deterministic():
     net, images, variables = _init(deterministic=True)
     noise = jnp.zeros((2, *net.code_shape))  # would give all ones
     _, logits, bits = jax.jit(net.apply)(variables, images, noise)
@@ -65,7 +65,7 @@ def test_bfloat16_computes_the_same_function_from_float32_parameters():
     assert jnp.max(jnp.abs(rounded - full)) > 0
 
 
-def test_stem_is_a_rearrangement():
+def test_patch_size_is_a_rearrangement():
     net, images, variables = _init(patch_size=2, attention_resolutions=())
     features = jax.jit(lambda v: net.apply(v, images, method="encode_features"))(variables)
     kernel = variables["params"]["encoder"]["conv_in"]["kernel"]

@@ -11,7 +11,7 @@ LOGITS = jnp.linspace(-3, 3, 24).reshape(1, 2, 3, 4)
 @pytest.mark.parametrize(
     "draw", [binarize.threshold, lambda x: binarize.bernoulli(x, jax.random.uniform(jax.random.key(0), x.shape))]
 )
-def test_the_value_is_a_bit_and_the_gradient_that_of_the_probability(draw):
+def test_values_are_bits_with_straight_through_gradients(draw):
     assert set(np.unique(draw(LOGITS))) == {0.0, 1.0}
     weights = jnp.arange(24.0).reshape(LOGITS.shape)
     gradient = jax.grad(lambda x: jnp.sum(weights * draw(x)))(LOGITS)

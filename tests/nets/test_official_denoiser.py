@@ -24,7 +24,7 @@ def _net(condition=None, **options):
     return net, variables, _logits(net)
 
 
-def test_few_steps_feed_only_times_that_the_network_knows():
+def test_few_steps_use_only_times_of_training():
     _, variables, apply = _net()
     for i in (1, 5, 16):  # 16 steps of a model of 64
         t = jnp.full(3, i / 16)
@@ -34,7 +34,7 @@ def test_few_steps_feed_only_times_that_the_network_knows():
     np.testing.assert_array_equal(apply(variables, CODE, jnp.zeros(3)), apply(variables, CODE, jnp.full(3, 1 / 64)))
 
 
-def test_the_release_s_way_is_another_function_unless_steps_agree():
+def test_official_sample_steps_change_the_function_unless_they_agree():
     net, variables, apply = _net()
     known = apply(variables, CODE, T)
     same, other = (_logits(net.clone(official_sample_steps=s))(variables, CODE, T) for s in (64, 16))
@@ -46,7 +46,7 @@ def test_the_release_s_way_is_another_function_unless_steps_agree():
     )
 
 
-def test_a_model_of_z0_gives_flips():
+def test_a_model_of_z0_returns_flips():
     net, variables, apply = _net()
     z0 = _logits(net.clone(predict="z0"))(variables, CODE, T)
     np.testing.assert_allclose(jnp.where(CODE, -z0, z0), apply(variables, CODE, T), rtol=1e-5)
@@ -60,7 +60,7 @@ def test_a_model_of_z0_gives_flips():
         (jax.random.normal(jax.random.key(5), (3, 4, 6)), {"condition_width": 6, "cross_attention": True}),
     ],
 )
-def test_conditions_reach_only_those_that_keep_them(condition, options):
+def test_masked_conditions_have_no_effect(condition, options):
     _, variables, apply = _net(condition, **options)
     full, none = apply(variables, CODE, T, condition), apply(variables, CODE, T)
     assert jnp.abs(full - none).max() > 1e-3

@@ -5,7 +5,7 @@ import numpy as np
 from binlatent.nets.official_discriminator import PatchDiscriminator
 
 
-def test_statistics_move_in_training_only():
+def test_statistics_are_updated_in_training_only():
     net = PatchDiscriminator(channels=8, layers=2)
     images = jax.random.uniform(jax.random.key(0), (4, 32, 32, 3))
     variables = jax.jit(net.init)(jax.random.key(1), images)

@@ -1,8 +1,8 @@
-"""Kills a run at random moments, again and again, over both stages; it must end bit-equal to one that was left alone.
+"""Kills a run at random times, repeatedly, during both stages; it must end bit-equal to an uninterrupted run.
 
     python -m tests.train.kill_often --kills 20 --folder /tmp/kill_often
 
-Takes some minutes, so it is a script and no test; `tests/train/test_loop.py` kills once a stage.
+It takes some minutes, so it is a script rather than a test; `tests/train/test_loop.py` kills each stage once.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def get_config():
 
 
 def start(folder: Path, workdir: Path) -> subprocess.Popen:
-    """The command line in a process; compiled programs are kept, so that a restart soon trains again."""
+    """Starts the command line in a process; compiled programs are cached, so that restarts are quick."""
     env = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
@@ -66,7 +66,7 @@ def state(folder: Path) -> list[np.ndarray]:
 
 
 def differences(a: Path, b: Path) -> list[str]:
-    """What is not equal in two finished work directories."""
+    """The differences between two finished work directories."""
     found = []
     for stage in ("autoencoder", "prior"):
         pairs = list(zip(state(a / stage), state(b / stage), strict=True))

@@ -50,7 +50,7 @@ def test_lecam_averages_follow_the_logits():
 @pytest.mark.parametrize(
     "bad", [{"kind": "wasserstein"}, {"max_adaptive_weight": 0}, {"lecam_weight": -1}, {"lecam_decay": 1}]
 )
-def test_senseless_options_are_refused(bad):
+def test_invalid_options_are_refused(bad):
     with pytest.raises(Exception, match=next(iter(bad.values())) if "kind" in bad else next(iter(bad))):
         Adversarial(**bad)
 

@@ -13,7 +13,7 @@ def keys(seed=1):
     return prng.per_example(jax.random.key(seed), 6)
 
 
-def test_nothing_asked_for_is_the_identity():
+def test_no_augmentation_is_the_identity():
     assert Augmentation()(keys(), IMAGES) is IMAGES
 
 

@@ -240,7 +240,7 @@ def test_micro_batches_and_devices_change_nothing(norm):
         assert_trees_close(state.extra, whole.extra)
 
 
-def test_evaluation_names_every_term_and_leaves_padding_out():
+def test_evaluation_names_every_term_and_ignores_padding():
     stage = stage_of(adversarial=Adversarial(), terms=(Term(name="batch_entropy"), Term(name="l2")))
     state, batch = state_of(stage), batch_of()
     evaluate = jit(lambda state, batch: stage.eval_step(state, batch, jax.random.key(1)))
@@ -266,7 +266,7 @@ def test_evaluation_names_every_term_and_leaves_padding_out():
         ((), True, "discriminator"),
     ],
 )
-def test_terms_without_what_they_need_are_refused(terms, discriminator, message):
+def test_incomplete_terms_are_refused(terms, discriminator, message):
     discriminator = stage_of(adversarial=Adversarial()).discriminator if discriminator else None
     with pytest.raises(ValueError, match=message):
         AutoencoderStage(
@@ -275,7 +275,7 @@ def test_terms_without_what_they_need_are_refused(terms, discriminator, message)
 
 
 @pytest.mark.parametrize(("field", "value"), [("image_channels", 4), ("resolution", 8)])
-def test_images_that_no_perceptual_network_takes_are_refused(field, value):
+def test_images_unsuitable_for_perceptual_networks_are_refused(field, value):
     net = dataclasses.replace(NET, **{field: value})
     with pytest.raises(ValueError, match=str(value)):
         AutoencoderStage(
@@ -331,7 +331,7 @@ SMALL_DISCRIMINATOR = {
 }
 
 
-def test_a_diverging_discriminator_is_said_at_the_next_evaluation(tmp_path, capsys):
+def test_a_diverging_discriminator_is_reported_at_the_next_evaluation(tmp_path, capsys):
     said, record = train_and_read(tmp_path, capsys, **SMALL_DISCRIMINATOR, discriminator_optimizer__learning_rate=3.0)
     assert record["step"] == 3
     assert any("the discriminator diverges" in line for line in said)
@@ -339,7 +339,7 @@ def test_a_diverging_discriminator_is_said_at_the_next_evaluation(tmp_path, caps
     assert not record["validation/discriminator"] < 5 or abs(record["validation/logits_real"]) > 20
 
 
-def test_dying_bits_are_said_at_the_next_evaluation(tmp_path, capsys):
+def test_dying_bits_are_reported_at_the_next_evaluation(tmp_path, capsys):
     said, record = train_and_read(
         tmp_path, capsys, autoencoder_loss__batch_entropy__weight=-100.0, autoencoder_optimizer__learning_rate=0.3,
         autoencoder_optimizer__ema_decay=0.0, autoencoder_training__num_steps=20,

@@ -89,7 +89,7 @@ def test_a_second_run_in_the_folder_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_said_and_the_last_good_checkpoint_stays(tmp_path):
+def test_a_full_disk_is_reported_and_the_last_good_checkpoint_kept(tmp_path):
     process = command(tmp_path, ["-c", FULL], num_steps=6, checkpoint_every=2, evaluate_every=6)
     _, error = process.communicate(timeout=300)
     assert process.returncode == 2, error[-2000:]

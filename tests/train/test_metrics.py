@@ -27,7 +27,7 @@ def test_a_resumed_run_reads_as_if_there_had_been_no_interruption(folder, monkey
     assert [(r["step"], r["train/loss"]) for r in read_records(folder)] == [(s, 1 / s) for s in range(1, 14)]
 
 
-def test_no_file_of_a_bucket_is_written_anew_for_ever(bucket, monkeypatch):  # noqa: F811
+def test_finished_files_in_a_bucket_are_not_rewritten(bucket, monkeypatch):  # noqa: F811
     monkeypatch.setattr(metrics, "CHUNK", 3)
     write(bucket / "run", 0, range(1, 9))
     sizes = [len(p.read_text().splitlines()) for p in sorted((bucket / "run").glob("metrics-*.jsonl"))]

@@ -78,7 +78,7 @@ def test_micro_batches_have_noise_of_their_own():
     np.testing.assert_allclose(drawn, prng.uniform(keys(), (1000,)).mean(0), rtol=1e-6)
 
 
-def test_a_batch_that_does_not_divide_is_named():
+def test_an_indivisible_batch_size_is_named():
     with pytest.raises(ValueError, match="a batch of 10 is not divisible into 4 micro-batches"):
         accumulate(lambda x, _: x.mean(), jnp.zeros(10), jnp.zeros(10), micro_batches=4)
 

@@ -49,7 +49,7 @@ def test_examples_depend_on_the_seed_alone():
     assert any((one.train[i]["image"] != other.train[i]["image"]).any() for i in range(5))
 
 
-def test_room_to_spare_moves_digits():
+def test_larger_canvases_shift_digits():
     train = opened(resolution=24).train
     boxes = {
         tuple(np.argwhere(train[i]["image"][..., 0]).min(0)) for i in range(200) if train.canvas(i).rows[0][0] == 7
@@ -57,7 +57,7 @@ def test_room_to_spare_moves_digits():
     assert len(boxes) > 5
 
 
-def test_what_does_not_fit_is_named():
+def test_invalid_options_are_named():
     with pytest.raises(UserError, match="resolution=15"):
         opened(resolution=15)
     with pytest.raises(UserError, match="validation_split='test'"):

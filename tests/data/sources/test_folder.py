@@ -47,7 +47,7 @@ def test_a_flat_folder_and_one_with_a_single_sub_folder_have_no_classes(flat, ne
     assert "label" not in splits.train[0]
 
 
-def test_the_rule_follows_the_path_so_added_files_leave_it_alone(flat):
+def test_held_out_files_stay_held_out_when_files_are_added(flat):
     def part():
         source = opened(flat, validation_fraction=0.3).validation
         return {os.path.basename(source.path(i)) for i in range(len(source))}
@@ -157,7 +157,7 @@ def test_a_file_that_vanished_is_a_broken_one(flat, caplog):
     assert "No such file" in caplog.text
 
 
-def test_embeddings_lie_beside_the_images(flat):
+def test_embeddings_are_read_from_beside_the_images(flat):
     with pytest.raises(UserError, match=r"20 of 20 images have no \.npy file beside them, the first is 00\.png"):
         opened(flat, embeddings="npy")
     for i in range(20):
@@ -240,7 +240,7 @@ def test_captions_in_the_metadata_of_hugging_face(flat):
         ({"file_name": "x.png", "text": "a"}, r"1 of 20 images have no line here, the first is 02\.png"),
     ],
 )
-def test_what_is_wrong_in_the_metadata_is_named_by_its_line(flat, row, message):
+def test_errors_in_the_metadata_name_the_line(flat, row, message):
     rows = [{"file_name": f"{i:02d}.png", "text": f"number {i}"} for i in range(20)]
     rows[2] = row
     write_metadata(flat / "metadata.jsonl", rows)
@@ -277,7 +277,7 @@ def test_classes_and_embeddings_together_are_found_as_soon_as_the_data_is_open(f
     check_conditions(opened(folder), labels_with_embeddings=False)
 
 
-def test_names_that_are_not_unicode_are_trained_from(flat, caplog):
+def test_files_whose_names_are_not_unicode_can_be_read(flat, caplog):
     name = os.path.join(os.fsencode(flat), b"caf\xe9")
     for i in range(20):
         (flat / f"{i:02d}.txt").write_text("grey")
@@ -302,7 +302,7 @@ def test_class_names_that_are_not_unicode_can_be_printed(folder):
     assert labels(splits.train) | labels(splits.validation) == {(i * 10, i % 3) for i in range(24)}
 
 
-def test_links_that_lead_nowhere_are_left_out(flat, caplog):
+def test_links_that_lead_nowhere_are_skipped(flat, caplog):
     (flat / "loop").symlink_to("loop")
     (flat / "loop.png").symlink_to("loop.png")
     (flat / "gone.png").symlink_to("nothing.png")
@@ -314,7 +314,7 @@ def test_links_that_lead_nowhere_are_left_out(flat, caplog):
         opened(flat / "loop")
 
 
-def test_a_single_file_stands_for_a_folder_of_one_image(flat):
+def test_a_single_file_is_like_a_folder_of_one_image(flat):
     options = DataOptions(source="digits", resolution=8)
     source = open_images(str(flat / "03.png"), options)
     assert len(source) == 1

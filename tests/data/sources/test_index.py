@@ -11,14 +11,14 @@ from binlatent.data.sources.index import build_index
 
 @pytest.fixture
 def cached(monkeypatch):
-    """Small folders are cached too, and count as settled at once."""
+    """Caches small folders too, without waiting for them to settle."""
     monkeypatch.setattr(index_module, "CACHED_FROM", 1)
     monkeypatch.setattr(index_module, "_SETTLED_NS", 0)
 
 
 @pytest.fixture
 def listings(monkeypatch):
-    """How often a folder was walked."""
+    """Counts how often a folder is listed."""
     calls = []
     listing = index_module._list_local
     monkeypatch.setattr(index_module, "_list_local", lambda root: calls.append(root) or listing(root))
@@ -101,7 +101,7 @@ def test_small_folders_leave_nothing_behind(folder, cache_home):
     assert not list(cache_home.iterdir())
 
 
-def test_a_damaged_or_unwritable_memory_is_said_and_does_no_harm(folder, cached, listings, cache_home, caplog):
+def test_a_damaged_or_unwritable_cache_is_reported_and_ignored(folder, cached, listings, cache_home, caplog):
     time.sleep(0.02)
     build_index(epath.Path(folder))
     (file,) = (cache_home / "binlatent").iterdir()
@@ -113,7 +113,7 @@ def test_a_damaged_or_unwritable_memory_is_said_and_does_no_harm(folder, cached,
     assert len(listings) == 2
 
 
-def test_no_place_for_the_memory(folder, cached, tmp_path, monkeypatch, caplog):
+def test_no_room_for_the_cache(folder, cached, tmp_path, monkeypatch, caplog):
     time.sleep(0.02)
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

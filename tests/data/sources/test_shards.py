@@ -149,7 +149,7 @@ def test_what_is_missing_is_named(tmp_path, members, options, message):
         opened(tmp_path, **options)
 
 
-def test_folders_and_files_that_are_no_tar(tmp_path, tars):
+def test_folders_and_files_that_are_not_tar(tmp_path, tars):
     with pytest.raises(UserError, match=r"nowhere': no such folder"):
         opened(tmp_path / "nowhere")
     (tmp_path / "none").mkdir()

@@ -92,7 +92,7 @@ def test_captions_of_a_text_feature(prepared, feature, expected):
 
 
 @pytest.mark.parametrize("feature", ["words", "label", "captions", "captions/id", "title/text"])
-def test_what_is_no_text_feature_is_named(prepared, feature):
+def test_features_that_are_not_text_are_named(prepared, feature):
     with pytest.raises(
         UserError, match=rf"data\.captions='{feature}': .* no such text feature; its features are .*title"
     ):
@@ -118,12 +118,12 @@ def test_the_source_can_be_sent_to_workers(prepared):
         ({"name": "tiny", "validation_split": "train"}, "both 'train'"),
     ],
 )
-def test_what_cannot_be_opened_says_what_to_do(prepared, options, message):
+def test_unavailable_sets_say_what_to_do(prepared, options, message):
     path = str(prepared[0]) if options else ""
     with pytest.raises(UserError, match=message):
         opened(path=path, **options)
 
 
-def test_a_folder_that_is_no_tfds_set(tmp_path):
+def test_a_folder_that_is_not_a_tfds_set(tmp_path):
     with pytest.raises(UserError, match=r"not the folder of a prepared TFDS set"):
         opened(path=str(tmp_path))

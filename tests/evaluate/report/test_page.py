@@ -1,4 +1,4 @@
-"""The report as a reader's browser sees it: pictures loaded, nothing fetched, no error, light and dark."""
+"""The report in a browser: pictures are loaded, nothing is fetched, no errors, light and dark mode."""
 
 import html.parser
 import re
@@ -105,7 +105,7 @@ def test_bit_pictures_show_every_bit():
 
 
 def browse(folder, page, *flags):
-    """Opens a page in headless Chromium without a network: (its DOM or nothing, what it said)."""
+    """Opens a page in headless Chromium without a network; returns (its DOM, if any, and its log)."""
     path = folder / "report.html"
     path.write_text(page)
     command = [
