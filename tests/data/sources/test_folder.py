@@ -309,7 +309,7 @@ def test_links_that_lead_nowhere_are_skipped(flat, caplog):
     (flat / "again").symlink_to(flat)
     splits = opened(flat)
     assert len(splits.train) + len(splits.validation) == 20
-    assert "loop.png is left out: Too many levels" in caplog.text
+    assert "loop.png is skipped: Too many levels" in caplog.text
     with pytest.raises(UserError, match=r"data\.path='.*loop'.*(no such folder|cannot be opened)"):
         opened(flat / "loop")
 

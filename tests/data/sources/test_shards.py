@@ -134,7 +134,7 @@ def test_a_broken_image_is_named_and_skipped(tmp_path, caplog):
         (
             [("a.png", png(1)), ("a.cls", b"cat")],
             {},
-            r"a\.tar: not a complete.*a\.cls holds b'cat', the number of a class",
+            r"a\.tar: not a complete.*a\.cls holds b'cat'; a class number",
         ),
         (
             [("a.png", png(1)), ("b.png", png(2)), ("b.txt", b"x")],
