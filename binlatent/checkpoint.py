@@ -22,6 +22,10 @@ from binlatent.files import digest
 from binlatent.mesh import path_name
 from binlatent.typing import PyTree
 
+# Orbax divides the writing of a replicated array among its replicas, and compiles a program for each slice. For small arrays
+# that takes longer than all else: with 150 of them on 8 devices, 7.6 s of a first save, against 0.1 s without.
+SMALLEST_SLICE = 2**20  # bytes
+
 
 @jax.jit
 def _sums(leaves: list) -> list:
@@ -61,6 +65,8 @@ class Checkpoints:
         from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
         logging.get_absl_logger().setLevel("CRITICAL")  # Orbax logs a dozen lines per save, and repeats failures
+        handler = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=SMALLEST_SLICE)
+        ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
         policy = [policies.LatestN(keep)] + ([policies.EveryNSteps(keep_every)] if keep_every else [])
         self.folder = epath.Path(os.path.abspath(folder) if "://" not in os.fspath(folder) else folder)
         self._ocp = ocp
