@@ -59,7 +59,7 @@ REFUSED = [
     ("temperature −1", SAMPLE + " --temperature -1", ["--temperature", "-1", "finite number from"]),
     ("posterior", SAMPLE + " --posterior exact", ["exact", "mixture", "plugin"]),
     ("last step", SAMPLE + " --last_step none", ["none", "argmax", "sample"]),
-    ("interval of one", SAMPLE + " --guidance_interval 0.5", ["--guidance_interval", "2 values"]),
+    ("interval of one", SAMPLE + " --guidance_interval 0.5", ["--guidance_interval", "2 comma-separated values"]),
     ("interval of words", SAMPLE + " --guidance_interval a,b", ["--guidance_interval", "'a'", "finite number"]),
     ("sweep over a word", "sweep --workdir {trained} --steps 4,eight", ["--steps", "'eight'", "an integer"]),
     ("sweep over 0 steps", "sweep --workdir {trained} --steps 4,0", ["--steps", "0", "from 1 to"]),
