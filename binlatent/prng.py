@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from binlatent.errors import UserError
-from binlatent.typing import Array, Float, Key, PRNGKey
+from binlatent.typing import Array, Float, Key, PRNGKey, UInt32
 
 # All stream names. Only append: another order would change every run.
 STREAMS = ("init", "train", "evaluate", "encode", "sample", "preview", "likelihood", "edit")
@@ -45,7 +45,12 @@ def stream(key: PRNGKey, name: str, step=0) -> PRNGKey:
 
 def per_example(key: PRNGKey, num: int, start: int | Array = 0) -> Key[Array, "b"]:
     """One key per example start … start + num − 1, a function of the example's index alone."""
-    return jax.vmap(lambda i: jax.random.fold_in(key, i))(start + jnp.arange(num, dtype=jnp.uint32))
+    return at(key, start + jnp.arange(num, dtype=jnp.uint32))
+
+
+def at(key: PRNGKey, index: UInt32[Array, "b"]) -> Key[Array, "b"]:
+    """The keys of the examples `index`."""
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
 
 
 def fold(keys: Key[Array, "b"], data) -> Key[Array, "b"]:

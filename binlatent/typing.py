@@ -10,7 +10,7 @@ y  code height, tokens           x  code width, tokens
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+from jaxtyping import Array, Bool, Float, Int, Key, UInt8, UInt32
 
 Images = Float[Array, "b h w c"]  # in [0, 1]
 Code = Bool[Array, "b y x k"]  # the binary latent z
@@ -52,4 +52,5 @@ __all__ = [
     "PyTree",
     "Times",
     "UInt8",
+    "UInt32",
 ]

@@ -17,11 +17,14 @@ FLOORS = (
     {"sampling"},
     {"data", "train"},
     {"config"},
+    {"stored"},
     {"pipeline"},
+    {"editing"},
     {"experiment"},
     {"evaluate", "convert"},
     {"machines"},
-    {"cli", "demo", "export"},
+    {"demo", "export"},
+    {"cli"},
 )
 HEAVY = {
     "tensorflow",
@@ -33,6 +36,9 @@ HEAVY = {
     "tensorboardX",
     "clu",
     "transformers",
+    "safetensors",
+    "huggingface_hub",
+    "uvicorn",
 }
 LONGEST_FILE, LONGEST_FUNCTION, MOST_MODULES = 350, 100, 14
 

@@ -8,7 +8,7 @@ import sys
 from typing import NoReturn
 
 from binlatent import __version__
-from binlatent.cli import convert, flags, machines, sample, score, train
+from binlatent.cli import convert, flags, machines, sample, score, share, train
 from binlatent.errors import UserError
 
 COMMANDS: dict[str, type[flags.Command]] = {
@@ -26,6 +26,8 @@ COMMANDS: dict[str, type[flags.Command]] = {
     "convert-features": convert.ConvertFeatures,
     "plan": machines.Plan,
     "bench": machines.Bench,
+    "export": share.Export,
+    "pack": share.Pack,
     "info": machines.Info,
 }
 OVERRIDE = "--config."

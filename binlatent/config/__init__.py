@@ -20,7 +20,19 @@ from binlatent.config.build import (
     defaults,
 )
 from binlatent.config.changes import check_changes
-from binlatent.config.files import check_network, differences, from_json, load, override, read, shipped, to_json, write
+from binlatent.config.files import (
+    check_network,
+    differences,
+    from_json,
+    load,
+    override,
+    parse,
+    read,
+    shipped,
+    to_json,
+    to_values,
+    write,
+)
 from binlatent.config.values import check_values
 
 __all__ = [
@@ -44,8 +56,10 @@ __all__ = [
     "from_json",
     "load",
     "override",
+    "parse",
     "read",
     "shipped",
     "to_json",
+    "to_values",
     "write",
 ]

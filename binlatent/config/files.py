@@ -145,7 +145,12 @@ def check_network(config: ConfigDict, trained: dict[str, Any], stage: str, workd
 
 def write(path: epath.PathLike, config: ConfigDict) -> None:
     """Writes `config.json` atomically, as other processes may be reading it."""
-    write_atomic(epath.Path(path), json.dumps({"format": FORMAT} | to_json(config), indent=1))
+    write_atomic(epath.Path(path), json.dumps(to_values(config), indent=1))
+
+
+def to_values(config: ConfigDict) -> dict[str, Any]:
+    """The JSON object of a `config.json`; the inverse is `parse`."""
+    return {"format": FORMAT} | to_json(config)
 
 
 def read(path: epath.PathLike) -> ConfigDict:
@@ -163,6 +168,12 @@ def read(path: epath.PathLike) -> ConfigDict:
         raise UserError(
             f"{path} cannot be read ({error}). Restore the file, or run the config again in a new --workdir."
         ) from error
+    return parse(values, path)
+
+
+def parse(values: dict[str, Any], path: epath.PathLike) -> ConfigDict:
+    """The config of the JSON object of a `config.json`, which was found in `path`; otherwise as `read`."""
+    values = dict(values)
     stored_format = values.pop("format", None)
     if stored_format != FORMAT:
         version = (
@@ -181,7 +192,7 @@ def read(path: epath.PathLike) -> ConfigDict:
         raise UserError(f"{path} is not a config: {error}") from error
 
 
-def _complete(values: dict[str, Any], path: epath.Path) -> dict[str, Any]:
+def _complete(values: dict[str, Any], path: epath.PathLike) -> dict[str, Any]:
     """Adds keys of later versions to a JSON config, with defaults that do not change the run."""
     declared = to_json(defaults())
     for name, value in values.items():

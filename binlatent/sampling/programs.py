@@ -31,9 +31,9 @@ def decode(params, code, *, net):
 
 
 @partial(jax.jit, static_argnames=("net", "objective"))
-def denoise(params, code, t, condition, *, net, objective):
-    """Flip log-odds f of every bit, (b, y, x, k), of codes at times t (b,)."""
-    return marginal(objective.calibrate(net.apply({"params": params}, code, t, condition), t))
+def denoise(params, code, t, condition, condition_mask=None, *, net, objective):
+    """Flip log-odds f of every bit, (b, y, x, k), of codes at times t (b,); the null condition where the mask is False."""
+    return marginal(objective.calibrate(net.apply({"params": params}, code, t, condition, condition_mask), t))
 
 
 @partial(

@@ -1,0 +1,62 @@
+"""`binlatent pack` and `export`: a trained model for others."""
+
+import dataclasses
+from typing import Any
+
+from binlatent.cli import flags
+from binlatent.console import say
+from binlatent.sampling.options import SamplingOptions
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pack(flags.Command):
+    """Write a trained model, without what only training needs, as one file that `binlatent.load` opens.
+
+    Attributes:
+      workdir: the run's folder.
+      out: a file whose name ends in .safetensors.
+    """
+
+    workdir: str = flags.flag(metavar="DIR")
+    out: str = flags.flag(metavar="FILE")
+
+    def run(self) -> None:
+        import jax
+
+        from binlatent.stored.halves import open_halves, pack_halves
+        from binlatent.stored.pack import write_pack
+
+        halves = open_halves(self.workdir, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
+        pack = pack_halves(halves)
+        write_pack(self.out, pack)
+        size = sum(x.nbytes for x in jax.tree.leaves(pack.params))
+        stages = " and ".join(f"{stage} at step {found['step']}" for stage, found in pack.stages.items())
+        say(f"{stages}, {size / 1e6:.1f} MB of parameters: {self.out}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Export(flags.Command):
+    """Write a trained model as serialized functions and named arrays that run with JAX alone, on CPU, GPU and TPU.
+
+    Attributes:
+      workdir: the run's folder, or a packed file.
+      out: a new or empty folder; its run.py makes images.
+    """
+
+    workdir: str = flags.flag(metavar="DIR")
+    out: str = flags.flag(metavar="DIR")
+    sampling: dict[str, Any] = flags.changes(SamplingOptions)
+
+    def run(self) -> None:
+        from binlatent.export.write import export_model
+        from binlatent.pipeline import Pipeline
+
+        model = Pipeline.load(self.workdir)
+        manifest = export_model(model, self.out, model.options(**self.sampling))
+        for name, function in manifest["functions"].items():
+            arguments, results = (
+                ", ".join(f"{entry['name']} {entry['dtype']}{entry['shape']}" for entry in function[key])
+                for key in ("arguments", "results")
+            )
+            say(f"{name}: params, {arguments} → {results}")
+        say(f"{self.out}: see its manifest.json; `python {self.out}/run.py` makes images")

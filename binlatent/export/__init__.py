@@ -1,0 +1,1 @@
+"""A trained model as serialized functions and named arrays, which run with JAX alone."""

@@ -1,0 +1,41 @@
+"""Makes images with an exported model, with jax, flatbuffers and numpy alone; writes samples.npz.
+
+python run.py [SEED NUM [CONDITIONS.npy]]     conditions: class numbers (all in turn unless given) or embeddings
+"""
+
+import json
+import pathlib
+import sys
+
+import jax
+import numpy as np
+from jax import export
+
+
+def main(seed=0, num=16, conditions=None):
+    folder = pathlib.Path(__file__).parent
+    manifest = json.loads((folder / "manifest.json").read_text())
+    content = (folder / "params.safetensors").read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")  # the arrays come after the header and its length
+    params = {}
+    for name, array in json.loads(content[8:start]).items():
+        if name != "__metadata__":
+            begin, end = (start + offset for offset in array["data_offsets"])
+            params[name] = np.frombuffer(content[begin:end], "<f4").reshape(array["shape"])
+
+    function = manifest["functions"]["sample"]
+    sample = export.deserialize(bytearray((folder / function["file"]).read_bytes())).call
+    classes = np.arange(int(num), dtype=np.int32) % (manifest["num_classes"] or 1)
+    given = {
+        "seed": np.uint32(seed),
+        "index": np.arange(int(num), dtype=np.uint32),  # image i is a function of the seed and its index
+        "temperature": np.float32(manifest["sampling"]["temperature"]),
+        "guidance": np.float32(manifest["sampling"]["guidance"]),
+        "condition": classes if conditions is None else np.load(conditions),
+    }
+    results = sample(jax.device_put(params), *(given[argument["name"]] for argument in function["arguments"]))
+    np.savez("samples.npz", **{of["name"]: array for of, array in zip(function["results"], results, strict=True)})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

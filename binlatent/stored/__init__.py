@@ -1,0 +1,1 @@
+"""Trained models on disk: a work directory, or one file packed from it."""

@@ -1,0 +1,112 @@
+"""From a work directory or a pack to the two trained networks."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+from etils import epath
+from jax.sharding import Sharding
+from ml_collections import ConfigDict
+
+from binlatent import config as config_lib
+from binlatent.checkpoint import checkpoint_steps, fingerprint, load_ema
+from binlatent.errors import UserError
+from binlatent.stored.pack import Pack, is_pack, read_pack
+from binlatent.train.state import Trained
+from binlatent.typing import PyTree
+
+NETWORKS = {"autoencoder": "autoencoder", "prior": "denoiser"}  # of each stage, the one that is used after training
+
+# stage → its network's EMA parameters, step and checkpoint's metadata; None where it is not trained
+ReadStage = Callable[[str], tuple[PyTree, int, dict[str, Any]] | None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Halves:
+    """The config of a trained model and its networks, at least one of them."""
+
+    config: ConfigDict
+    autoencoder: Trained | None
+    prior: Trained | None
+
+
+def open_halves(path: epath.PathLike, sharding: Sharding) -> Halves:
+    """Opens a work directory with the latest checkpoints that restore, or a pack.
+
+    Args:
+      path: a folder or a file, local or remote, see `read_pack`.
+      sharding: where to put the parameters.
+
+    Raises:
+      UserError: it is neither, is of another version, holds no trained stage, or holds halves or a config that do not
+        belong together.
+    """
+    config, read = _packed(path, sharding) if is_pack(path) else _workdir(path, sharding)
+
+    def half(stage: str, build: Callable[[dict], nn.Module]) -> Trained | None:
+        found = read(stage)
+        if found is None:
+            return None
+        params, step, metadata = found
+        config_lib.check_network(config, metadata["config"], stage, epath.Path(path))
+        return Trained(net=build(metadata), params=params, step=step, metadata=metadata)
+
+    def denoiser(metadata: dict) -> nn.Module:
+        shape, condition = tuple(metadata["code_shape"]), tuple(metadata["condition_shape"])
+        return config_lib.build_denoiser(config, shape, metadata["num_classes"], condition)
+
+    autoencoder = half("autoencoder", lambda _: config_lib.build_autoencoder(config))
+    prior = half("prior", denoiser)
+    if autoencoder is None and prior is None:
+        raise UserError(f"{path} holds no trained stage yet: `binlatent run --workdir {path}` trains both")
+    if autoencoder and prior and prior.metadata["autoencoder"] not in ("", fingerprint(autoencoder.params)):
+        raise UserError(
+            f"{path}: the prior was trained on codes of autoencoder {prior.metadata['autoencoder']}, but the "
+            f"autoencoder here is {fingerprint(autoencoder.params)}. Encode and train the prior again."
+        )
+    return Halves(config=config, autoencoder=autoencoder, prior=prior)
+
+
+def _workdir(path: epath.PathLike, sharding: Sharding) -> tuple[ConfigDict, ReadStage]:
+    folder = epath.Path(path)
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder} is no work directory: it has no config.json. `binlatent run` makes one.")
+
+    def read(stage: str):
+        checkpoints = folder / stage / "checkpoints"
+        if not checkpoint_steps(checkpoints):
+            return None
+        step, params, metadata = load_ema(checkpoints, sharding)
+        return params[NETWORKS[stage]], step, metadata
+
+    return config_lib.read(folder / "config.json"), read
+
+
+def _packed(path: epath.PathLike, sharding: Sharding) -> tuple[ConfigDict, ReadStage]:
+    pack = read_pack(path)
+
+    def read(stage: str):
+        if stage not in pack.stages:
+            return None
+        found = pack.stages[stage]
+        return jax.device_put(pack.params[stage], sharding), found["step"], found["metadata"]
+
+    return config_lib.parse(pack.config, path), read
+
+
+def pack_halves(halves: Halves) -> Pack:
+    """A trained model as a pack."""
+    trained = {stage: getattr(halves, stage) for stage in NETWORKS}
+    trained = {stage: half for stage, half in trained.items() if half is not None}
+    return Pack(
+        config=config_lib.to_values(halves.config),
+        params={stage: jax.device_get(half.params) for stage, half in trained.items()},
+        stages={stage: {"step": half.step, "metadata": _metadata(half)} for stage, half in trained.items()},
+    )
+
+
+def _metadata(half: Trained) -> dict[str, Any]:
+    """What a checkpoint says of itself, without the checksums of the train state."""
+    return {key: value for key, value in half.metadata.items() if key != "checksums"}
