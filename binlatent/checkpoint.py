@@ -17,7 +17,7 @@ from absl import logging
 from etils import epath
 
 from binlatent.console import say, warn
-from binlatent.errors import UserError
+from binlatent.errors import CheckpointError, UserError
 from binlatent.files import digest
 from binlatent.mesh import path_name
 from binlatent.typing import PyTree
@@ -90,21 +90,30 @@ class Checkpoints:
         """Starts saving; returns when the arrays have been copied from the devices.
 
         Raises:
-          UserError: this checkpoint, or the previous one, could not be written.
+          CheckpointError: this checkpoint, or the previous one, could not be written.
         """
         ocp = self._ocp
         item = ocp.args.Composite(
             state=ocp.args.StandardSave(state), metadata=ocp.args.JsonSave(metadata | {"checksums": checksums(state)})
         )
         with self._explained():
+            self._check_place(step)
             if not self._open.save(step, args=item, force=True):
                 raise UserError(f"the checkpoint of step {step} was rejected: {self.folder} has {self.steps()}")
+
+    def _check_place(self, step: int) -> None:
+        """Makes and removes a folder beside the checkpoint's: where Orbax cannot, its threads wait for ten minutes for what
+        will not come, and the process with them at its exit."""
+        if jax.process_index() == 0 and "://" not in os.fspath(self.folder):
+            place = self.folder / f"{step}.test"
+            place.mkdir(parents=True, exist_ok=True)
+            place.rmdir()
 
     def wait(self) -> None:
         """Waits until everything is on disk.
 
         Raises:
-          UserError: it could not be written.
+          CheckpointError: it could not be written.
         """
         with self._explained():
             self._open.wait_until_finished()
@@ -122,7 +131,7 @@ class Checkpoints:
         except (OSError, ValueError, RuntimeError) as error:
             self._failed = True
             stdlib_logging.getLogger("asyncio").setLevel("CRITICAL")  # a traceback for each of the other arrays
-            raise UserError(
+            raise CheckpointError(
                 f"a checkpoint could not be written to {self.folder}: {_first_line(error)}. Checkpoints on disk: "
                 f"{self.steps() or 'none'}. Free space or correct the path, then run the same command again to resume."
             ) from error

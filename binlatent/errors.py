@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The command line prints the message alone, without a traceback.
     """
+
+
+class CheckpointError(UserError):
+    """A checkpoint could not be written. Threads that wait for it may be left behind: an orderly exit would wait for them."""

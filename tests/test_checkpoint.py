@@ -1,4 +1,7 @@
+import os
 import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +10,7 @@ import pytest
 
 from binlatent.checkpoint import Checkpoints, checkpoint_steps, fingerprint, load_ema
 from binlatent.errors import UserError
+from tests.processes import ROOT
 
 
 def state(value: float):
@@ -109,3 +113,33 @@ def test_fingerprint_follows_names_and_values():
     assert fingerprint(a) == fingerprint({"y": jnp.zeros(2), "x": jnp.ones(3)})
     assert fingerprint(a) != fingerprint({"x": jnp.ones(3).at[1].set(1.0000001), "y": jnp.zeros(2)})
     assert fingerprint(a) != fingerprint({"x": jnp.ones(3), "z": jnp.zeros(2)})
+
+
+FAILS = """
+import sys
+from binlatent.checkpoint import Checkpoints
+from binlatent.errors import CheckpointError
+from tests.test_checkpoint import state, write
+from pathlib import Path
+
+folder = Path(sys.argv[1])
+write(folder, 1)
+checkpoints = Checkpoints(folder, keep=5)
+folder.rename(folder.parent / "away")
+folder.write_text("in the way")
+try:
+    checkpoints.save(2, state(2), {})
+    checkpoints.wait()
+except CheckpointError as error:
+    print(error)
+checkpoints.close()
+"""
+
+
+def test_a_process_ends_after_a_save_that_failed(tmp_path):
+    """Orbax's threads would wait for ten minutes for a folder that could not be made."""
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    command = [sys.executable, "-c", FAILS, str(tmp_path / "checkpoints")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, cwd=ROOT, env=env)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "a checkpoint could not be written" in done.stdout and "Free space or correct the path" in done.stdout

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from binlatent import __version__
 from binlatent.cli import convert, flags, machines, sample, score, share, train
-from binlatent.errors import UserError
+from binlatent.errors import CheckpointError, UserError
 
 COMMANDS: dict[str, type[flags.Command]] = {
     "run": train.Run,
@@ -113,6 +113,9 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(BROKEN_PIPE)
     except UserError as error:
         _leave_others(error, 2)
+        if isinstance(error, CheckpointError):
+            print(f"binlatent: {error}", file=sys.stderr)
+            _exit_immediately(2)
         _fail(str(error))
     except OSError as error:  # a full disk, missing permissions
         _leave_others(error, 2)
@@ -148,14 +151,19 @@ def _unexpected(error: Exception, resumable: bool) -> None:
 
 
 def _interrupted(resumable: bool) -> NoReturn:
-    """Ends the process; a run immediately, since a normal exit would wait for threads that are still writing."""
+    """Ends the process; a run immediately."""
     if not resumable:
         print("\nbinlatent: stopped", file=sys.stderr)
         sys.exit(INTERRUPTED)
     print("\nbinlatent: stopped immediately; the same command resumes from the last checkpoint", file=sys.stderr)
+    _exit_immediately(INTERRUPTED)
+
+
+def _exit_immediately(status: int) -> NoReturn:
+    """Ends without a normal exit, which would wait for threads that are still writing, or that cannot."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(INTERRUPTED)
+    os._exit(status)
 
 
 def _fail(message: str) -> NoReturn:

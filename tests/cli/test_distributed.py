@@ -3,11 +3,9 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +14,8 @@ from binlatent.checkpoint import checkpoint_steps
 from binlatent.data.manifest import Manifest
 from binlatent.train.metrics import read_records
 from tests import tiny
+from tests.processes import ROOT, finish, start
 
-ROOT = Path(__file__).parents[2]
 LIMIT = 400  # seconds until something counts as hung
 
 CONFIG = """
@@ -31,47 +29,8 @@ def get_config():
 """
 
 
-def start(args, *, devices, processes=1):
-    """Starts a command in one or several processes."""
-    env = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(ROOT),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-    }
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    started = []
-    for i in range(processes):
-        several = ["--coordinator", f"127.0.0.1:{port}", "--num_processes", str(processes), "--process_id", str(i)]
-        started.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "binlatent.cli.main", *map(str, args), *(several if processes > 1 else [])],
-                env=env,
-                cwd=ROOT,
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-            )
-        )
-    return started
-
-
-def finish(started, limit=LIMIT):
-    """Returns (exit status, output) of every process; kills those that exceed the time limit."""
-    results, end = [], time.monotonic() + limit
-    try:
-        for process in started:
-            out, _ = process.communicate(timeout=max(1, end - time.monotonic()))
-            results.append((process.returncode, out))
-    finally:
-        for process in started:
-            process.kill()
-    return results
-
-
 def run(*args, devices, processes=1):
-    results = finish(start(args, devices=devices, processes=processes))
+    results = finish(start(args, devices=devices, processes=processes), LIMIT)
     for status, out in results:
         assert status == 0, out[-3000:]
     return [out for _, out in results]
@@ -135,7 +94,7 @@ def test_a_killed_process_ends_the_other_and_a_restart_resumes(config, tmp_path,
     while not checkpoint_steps(folder) and time.monotonic() < end:
         time.sleep(0.2)
     started[victim].send_signal(signal.SIGKILL)
-    results = finish(started)
+    results = finish(started, LIMIT)
     status, out = results[1 - victim]
     assert status not in (0, None)
     # by JAX's own watch, or where a collective fails first by ours
@@ -158,7 +117,7 @@ def test_sigterm_saves_on_every_process(config, tmp_path, steps_per_call, checkp
     while len(losses(tmp_path, "autoencoder")) < 3 and time.monotonic() < end:
         time.sleep(0.2)
     started[0].send_signal(signal.SIGTERM)
-    results = finish(started)
+    results = finish(started, LIMIT)
     assert [status for status, _ in results] == [0, 0], results[0][1][-2000:] + results[1][1][-2000:]
     steps = checkpoint_steps(tmp_path / "autoencoder/checkpoints")
     assert len(steps) == 1 or checkpoint_every == 4
