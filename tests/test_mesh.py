@@ -83,7 +83,7 @@ MOVES = "all-gather|all-to-all|collective-permute"
 def largest_collective(stage, batch, mesh, kinds=f"{MOVES}|all-reduce") -> int:
     """Numbers in the largest array that the compiled training step sends between devices."""
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((256, *x.shape[1:]), x.dtype), batch)
-    text = StagePrograms(stage, mesh, shapes).compile_train_steps().as_text()
+    text = StagePrograms(stage, mesh, shapes).train_steps.as_text()
     lines = re.findall(rf"= (.*) (?:{kinds})(?:-start)?\(", text)
     assert lines
     return max(math.prod(map(int, dims.split(","))) for line in lines for dims in re.findall(r"\w\[([\d,]+)\]", line))

@@ -17,6 +17,7 @@ from binlatent.errors import UserError
 from binlatent.machines import plan
 from binlatent.sampling import programs as sampling_programs
 from binlatent.train.compile import StagePrograms
+from binlatent.train.memory import planned_bytes
 from binlatent.train.throughput import count_flops, peak_flops
 from binlatent.typing import PyTree
 
@@ -64,7 +65,7 @@ def _training(config: ConfigDict, stage: str, mesh: Mesh, batch_size: int, secon
         config[f"{stage}_training"].batch_size = size
         built, batch = plan.build_stage(config, stage)
         programs = StagePrograms(built, mesh, batch)
-        return programs, programs.compile_train_steps()
+        return programs, programs.train_steps
 
     size, (programs, step) = _fitting(prepare, mesh, batch_size)
     _, shapes, frozen_shapes = programs.train_spec()
@@ -82,7 +83,7 @@ def _training(config: ConfigDict, stage: str, mesh: Mesh, batch_size: int, secon
         batch_size=size,
         seconds=_time(call, seconds),
         flops=programs.step_flops(),
-        bytes=_planned(step),
+        bytes=planned_bytes(step),
     )
 
 
@@ -106,7 +107,7 @@ def _sampling(config: ConfigDict, steps: int, mesh: Mesh, batch_size: int, secon
         batch_size=size,
         seconds=_time(lambda: sample(*args)[0], seconds),
         flops=count_flops(functools.partial(sampling_programs.generate, **settings), *shapes),
-        bytes=_planned(sample),
+        bytes=planned_bytes(sample),
     )
 
 
@@ -114,16 +115,6 @@ def _filled(shapes: PyTree, sharding) -> PyTree:
     """Arrays of small numbers with the given shapes."""
     value = lambda x: jnp.full(x.shape, 1 if jnp.issubdtype(x.dtype, jnp.integer) else 0.01, x.dtype)  # noqa: E731
     return jax.tree.map(lambda x: jax.device_put(value(x), sharding), shapes)
-
-
-def _planned(compiled) -> int:
-    memory = compiled.memory_analysis()
-    return (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        + memory.temp_size_in_bytes
-        - memory.alias_size_in_bytes
-    )
 
 
 def _fitting(prepare: Callable, mesh: Mesh, batch_size: int):
@@ -140,7 +131,7 @@ def _fitting(prepare: Callable, mesh: Mesh, batch_size: int):
     size, largest = mesh.size, None
     while True:
         prepared = prepare(size)
-        if _planned(prepared[1]) > FILL * limit:
+        if planned_bytes(prepared[1]) > FILL * limit:
             break
         largest, size = (size, prepared), 2 * size
     if largest is None:

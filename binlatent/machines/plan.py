@@ -110,7 +110,7 @@ def plan(config: ConfigDict, stage: str, mesh: Mesh, *, compiled: bool = False) 
     )
     if not compiled:
         return result
-    memory = programs.compile_train_steps().memory_analysis()
+    memory = programs.train_steps.memory_analysis()
     return dataclasses.replace(result, temporary_bytes=memory.temp_size_in_bytes)
 
 

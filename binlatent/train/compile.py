@@ -20,7 +20,7 @@ from binlatent.typing import PRNGKey, PyTree
 
 
 class StagePrograms:
-    """A stage's programs on a mesh, each compiled when it is first called.
+    """A stage's programs on a mesh, each compiled when it is first asked for.
 
     Args:
       stage: the stage.
@@ -61,15 +61,19 @@ class StagePrograms:
         return jax.device_put(self.stage.frozen, mesh_lib.replicated(self.mesh))
 
     @functools.cached_property
-    def train_steps(self):
-        """(state, batches, frozen) → (state, metrics). Batches are (steps, b, …), metrics (steps,); the state is donated."""
+    def train_steps(self) -> jax.stages.Compiled:
+        """(state, batches, frozen) → (state, metrics). Batches are (steps, b, …), metrics (steps,); the state is donated.
+
+        Compiled from shapes alone, so that what it needs is known before there is a state.
+        """
         replicated = mesh_lib.replicated(self.mesh)
-        return jax.jit(
+        steps = jax.jit(
             on_mesh(functools.partial(_train_steps, self.stage, self.key, self.steps_per_call), self.mesh),
             in_shardings=(self.shardings, mesh_lib.batch_sharding(self.mesh, steps=True), replicated),
             out_shardings=(self.shardings, replicated),
             donate_argnums=0,
         )
+        return steps.lower(*self.train_spec()).compile()
 
     @functools.cached_property
     def eval_step(self):
@@ -90,10 +94,6 @@ class StagePrograms:
         steps = self.steps_per_call
         batches = jax.tree.map(lambda x: jax.ShapeDtypeStruct((steps, *x.shape), x.dtype), self.batch_spec)
         return self.state_spec, batches, _shapes(self.stage.frozen)
-
-    def compile_train_steps(self) -> jax.stages.Compiled:
-        """`train_steps`, compiled from shapes alone."""
-        return self.train_steps.lower(*self.train_spec()).compile()
 
     def step_flops(self) -> int:
         """Operations of one training step over all devices, without recomputation (`remat`), as MFU is defined."""

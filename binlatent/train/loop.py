@@ -21,7 +21,7 @@ from binlatent import prng
 from binlatent.checkpoint import Checkpoints
 from binlatent.console import say
 from binlatent.errors import UserError
-from binlatent.train import metrics, throughput
+from binlatent.train import memory, metrics, throughput
 from binlatent.train.compile import StagePrograms
 from binlatent.train.lock import lock
 from binlatent.train.options import Training
@@ -76,12 +76,12 @@ def train(
 
     Raises:
       UserError: the loss is not finite, a checkpoint can be neither read nor written, or it is of a run that this one
-        would not continue; another process trains in the folder.
+        would not continue; another process trains in the folder; a step needs more memory than a device has.
       Preempted: the process got SIGTERM or Ctrl-C, or the cluster takes its machines; the state is saved.
     """
     mesh_lib.check_batch_size(training.batch_size, mesh, training.micro_batches)
     hooks, folder, per_call = hooks or Hooks(), epath.Path(folder), training.steps_per_call
-    metadata |= {"seed": seed, "batch_size": training.batch_size, "num_steps": training.num_steps}
+    metadata = metadata | {"seed": seed, "batch_size": training.batch_size, "num_steps": training.num_steps}
     programs = StagePrograms(stage, mesh, batch_spec, key=prng.root(seed), steps_per_call=per_call)
     with contextlib.ExitStack() as opened:
         opened.enter_context(lock(folder))
@@ -89,6 +89,8 @@ def train(
             folder / "checkpoints", keep=training.keep_checkpoints, keep_every=training.keep_every
         )
         opened.callback(checkpoints.close)
+        if max(checkpoints.steps(), default=0) < training.num_steps:
+            memory.check(name, programs.train_steps)
         state = first_state(checkpoints, programs, training=training, metadata=metadata, initial=hooks.initial)
         start = int(state.step)
         if start >= training.num_steps:
@@ -99,7 +101,7 @@ def train(
             opened.callback(part.close)
         frozen, batches = programs.frozen(), _on_devices(train_batches(start), mesh, per_call)
         try:
-            for call, step in enumerate(range(start, training.num_steps + 1, per_call)):
+            for step in range(start, training.num_steps + 1, per_call):
                 evaluating = step > start and training.due(step, training.evaluate_every)
                 saving = step > start and training.due(step, training.checkpoint_every)
                 if evaluating or saving:
@@ -109,7 +111,7 @@ def train(
                     values = evaluate(programs, state, frozen, eval_batches)
                     preview = None if hooks.preview is None else hooks.preview(state, step)
                     recorder.evaluated(step, values, stage.warnings(values), preview)
-                stopping = stop.asked(call)
+                stopping = stop.asked()
                 if saving or (stopping and step > start):
                     recorder.settle()
                     checkpoints.save(step, state, metadata)

@@ -40,7 +40,7 @@ def test_the_largest_batch_that_fits_is_used(monkeypatch):
             return {"bytes_limit": 10 * 2**30}
 
     monkeypatch.setattr(bench.jax, "local_devices", lambda: [Device()])
-    monkeypatch.setattr(bench, "_planned", lambda program: program)
+    monkeypatch.setattr(bench, "planned_bytes", lambda program: program)
     mesh = plan.mesh_lib.MeshShape().build(jax.devices()[:2])
     prepare = lambda size: (size, 2**30 * (1 + size))  # noqa: E731
     assert bench._fitting(prepare, mesh, 0) == (8, (8, 9 * 2**30))
