@@ -1,10 +1,15 @@
 """Requests to stop a run: Ctrl-C, SIGTERM, preemption."""
 
 import contextlib
+import itertools
 import os
 import signal
 
 import jax
+
+# Of the process and not of a stage, as the runtime's agreement is: one that is reached at the end of a stage holds for
+# the first call of the next.
+_CALLS = itertools.count()
 
 
 class Preempted(Exception):
@@ -47,18 +52,17 @@ class StopRequest:
             if self._distributed:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    def asked(self, call: int) -> bool:
+    def asked(self) -> bool:
         """Whether to stop now. Must be called once before every call of the training program.
 
-        Args:
-          call: number of calls so far. The processes agree on the first call that none has begun and compare for
-            equality, so a count that skips numbers, like that of steps, could miss it.
+        The processes agree on the first call that none has begun and compare for equality, so a count that skips
+        numbers, like that of steps, could miss it.
         """
         if not self._distributed:
             return self._asked
         from jax.experimental import multihost_utils
 
-        return multihost_utils.reached_preemption_sync_point(call)
+        return multihost_utils.reached_preemption_sync_point(next(_CALLS))
 
     def close(self) -> None:
         for number, handler in self._previous.items():

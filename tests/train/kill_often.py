@@ -1,13 +1,17 @@
-"""Kills a run at random times, repeatedly, during both stages; it must end bit-equal to an uninterrupted run.
+"""Interrupts a run at random times, repeatedly, during both stages; it must end bit-equal to an uninterrupted run.
 
     python -m tests.train.kill_often --kills 20 --folder /tmp/kill_often
+    python -m tests.train.kill_often --kills 5 --signal TERM --processes 2 --steps_per_call 4 --folder /tmp/term_often
 
-It takes some minutes, so it is a script rather than a test; `tests/train/test_loop.py` kills each stage once.
+It takes some minutes, so it is a script rather than a test; `tests/train/test_loop.py` kills each stage once. The signal is
+sent to one of the processes. After SIGTERM all of them must save and exit while they train; if one dies of the signal because
+it is still starting, the others are killed, as a launcher would do.
 """
 
 import argparse
-import os
 import random
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -18,40 +22,91 @@ import numpy as np
 
 from binlatent.checkpoint import checkpoint_steps
 from binlatent.data.manifest import Manifest
-from tests import tiny
+from tests import processes, tiny
 
-STEPS = 30
+STAGES = ("autoencoder", "prior")
+STEPS = 32
+LIMIT = 300  # seconds until a run counts as hung
+GRACE = 60  # seconds that a run has to save in after SIGTERM
 CONFIG = f"""
 from tests import tiny
 
 def get_config():
     c = tiny.config({{path!r}})
     for training in (c.autoencoder_training, c.prior_training):
-        training.update(num_steps={STEPS}, log_every=1, checkpoint_every=2, evaluate_every={STEPS})
+        training.update(num_steps={STEPS}, log_every=1, checkpoint_every={{every}}, evaluate_every={STEPS},
+                        steps_per_call={{per_call}})
     return c
 """
 
 
-def start(folder: Path, workdir: Path) -> subprocess.Popen:
-    """Starts the command line in a process; compiled programs are cached, so that restarts are quick."""
-    env = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
-    command = [
-        sys.executable,
-        "-m",
-        "binlatent.cli.main",
-        "run",
-        "--config",
-        folder / "config.py",
-        "--workdir",
-        workdir,
-    ]
-    log = (folder / f"{workdir.name}.log").open("a")
-    return subprocess.Popen([*map(str, command)], env=env, stdout=log, stderr=log)
+class Runs:
+    """Runs of one config in work directories of one folder."""
+
+    def __init__(self, folder: Path, num: int, per_call: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.num = folder, num
+        (folder / "config.py").write_text(
+            CONFIG.format(path=tiny.npz(folder), per_call=per_call, every=max(2, per_call))
+        )
+
+    def start(self, name: str) -> list[subprocess.Popen]:
+        """Starts the command line; compiled programs are cached, so that restarts are quick."""
+        return processes.start(
+            ["run", "--config", self.folder / "config.py", "--workdir", self.folder / name],
+            processes=self.num,
+            log=self.log(name),
+            JAX_COMPILATION_CACHE_DIR=str(self.folder / "compiled"),
+            JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+        )
+
+    def log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    def whole(self, name: str) -> float:
+        """Runs to the end and returns the seconds that it took."""
+        began = time.monotonic()
+        statuses = [status for status, _ in processes.finish(self.start(name), LIMIT)]
+        assert statuses == [0] * self.num, f"a run that was left alone failed with {statuses}: see {self.log(name)}"
+        return time.monotonic() - began
+
+    def steps(self, name: str) -> dict[str, int]:
+        return {s: max(checkpoint_steps(self.folder / name / s / "checkpoints"), default=0) for s in STAGES}
+
+    def interrupted(self, name: str, after: float, number: signal.Signals, victim: int) -> str | None:
+        """Sends the signal to a process after so many seconds and returns what happened; None if the run had ended by then."""
+        before = self.log(name).stat().st_size if self.log(name).exists() else 0
+        started, end = self.start(name), time.monotonic() + after
+        try:
+            while time.monotonic() < end and any(process.poll() is None for process in started):
+                time.sleep(0.01)
+            statuses = [process.poll() for process in started]
+            if None not in statuses:
+                assert statuses == [0] * self.num, f"a resumed run failed with {statuses}: see {self.log(name)}"
+                return None
+            started[victim].send_signal(number)
+            end = time.monotonic() + (GRACE if number == signal.SIGTERM else 0)
+            while time.monotonic() < end and any(process.poll() is None for process in started):
+                time.sleep(0.05)
+                if any(process.poll() == -number for process in started):  # not yet, or no longer, ready to save
+                    break
+        finally:
+            for process in started:
+                process.kill()
+                process.wait()
+        statuses = [process.returncode for process in started]
+        with self.log(name).open() as log:
+            log.seek(before)
+            stopped = re.findall(r"^(\w+): stopped at step (\d+) as requested", log.read(), re.MULTILINE)
+        if stopped:
+            (stage, step), saved = stopped[-1], self.steps(name)
+            assert statuses == [0] * self.num, f"asked to end, it ended with {statuses}: see {self.log(name)}"
+            assert saved[stage] == int(step), f"stopped at step {step} with a checkpoint of {saved[stage]}"
+            return f"saved, {stage} {step}"
+        if statuses == [0] * self.num:
+            return "ended by itself"
+        assert -number in statuses or number == signal.SIGKILL, f"{statuses}: see {self.log(name)}"
+        return f"killed, {self.steps(name)}"
 
 
 def state(folder: Path) -> list[np.ndarray]:
@@ -68,10 +123,10 @@ def state(folder: Path) -> list[np.ndarray]:
 def differences(a: Path, b: Path) -> list[str]:
     """The differences between two finished work directories."""
     found = []
-    for stage in ("autoencoder", "prior"):
+    for stage in STAGES:
         pairs = list(zip(state(a / stage), state(b / stage), strict=True))
         wrong = sum(not np.array_equal(x, y) for x, y in pairs)
-        print(f"{stage}: {len(pairs) - wrong} of {len(pairs)} arrays of step {STEPS} are bit-equal")
+        print(f"{stage}: {len(pairs) - wrong} of {len(pairs)} arrays of step {STEPS} are bit-equal", flush=True)
         found += [stage] * bool(wrong)
     shards = [{k: [s.records.sha256 for s in v] for k, v in Manifest.load(w / "codes").shards.items()} for w in (a, b)]
     return found + ["codes"] * (shards[0] != shards[1])
@@ -80,45 +135,37 @@ def differences(a: Path, b: Path) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--signal", choices=("KILL", "TERM"), default="KILL")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--steps_per_call", type=int, default=1)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    args.folder.mkdir(parents=True, exist_ok=True)
-    (args.folder / "config.py").write_text(CONFIG.format(path=tiny.npz(args.folder)))
-
-    assert start(args.folder, args.folder / "alone").wait() == 0, "the run that is left alone failed"
-    began = time.monotonic()
-    assert start(args.folder, args.folder / "alone").wait() == 0
-    startup = time.monotonic() - began
-    began = time.monotonic()
-    assert start(args.folder, args.folder / "again").wait() == 0  # with what is compiled
-    whole = time.monotonic() - began
+    runs, number = Runs(args.folder, args.processes, args.steps_per_call), signal.Signals[f"SIG{args.signal}"]
+    alone = args.folder / "alone"
+    runs.whole("alone")
+    startup, whole = runs.whole("alone"), runs.whole("again")  # with what is compiled
     print(f"alone: {whole:.0f} s, of which {startup:.0f} s to start and see that all is done", flush=True)
-    if wrong := differences(args.folder / "alone", args.folder / "again"):
+    if wrong := differences(alone, args.folder / "again"):
         sys.exit(f"two runs that were left alone differ: {', '.join(wrong)}")
 
     draw, kills, rounds, wrong = random.Random(args.seed), 0, 0, []
     while kills < args.kills and not wrong:  # a run may end before it was killed often enough: then another one begins
-        killed, ended = args.folder / f"killed{rounds}", False
-        while kills < args.kills and not ended:
-            process = start(args.folder, killed)
-            try:
-                # from nothing at all to what a twentieth of the run takes beyond starting
-                status = process.wait(draw.uniform(0, startup + 2.5 * whole / 20))
-                ended = status == 0
-                assert ended, f"a resumed run failed with status {status}: see {args.folder}/{killed.name}.log"
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                kills += 1
-                at = {s: max(checkpoint_steps(killed / s / "checkpoints"), default=0) for s in ("autoencoder", "prior")}
-                print(f"kill {kills}: checkpoints {at}", flush=True)
+        name = f"killed{rounds}"
+        while kills < args.kills:
+            # from nothing at all to what a twentieth of the run takes beyond starting
+            after, victim = draw.uniform(0, startup + 2.5 * whole / 20), draw.randrange(args.processes)
+            result = runs.interrupted(name, after, number, victim)
+            if result is None:
+                break
+            kills += 1
+            print(f"{number.name} {kills}, to process {victim} after {after:.1f} s: {result}", flush=True)
         rounds += 1
-        assert start(args.folder, killed).wait() == 0, f"the last run failed: see {args.folder}/{killed.name}.log"
-        wrong = differences(args.folder / "alone", killed)
+        runs.whole(name)
+        wrong = differences(alone, args.folder / name)
     if wrong:
         sys.exit(f"DIFFERENT from the run left alone: {', '.join(wrong)}")
-    print(f"{kills} kills in {rounds} runs: all resumed and ended equal to the run left alone")
+    print(f"{kills} {number.name} in {rounds} runs: all resumed and ended equal to the run left alone")
 
 
 if __name__ == "__main__":
