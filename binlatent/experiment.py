@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from binlatent import config as config_lib
@@ -26,6 +27,7 @@ from binlatent.train.loop import Hooks, train
 from binlatent.train.options import Training
 from binlatent.train.resume import start_from
 from binlatent.train.state import Trained, TrainState
+from binlatent.typing import PyTree
 
 STAGES = ("autoencoder", "prior")
 
@@ -50,6 +52,7 @@ class Experiment:
 
     workdir: epath.Path
     config: ConfigDict
+    _restored: dict[str, Any] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def open(cls, workdir: epath.PathLike, config: ConfigDict | None = None) -> "Experiment":
@@ -99,7 +102,19 @@ class Experiment:
     def done(self, stage: str) -> bool:
         """Whether a stage has been trained to its last step, and the checkpoint of that step restores."""
         num_steps = config_lib.build_training(self.config, stage).num_steps
-        return self.step(stage) >= num_steps and load_ema(self.workdir / stage / "checkpoints")[0] >= num_steps
+        return self.step(stage) >= num_steps and self._restore(stage)[0] >= num_steps
+
+    def _restore(self, stage: str) -> tuple[int, PyTree, dict[str, Any]]:
+        """`load_ema` of a stage. What was read last is kept until another stage or a later checkpoint is asked for: stages
+        that follow each other read the same one."""
+        key = (stage, self.step(stage))
+        if self._restored.get("key") != key:
+            self._restored.update(key=key, value=load_ema(self.workdir / stage / "checkpoints"))
+        return self._restored["value"]
+
+    def _trained_autoencoder(self) -> Trained:
+        step, params, _ = self._restore("autoencoder")
+        return _trained(config_lib.build_autoencoder(self.config), params["autoencoder"], step)
 
     @property
     def codes(self) -> epath.Path:
@@ -136,18 +151,17 @@ class Experiment:
             say(f"{stage}: done ({self.step(stage)} steps)")
             return
         make = {"autoencoder": self._autoencoder_stage, "prior": self._prior_stage}[stage]
-        splits = self.splits()
+        splits, mesh = self.splits(), config_lib.build_mesh(self.config)
         for each in STAGES:  # found before anything is trained
-            self._training(each, len(splits.train))
+            self._training(each, len(splits.train), mesh)
         if not (self.workdir / "config.json").exists():
             self.save_config()
         made, sources, metadata, preview = make(splits)
-        training, options = self._training(stage, len(sources[0])), config_lib.build_data(self.config)
-        asked = config_lib.build_training(self.config, stage).batch_size
+        training, options = self._training(stage, len(sources[0]), mesh), config_lib.build_data(self.config)
+        asked = self.config[f"{stage}_training"].batch_size
         if training.batch_size < asked:
-            say(
-                f"{stage}: batch size {training.batch_size} instead of {asked}, for {len(sources[0])} training examples"
-            )
+            fits = f"for {len(sources[0])} training examples"
+            say(f"{stage}: batch size {training.batch_size} instead of {asked}, {fits}")
         shards = {"process_index": jax.process_index(), "process_count": jax.process_count()}
         train(
             made,
@@ -160,15 +174,10 @@ class Experiment:
             eval_batches=Validation(
                 sources[1], options, batch_size=training.batch_size, num_batches=training.evaluate_batches, **shards
             ),
-            mesh=config_lib.build_mesh(self.config),
+            mesh=mesh,
             seed=self.config.seed,
             folder=self.workdir / stage,
-            metadata=metadata
-            | {
-                "stage": stage,
-                "config": config_lib.to_json(self.config),
-                "versions": versions(),
-            },
+            metadata=metadata | {"stage": stage, "config": config_lib.to_json(self.config), "versions": versions()},
             hooks=Hooks(
                 preview=preview,
                 initial=None if init_from is None else lambda state: start_from(state, init_from, stage),
@@ -176,14 +185,14 @@ class Experiment:
             ),
         )
 
-    def _training(self, stage: str, num_examples: int) -> Training:
+    def _training(self, stage: str, num_examples: int, mesh: Mesh) -> Training:
         """The options of a stage, with a batch size that fits the training examples where there are few of them."""
         training = config_lib.build_training(self.config, stage)
         try:
             size = fitting_batch_size(
                 num_examples,
                 training.batch_size,
-                divisor=mesh_lib.batch_divisor(config_lib.build_mesh(self.config), training.micro_batches),
+                divisor=mesh_lib.batch_divisor(mesh, training.micro_batches),
             )
         except ValueError as error:
             raise UserError(
@@ -204,17 +213,9 @@ class Experiment:
         return stage, (splits.train, splits.validation), {"data": splits.fingerprint}, preview
 
     def _prior_stage(self, splits: Splits):
-        step, params, _ = load_ema(self.workdir / "autoencoder" / "checkpoints")
-        autoencoder = _trained(config_lib.build_autoencoder(self.config), params["autoencoder"], step)
-        sources = tuple(
-            CodeSource(
-                self.codes,
-                split,
-                expected_fingerprint=fingerprint(autoencoder.params),
-                expected_data=splits.fingerprint,
-            )
-            for split in ("train", "validation")
-        )
+        autoencoder = self._trained_autoencoder()
+        expected = {"expected_fingerprint": fingerprint(autoencoder.params), "expected_data": splits.fingerprint}
+        sources = tuple(CodeSource(self.codes, split, **expected) for split in ("train", "validation"))
         spec = sources[0].spec
         stage = config_lib.build_prior_stage(self.config, spec.code_shape, spec.num_classes, spec.condition_shape)
         metadata = {
@@ -238,8 +239,7 @@ class Experiment:
         Raises:
           UserError: there is no autoencoder, or data cannot be read.
         """
-        step, params, _ = load_ema(self.workdir / "autoencoder" / "checkpoints")
-        autoencoder = _trained(config_lib.build_autoencoder(self.config), params["autoencoder"], step)
+        autoencoder = self._trained_autoencoder()
         pipeline = self._pipeline(autoencoder=autoencoder)
         splits, options = self.splits(), config_lib.build_data(self.config)
         spec = CodeSpec(

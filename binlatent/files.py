@@ -1,16 +1,22 @@
-"""The user's cache directory, atomic writes, and digests."""
+"""The user's cache directory, atomic writes, users' Python files, and digests."""
 
 import contextlib
 import hashlib
+import importlib.util
 import logging
 import os
 import pathlib
+import types
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 from etils import epath
 
+from binlatent.errors import UserError
+
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -84,6 +90,24 @@ def store_cached(kind: str, key: str, version: int, arrays: dict[str, np.ndarray
 def _cache_path(kind: str, key: str) -> pathlib.Path:
     name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:24]
     return cache_directory() / f"{kind}-{name}.npz"
+
+
+def run_python(path: pathlib.Path, what: str, use: Callable[[types.ModuleType], T]) -> T:
+    """What `use` makes of a person's Python file, once it has run.
+
+    Args:
+      what: the file, for the message.
+
+    Raises:
+      UserError: anything goes wrong in the file, or in `use` of it.
+    """
+    spec = importlib.util.spec_from_file_location(f"binlatent_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        return use(module)
+    except (Exception, SystemExit) as error:  # it is somebody's program: anything may happen in it
+        raise UserError(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def digest(*parts: str | bytes | np.ndarray) -> str:

@@ -32,11 +32,11 @@ def halvings(side: int) -> int:
 
 def get_config(argument: str = "32"):
     side, _, size = argument.partition(",")
-    side, small = int(side), size == "small"
-    if size not in ("", "small"):
+    if not side.isdecimal() or size not in ("", "small"):
         raise ValueError(
             f"image_folder:{argument}: the resolution in pixels is expected, optionally followed by ',small'"
         )
+    side, small = int(side), size == "small"
     config = defaults()
     config.data.source = "folder"
     config.data.resolution = side

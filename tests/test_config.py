@@ -88,6 +88,8 @@ def test_a_work_directory_that_cannot_be_read_is_refused(tmp_path, text, words):
         (["prior_objective.label_dropout=2.0"], "label_dropout is 2.0: a number from 0 to 1"),
         (["mesh.fsdp=3"], "does not fit 8 devices"),
         (["sampling.temperature=0.0"], "temperature is 0.0"),
+        (["sampling.posterior=exact"], "exact"),
+        (["prior_objective.weighting=balanced"], "set prior.components to 1"),
     ],
 )
 def test_wrong_overrides_are_named(overrides, words):

@@ -109,6 +109,15 @@ def test_a_small_set_gets_a_batch_size_that_fits_and_goes_on_with_it(tmp_path, o
     assert experiment.step("autoencoder") == 4
 
 
+def test_stages_that_follow_each_other_read_a_checkpoint_once(trained, monkeypatch):
+    read = []
+    monkeypatch.setattr("binlatent.experiment.load_ema", lambda folder: read.append(folder) or load_ema(folder))
+    experiment = Experiment.open(trained)
+    experiment.train("autoencoder")
+    experiment.encode()
+    assert len(read) == 1
+
+
 def test_a_finished_work_directory_is_read_and_not_written(trained, monkeypatch, capsys):
     """As on a read-only file system: every write raises."""
 

@@ -255,11 +255,17 @@ def build_prior_stage(
     dropout = config.prior_objective.label_dropout
     if not fits(dropout, float) or not 0 <= dropout <= 1:
         raise UserError(f"config.prior_objective.label_dropout is {dropout!r}: a number from 0 to 1 is expected")
+    net, objective = build_denoiser(config, code_shape, num_classes, condition_shape), build_objective(config)
+    if objective.weighting == "balanced" and getattr(net, "components", 1) > 1:
+        raise UserError(
+            f"config.prior_objective.weighting is 'balanced', which is a loss of independent bits, and "
+            f"config.prior.components is {net.components}: set prior.components to 1, or another weighting"
+        )
     return PriorStage(
-        net=build_denoiser(config, code_shape, num_classes, condition_shape),
+        net=net,
         code_shape=tuple(code_shape),
         condition="condition" if condition_shape else "label" if num_classes else None,
-        objective=build_objective(config),
+        objective=objective,
         label_dropout=dropout,
         optimizer=_build("prior_optimizer", Optimizer, config.prior_optimizer),
         num_steps=training.num_steps,

@@ -1,9 +1,11 @@
 """Configuration files: Python files with `get_config`, and the `config.json` of work directories."""
 
 import ast
-import importlib.util
+import functools
+import inspect
 import json
 import re
+import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from ml_collections import ConfigDict
 from binlatent.config.build import defaults
 from binlatent.config.values import expected, nearest
 from binlatent.errors import UserError
-from binlatent.files import write_atomic
+from binlatent.files import run_python, write_atomic
 
 FORMAT = 2  # of config.json; version 0.1 of this package did not write a format
 
@@ -43,19 +45,21 @@ def load(config: str, overrides: Sequence[str] = ()) -> ConfigDict:
         raise UserError(
             f"no config {name!r}: give a path to a .py file, a work directory, or one of {', '.join(shipped())}"
         )
-    spec = importlib.util.spec_from_file_location(f"binlatent_config_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        loaded = module.get_config(argument) if argument else module.get_config()
-    except (Exception, SystemExit) as error:  # the user's file may raise anything
-        raise UserError(f"config {path}: {type(error).__name__}: {error}") from error
+    loaded = run_python(path, f"config {path}", functools.partial(_made, argument=argument))
     if not isinstance(loaded, ConfigDict):
         raise UserError(
             f"config {path}: get_config returned {type(loaded).__name__}; a ConfigDict is expected: begin with "
             "`config = binlatent.config.defaults()` and end with `return config`"
         )
     return override(loaded, overrides)
+
+
+def _made(module: types.ModuleType, argument: str) -> Any:
+    if not argument:
+        return module.get_config()
+    if not inspect.signature(module.get_config).parameters:
+        raise TypeError(f"it takes no argument, leave :{argument} out")
+    return module.get_config(argument)
 
 
 def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:

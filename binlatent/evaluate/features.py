@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import importlib.util
 import pathlib
 from collections.abc import Callable
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from binlatent.checkpoint import fingerprint
 from binlatent.errors import UserError
+from binlatent.files import run_python
 from binlatent.nets import weights
 from binlatent.nets.classifier import FeatureClassifier
 from binlatent.nets.inception import Resize, inception_features
@@ -139,12 +139,7 @@ def user_network(path: str) -> FeatureNetwork:
         raise UserError(
             f"no feature network {path}: give 'inception', 'classifier' or a .py file with features(images)"
         )
-    spec = importlib.util.spec_from_file_location(f"binlatent_features_{file.stem}", file)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # the user's file may raise anything
-        raise UserError(f"{path} does not run: {type(error).__name__}: {error}") from error
+    module = run_python(file, f"{path} does not run", lambda module: module)
     if not callable(getattr(module, "features", None)):
         raise UserError(f"{path} defines no function features(images)")
     logits = getattr(module, "logits", None)

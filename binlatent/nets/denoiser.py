@@ -130,10 +130,11 @@ class Denoiser(nn.Module):
     dtype: DType = jnp.float32
 
     def __post_init__(self):
+        for name in ("width", "depth", "heads", "components"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: at least 1 is expected")
         if self.width % self.heads or self.width % 4:
             raise ValueError(f"width {self.width} must be a multiple of heads ({self.heads}) and of 4")
-        if self.components < 1:
-            raise ValueError(f"components is {self.components}: at least 1 is expected")
         if self.remat not in REMAT_POLICIES:
             raise ValueError(f"no remat policy {self.remat!r}; there are {', '.join(REMAT_POLICIES)}")
         if self.num_classes and self.condition_width:

@@ -25,7 +25,7 @@ class Optimizer:
       ema_decay: of the EMA parameters, which evaluation and sampling use.
 
     Raises:
-      ValueError: an unknown schedule.
+      ValueError: an unknown schedule, or a number out of range.
     """
 
     learning_rate: float
@@ -40,6 +40,12 @@ class Optimizer:
     def __post_init__(self):
         if self.schedule not in SCHEDULES:
             raise ValueError(f"no learning-rate schedule {self.schedule!r}; there are {', '.join(SCHEDULES)}")
+        for name in ("learning_rate", "warmup_steps", "weight_decay", "clip_norm"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: 0 or more is expected")
+        for name in ("b1", "b2", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: a number from 0 and below 1 is expected")
 
     def learning_rate_at(self, num_steps: int) -> optax.Schedule:
         """The learning rate as a function of the step, for a run of `num_steps`."""

@@ -4,6 +4,7 @@ A case is (arguments, words, whether its status is 2). In the arguments `{traine
 folder that does not exist and must not exist afterwards, `{tmp}` a folder with the files that `place` makes.
 """
 
+import json
 import shlex
 
 import numpy as np
@@ -16,7 +17,11 @@ from tests import tiny
 
 SAMPLE = "sample --workdir {trained} --steps 2 --num 2"
 EDIT = "edit inpaint --workdir {trained} --images {tmp}/mine --out {tmp}/e.png --steps 2"
-RUN = "run --config digits --workdir {new}"
+# short, so that what is accepted by mistake ends soon
+RUN = (
+    "run --config digits --workdir {new} --config.autoencoder_training.num_steps=1 --config.prior_training.num_steps=1"
+)
+FOLDER = "run --config image_folder --workdir {new}"
 
 # (name, arguments, words that the message must have)
 REFUSED = [
@@ -163,6 +168,84 @@ REFUSED = [
     ("a list as config.json", "sample --workdir {tmp}/w_list", ["config.json", "list"]),
     ("a config.json of version 0.1", "info --workdir {tmp}/w_old", ["config.json", "0.1"]),
     ("a config.json of bytes", "run --workdir {tmp}/w_bytes", ["config.json", "cannot be read"]),
+    # configs: numbers that cannot be, each key by its name
+    ("33 pixels", FOLDER.replace("folder ", "folder:33 "), ["33×33 pixels", "multiple of 16, such as 32"]),
+    ("34 pixels", FOLDER.replace("folder ", "folder:34 "), ["34×34 pixels", "multiple of 16, such as 32"]),
+    ("50 pixels", FOLDER.replace("folder ", "folder:50 "), ["50×50 pixels", "multiple of 16, such as 48"]),
+    ("66 pixels", FOLDER.replace("folder ", "folder:66 "), ["66×66 pixels", "multiple of 16, such as 64"]),
+    ("0 pixels", FOLDER.replace("folder ", "folder:0 "), ["0×0 pixels", "multiple of 16"]),
+    ("−32 pixels", FOLDER.replace("folder ", "folder:-32 "), ["image_folder:-32", "the resolution in pixels"]),
+    (
+        "a word for pixels",
+        FOLDER.replace("folder ", "folder:large "),
+        ["image_folder:large", "the resolution in pixels"],
+    ),
+    ("an unknown variant", FOLDER.replace("folder ", "folder:32,tiny "), ["image_folder:32,tiny", "',small'"]),
+    ("an argument that is not taken", "run --config digits:5 --workdir {new}", ["takes no argument", ":5"]),
+    ("no data path", "run --config image_folder --workdir {new}", ["data.path"]),
+    ("a data path that is not there", FOLDER + " --config.data.path {tmp}/none", ["{tmp}/none", "no such folder"]),
+    ("a data path that is a file", FOLDER + " --config.data.path {tmp}/file", ["{tmp}/file"]),
+    ("an empty data folder", FOLDER + " --config.data.path {tmp}/empty", ["{tmp}/empty", "no image files"]),
+    ("two images", FOLDER + " --config.data.path {tmp}/mine", ["training examples"]),
+    ("an unknown source", RUN + " --config.data.source=web", ["'web'", "folder"]),
+    ("a section as a key", RUN + " --config.prior=3", ["'prior'"]),
+    ("a key without a name", RUN + " --config.=3", ["no config key ''"]),
+    ("heads that do not divide", RUN + " --config.prior.heads=5", ["heads", "5"]),
+    ("no bits", RUN + " --config.autoencoder.code_bits=0", ["code_bits", "0"]),
+    ("no channels", RUN + " --config.autoencoder.channels=0", ["channels", "0"]),
+    ("an average that grows", RUN + " --config.prior_optimizer.ema_decay=1.5", ["ema_decay is 1.5", "below 1"]),
+    ("no heads", RUN + " --config.prior.heads=0", ["heads is 0", "at least 1"]),
+    ("no layers", RUN + " --config.prior.depth=0", ["depth", "0"]),
+    ("no components", RUN + " --config.prior.components=0", ["components", "0"]),
+    ("7 pixels for a patch of 2", RUN + " --config.data.resolution=7", ["resolution", "7"]),
+    ("a learning rate of nan", RUN + " --config.prior_optimizer.learning_rate=nan", ["learning_rate", "nan"]),
+    ("a learning rate of −1", RUN + " --config.prior_optimizer.learning_rate=-1.0", ["learning_rate", "-1.0"]),
+    ("an unknown schedule of noise", RUN + " --config.prior_objective.schedule=quadratic", ["'quadratic'", "cosine"]),
+    ("an unknown schedule of the rate", RUN + " --config.prior_optimizer.schedule=linear", ["'linear'", "cosine"]),
+    ("negative warm-up", RUN + " --config.autoencoder_optimizer.warmup_steps=-5", ["warmup_steps", "-5"]),
+    ("no steps", RUN + " --config.autoencoder_training.num_steps=0", ["num_steps is 0", "at least 1"]),
+    (
+        "steps a call that do not divide",
+        RUN + " --config.prior_training.steps_per_call=7",
+        ["multiple of steps_per_call 7"],
+    ),
+    ("weights that are not there", RUN + " --config.autoencoder_loss.lpips.weight=1.0", ["lpips", "convert-features"]),
+    ("the balanced loss of a mixture", RUN + " --config.prior_objective.weighting=balanced", ["prior.components to 1"]),
+    ("a seed that is not whole", RUN + " --config.seed=1.5", ["seed", "1.5"]),
+    ("flips that are no answer", RUN + " --config.codes.flips=maybe", ["flips", "maybe"]),
+    ("no devices along an axis", RUN + " --config.mesh.data=0", ["mesh", "positive"]),
+    ("an interval of one number", RUN + " --config.sampling.guidance_interval=0.5", ["guidance_interval", "tuple"]),
+    ("a work directory that is a file", "run --config digits --workdir {tmp}/file", ["{tmp}/file"]),
+    ("a work directory below a file", "run --config digits --workdir {tmp}/file/w", ["{tmp}/file"]),
+    ("a folder as config", "run --config {tmp} --workdir {new}", ["no config"]),
+    (
+        "the prior before the autoencoder",
+        "train --stage prior --config digits --workdir {new}",
+        ["no checkpoint", "train"],
+    ),
+    ("codes before the autoencoder", RUN.replace("run", "encode", 1), ["no checkpoint", "train"]),
+    (
+        "a start from nothing",
+        RUN.replace("run", "train --stage autoencoder --init_from {tmp}/empty", 1),
+        ["{tmp}/empty", "no checkpoint"],
+    ),
+    ("samples without a prior", "sample --workdir {tmp}/half --num 2", ["prior"]),
+    (
+        "a width that the checkpoint does not have",
+        "sample --workdir {tmp}/wide --num 2",
+        ["prior.width = 32", "trained with 16", "restore config.json"],
+    ),
+    ("a broken image", "reconstruct --workdir {trained} --images {tmp}/broken --out {tmp}/r", ["{tmp}/broken"]),
+    ("a link to itself", "reconstruct --workdir {trained} --images {tmp}/loop --out {tmp}/r", ["{tmp}/loop"]),
+    ("a feature network that is not there", "evaluate --workdir {trained} --features {tmp}/no.py", ["{tmp}/no.py"]),
+    (
+        "a feature network that fails",
+        "evaluate --workdir {trained} --features {tmp}/exits.py",
+        ["exits.py", "SystemExit"],
+    ),
+    ("features of a file that is not there", "convert-features inception {tmp}/no.pth", ["{tmp}/no.pth"]),
+    ("info of a file", "info --workdir {tmp}/file", ["{tmp}/file"]),
+    ("no processes", RUN + " --coordinator a:1 --num_processes 0 --process_id 0", ["--num_processes", "from 1 to"]),
     ("nothing to convert", "convert --workdir {new}", ["--autoencoder", "--denoiser"]),
     ("convert what is not there", "convert --workdir {new} --autoencoder {tmp}/no.th", ["no.th"]),
     ("convert what is no checkpoint", "convert --workdir {new} --autoencoder {tmp}/file", ["{tmp}/file"]),
@@ -191,8 +274,9 @@ TAKEN = [
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A folder with two images, a file that is not an image, an empty folder, and a folder with a file's suffix."""
+def place(tmp_path_factory, trained):
+    """A folder with two images, a file that is not an image, an empty folder, one with a file's suffix, one with a broken
+    image, a link to itself, and two work directories: without a prior, and with another width than was trained."""
     folder = tmp_path_factory.mktemp("bad_input")
     for name in ("mine", "empty", "folder.png"):
         (folder / name).mkdir()
@@ -217,6 +301,16 @@ def place(tmp_path_factory):
     }.items():
         (folder / f"w_{name}").mkdir()
         (folder / f"w_{name}" / "config.json").write_bytes(content)
+    (folder / "broken").mkdir()
+    (folder / "broken" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    (folder / "loop").symlink_to("loop")
+    config = json.loads((trained / "config.json").read_text())
+    for name, stages, width in (("half", ["autoencoder"], 16), ("wide", ["autoencoder", "prior"], 32)):
+        (folder / name).mkdir()
+        config["prior"]["width"] = width
+        (folder / name / "config.json").write_text(json.dumps(config))
+        for stage in stages:
+            (folder / name / stage).symlink_to(trained / stage)
     return folder
 
 
