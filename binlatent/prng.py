@@ -5,6 +5,7 @@ key, so a seed gives the same bits on one device, on eight and in micro-batches.
 """
 
 import numbers
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +17,13 @@ from binlatent.typing import Array, Float, Key, PRNGKey, UInt32
 STREAMS = ("init", "train", "evaluate", "encode", "sample", "preview", "likelihood", "edit")
 
 
-def check_seed(seed: int) -> None:
+def check_seed(seed: Any) -> None:
     """Raises UserError unless 0 ≤ seed < 2³²: JAX takes seeds modulo 2³², so others would repeat the same draws."""
     if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise UserError(f"seed is {seed!r}: an integer from 0 to {2**32 - 1} is expected")
 
 
-def root(seed: int) -> PRNGKey:
+def root(seed: numbers.Integral) -> PRNGKey:
     """Returns the root key of a run.
 
     Raises:
@@ -45,7 +46,7 @@ def stream(key: PRNGKey, name: str, step=0) -> PRNGKey:
 
 def per_example(key: PRNGKey, num: int, start: int | Array = 0) -> Key[Array, "b"]:
     """One key per example start … start + num − 1, a function of the example's index alone."""
-    return at(key, start + jnp.arange(num, dtype=jnp.uint32))
+    return at(key, jnp.asarray(start, jnp.uint32) + jnp.arange(num, dtype=jnp.uint32))
 
 
 def at(key: PRNGKey, index: UInt32[Array, "b"]) -> Key[Array, "b"]:

@@ -1,17 +1,34 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from binlatent import prng
 from binlatent.diffusion import elbo, process
 from binlatent.diffusion.prediction import evidence, product
 from binlatent.diffusion.schedule import Linear
-from tests.oracle import Oracle
+from tests.oracle import Oracle, guess
 
 
 def bound(oracle, codes, steps, seed=0):
     keys = prng.per_example(jax.random.key(seed), len(codes))
     return jax.jit(lambda c, k: elbo.negative_elbo(oracle, k, c, schedule=Linear(), steps=steps))(codes, keys)
+
+
+@jax.debug_key_reuse(False)
+def test_it_is_the_loop_over_its_terms():
+    """Written out, with the keys of every draw, for two tokens of three bits and two components."""
+    keys = prng.per_example(jax.random.key(2), 4)
+    code = prng.uniform(prng.fold(keys, 100), (2, 3)) < 0.5
+    found = elbo.negative_elbo(guess, keys, code, schedule=Linear(), steps=3)
+    for i in (1, 2, 3):
+        a_t, a_s, step = 1 - i / 3, 1 - (i - 1) / 3, prng.fold(keys, i)
+        noise, uniform = prng.uniform(prng.fold(step, 0), (2, 3)), prng.uniform(prng.fold(step, 1), (2, 3))
+        code_t = code ^ (noise < (1 - a_t) / 2)
+        nats = process.divergence(guess(code_t, jnp.full(4, i / 3)), code ^ code_t, uniform, a_t, a_s).sum(-1)
+        np.testing.assert_allclose(found[i - 1], nats / np.log(2), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="at least 1 step, got 0"):
+        elbo.negative_elbo(guess, keys, code, schedule=Linear(), steps=0)
 
 
 def test_bound_of_the_oracle_approaches_the_entropy_from_above():

@@ -131,6 +131,51 @@ def test_gradient_vanishes_at_the_true_posterior():
     np.testing.assert_allclose(jax.grad(expected)(logit), [[0.0]], atol=1e-6)
 
 
+def test_times_wrap_around_and_depend_on_the_key():
+    t = [np.asarray(low_discrepancy_times(jax.random.key(i), 4)) for i in (0, 1)]
+    offset = float(jax.random.uniform(jax.random.key(0)))
+    np.testing.assert_allclose(t[0], (offset + np.arange(4) / 4) % 1, rtol=1e-6)
+    assert not np.allclose(np.sort(t[0]), np.sort(t[1]))
+
+
+def test_the_terms_are_functions_of_the_network_s_output_in_any_type():
+    half = Prediction(*(x.astype(jnp.bfloat16) for x in product(LOGITS)))
+    found = Objective(schedule=Linear(), parametrization="flip")(half, CODE, CODE_T, T)
+    assert found["loss"].dtype == jnp.float32
+    np.testing.assert_allclose(found["loss"], [CROSS_ENTROPY.mean()], rtol=1e-5)
+    assert set(found) == {"loss", "flip_cross_entropy", "flip_accuracy"}
+
+
+def test_corruption_follows_the_schedule():
+    code, t = jnp.ones((2, 4000), bool), jnp.array([0.25, 1.0])
+    found = Objective(schedule=schedule("cosine")).corrupt(jax.random.uniform(jax.random.key(0), (2, 4000)), code, t)
+    alpha = (1 + np.cos(np.pi * np.array([0.25, 1.0]))) / 2
+    np.testing.assert_allclose(found.mean(1), (1 + alpha) / 2, atol=0.03)
+
+
+def test_terms_are_means_over_tokens_and_bits():
+    """Two examples of two tokens of two bits; the balanced shares are of an example."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2, 2, 2)).astype(np.float32)
+    flipped = np.array([[[True, False], [False, False]], [[True, True], [True, False]]])
+    t = jnp.array([0.3, 0.6])
+    entropy = softplus(np.where(flipped, -logits, logits))
+    code = jnp.asarray(rng.random((2, 2, 2)) < 0.5)
+    found = Objective(schedule=Linear(), parametrization="flip")(product(jnp.asarray(logits)), code, code ^ flipped, t)
+    np.testing.assert_allclose(found["flip_cross_entropy"], entropy.mean((1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(found["flip_accuracy"], ((logits > 0) == flipped).mean((1, 2)))
+    share = flipped.mean((1, 2), keepdims=True)
+    found = Objective(schedule=Linear(), weighting="balanced")(product(jnp.asarray(logits)), code, code ^ flipped, t)
+    expected = (entropy * np.where(flipped, 1 - share, share)).mean((1, 2))
+    np.testing.assert_allclose(found["loss"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"auxiliary": -0.1}, {"total_steps": -1}])
+def test_negative_numbers(options):
+    with pytest.raises(ValueError, match="at least 0 is expected"):
+        Objective(schedule=Linear(), **options)
+
+
 def test_unknown_weighting():
     with pytest.raises(ValueError, match="uniform, weighted, balanced"):
         terms(weighting="focal")

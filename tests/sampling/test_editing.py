@@ -6,7 +6,6 @@ import pytest
 from binlatent import prng
 from binlatent.diffusion.schedule import Linear
 from binlatent.sampling import editing
-from binlatent.sampling.grid import time_grid
 from binlatent.sampling.sampler import Sampler
 from tests.oracle import Oracle
 
@@ -28,25 +27,52 @@ def test_known_bits_survive_and_the_rest_follows_them(kind):
     assert valid.mean() > 0.6
 
 
+@jax.debug_key_reuse(False)
+def test_clamps_hold_the_code_or_noise_it_to_the_level_of_the_step():
+    keys = prng.per_example(jax.random.key(0), 2)
+    code = jnp.ones((2, 5000), bool)
+    known, current = jnp.broadcast_to(jnp.arange(5000) < 4000, code.shape), ~code
+    held = editing.hold(code, known, "code")(keys, current, jnp.float32(0.0))
+    assert np.array_equal(held, known)
+    held = editing.hold(code, known)(keys, current, jnp.float32(0.5))
+    assert not held[:, 4000:].any()
+    np.testing.assert_allclose(held[:, :4000].mean(1), [0.75, 0.75], atol=0.04)
+    assert not np.array_equal(held[0], held[1])
+    with pytest.raises(ValueError, match="no clamp 'hard'; there are noised, code"):
+        editing.hold(code, known, "hard")
+
+
+@jax.debug_key_reuse(False)
+def test_a_noised_code_has_the_bits_of_its_noise_level():
+    keys = prng.per_example(jax.random.key(1), 2)
+    code = jnp.ones((2, 5000), bool)
+    noised = editing.noised(keys, code, jnp.float32(0.5))
+    np.testing.assert_allclose(noised.mean(1), [0.75, 0.75], atol=0.04)
+    assert not np.array_equal(noised[0], noised[1])
+    assert np.array_equal(editing.noised(keys, code, jnp.float32(1.0)), code)
+
+
 def test_interpolation_runs_from_one_end_to_the_other():
     first, second = jnp.zeros((4, 4, 2), bool), jnp.ones((4, 4, 2), bool)
     path = editing.interpolate(jax.random.uniform(jax.random.key(0), first.shape), first, second, 5)
     assert not path[0].any()
     assert path[-1].all()
     assert np.all(np.diff(np.asarray(path).reshape(5, -1).sum(1)) >= 0)
-
-
-def test_grid():
-    np.testing.assert_allclose(time_grid(4), [1, 0.75, 0.5, 0.25, 0])
-    np.testing.assert_allclose(time_grid(2, start=0.5, time_power=2.0), [0.5, 0.125, 0])
-    with pytest.raises(ValueError, match="steps is 0"):
-        time_grid(0)
+    uniform = jnp.array([0.0, 0.2, 0.6, 0.99])
+    path = editing.interpolate(uniform, jnp.zeros(4, bool), jnp.ones(4, bool), 3)
+    assert path.astype(int).tolist() == [[0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1]]
+    assert len(editing.interpolate(uniform, path[0], path[2], 2)) == 2
+    with pytest.raises(ValueError, match="at least 2 codes, got 1"):
+        editing.interpolate(uniform, path[0], path[2], 1)
 
 
 def test_a_box_covers_the_tokens_that_it_touches():
     bits = np.asarray(editing.box("0,0.25,0.5,0.75", (4, 4, 2)))
     assert bits[..., 0].tolist() == [[False, True, True, False]] * 2 + [[False] * 4] * 2
     assert np.asarray(editing.box("0.3,0.3,0.31,0.31", (4, 4, 2))).sum() == 2
-    for wrong in ("1,2,3", "0.5,0,0.5,1", "a,b,c,d"):
+    edges = np.asarray(editing.box("0.25,0.5,0.5,0.75", (4, 8, 1)))[..., 0]  # tokens that it only borders on are out
+    assert np.argwhere(edges).tolist() == [[1, 4], [1, 5]]
+    assert np.asarray(editing.box("0,0,1,1", (3, 2, 1))).all()
+    for wrong in ("1,2,3", "0.5,0,0.5,1", "a,b,c,d", "0,0,1,1.1", "0,0,1.1,1", "-0.1,0,1,1", "0,-0.1,1,1", "0,1,1,1"):
         with pytest.raises(ValueError, match="expected"):
             editing.box(wrong, (4, 4, 2))

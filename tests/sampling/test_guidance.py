@@ -1,3 +1,5 @@
+import re
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -33,7 +35,25 @@ def test_interval_and_power():
     weights = Guidance(interval=(0.25, 0.75), guidance_power=1.0).weight_at(4.0, jnp.array([0.0, 0.25, 0.5, 1.0]))
     np.testing.assert_allclose(weights, [0, 3, 2, 0])
 
+    weights = Guidance(interval=(0.5, 0.5)).weight_at(4.0, jnp.array([0.49, 0.5, 0.51]))
+    np.testing.assert_allclose(weights, [0, 4, 0])
+    assert Guidance(guidance_power=2.0).weight_at(1.0, jnp.array([0.5])).tolist() == [0.25]
+    assert Guidance().weight_at(1.5, T).tolist() == [1.5] * 3
 
-def test_wrong_interval():
-    with pytest.raises(ValueError, match=r"\(0.5, 2.0\)"):
-        Guidance(interval=(0.5, 2.0))
+
+def test_each_example_has_the_weight_of_its_time():
+    found = guide(denoise, LABEL, 2.0, Guidance(interval=(0.4, 1.0), guidance_power=1.0))(CODE, T)
+    weights = np.array([0.0, 1.0, 0.0])
+    np.testing.assert_allclose(found.logits[:, 0, 3], (1 + weights) * (LABEL + T) - weights * (T - 1), rtol=1e-6)
+
+
+def test_bound_the_condition_is_kept():
+    assert bind(denoise, LABEL)(CODE, T).weights.tolist() == (LABEL[:, None] * jnp.array([[1.0, 3.0]])).tolist()
+
+
+@pytest.mark.parametrize("interval", [(0.5, 2.0), (-0.1, 0.5), (0.6, 0.5)])
+def test_wrong_interval(interval):
+    with pytest.raises(ValueError, match=re.escape(str(interval))):
+        Guidance(interval=interval)
+    with pytest.raises(ValueError, match=r"guidance_power -0\.5 is negative"):
+        Guidance(guidance_power=-0.5)

@@ -7,12 +7,46 @@ import numpy as np
 import pytest
 
 from binlatent import prng
+from binlatent.diffusion import process
 from binlatent.diffusion.prediction import product
 from binlatent.diffusion.schedule import Cosine, Linear
 from binlatent.sampling.sampler import Sampler
-from tests.oracle import Oracle
+from tests.oracle import Oracle, guess
 
 DRAWS = 6_000
+
+
+@jax.debug_key_reuse(False)
+@pytest.mark.parametrize("last_step", ["sample", "argmax"])
+@pytest.mark.parametrize("clamped", [False, True])
+def test_it_is_the_loop_over_its_steps(last_step, clamped):
+    """Written out, with the keys of every draw: they must not change, and no two draws may share one."""
+    sampler = Sampler(schedule=Cosine(), steps=3, posterior="plugin", last_step=last_step, time_power=2.0)
+    keys = prng.per_example(jax.random.key(2), 4)
+    known = jnp.array([[[True, False, False]]])
+
+    def clamp(keys, code, alpha):
+        return jnp.where(known, prng.uniform(keys, code.shape[1:]) < alpha, code)
+
+    code = prng.uniform(prng.fold(keys, 3), (2, 3)) < 0.5
+    assert np.array_equal(sampler.noise(keys, (2, 3)), code)
+    options = {"clamp": clamp} if clamped else {}
+    final, states = sampler(guess, keys, code, start=0.9, trajectory=True, **options)
+    assert np.array_equal(sampler(guess, keys, code, start=0.9, **options), final)
+
+    alpha, times = Cosine(), [jnp.float32(0.9 * (i / 3) ** 2) for i in (3, 2, 1, 0)]
+    expected = [clamp(prng.fold(keys, 4), code, alpha(times[0])) if clamped else code]
+    for i in range(3):
+        step, prediction = prng.fold(keys, i), guess(expected[-1], jnp.full(4, times[i]))
+        uniform, choice = prng.uniform(prng.fold(step, 0), (2, 3)), prng.uniform(prng.fold(step, 2), (2,))
+        alphas = alpha(times[i]), alpha(times[i + 1])
+        flips = process.draw(prediction, uniform, choice, *alphas, "plugin")
+        if i == 2 and last_step == "argmax":
+            flips = process.likeliest(prediction)
+        code = expected[-1] ^ flips
+        expected.append(clamp(prng.fold(step, 1), code, alphas[1]) if clamped else code)
+    assert np.array_equal(states, jnp.stack(expected))
+    assert np.array_equal(final, expected[-1])
 
 
 @functools.cache

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
@@ -17,6 +16,7 @@ from binlatent.errors import UserError
 from binlatent.experiment import Experiment
 from binlatent.train.metrics import read_records
 from tests import tiny
+from tests.processes import ROOT
 
 
 def state_of(workdir, stage):
@@ -39,42 +39,44 @@ def assert_equal(a, b):
         assert np.array_equal(x, y), path
 
 
+# Ends itself by SIGKILL as soon as the save of a step of a stage has begun: whether it is finished by then is chance.
 CHILD = """
-import sys
+import os, signal, sys
 from binlatent import config
+from binlatent.checkpoint import Checkpoints
 from binlatent.experiment import Experiment
-Experiment.open(sys.argv[1], config.read(sys.argv[2])).run()
+workdir, config_path, stage, last = sys.argv[1:]
+save = Checkpoints.save
+
+def save_and_end(self, step, *args):
+    save(self, step, *args)
+    if step == int(last) and self.folder.parent.name == stage:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Checkpoints.save = save_and_end
+Experiment.open(workdir, config.read(config_path)).run()
 """
 
 
-def start(workdir, config_path):
+def run(workdir, config_path, stage="", last=0):
+    """The exit status and the output of a run in a process of its own."""
     env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(workdir), str(config_path)], env=env, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, cwd=os.path.dirname(os.path.dirname(os.path.dirname(__file__))),
+    result = subprocess.run(
+        [sys.executable, "-c", CHILD, str(workdir), str(config_path), stage, str(last)],
+        env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, timeout=300,
     )  # fmt: skip
+    return result.returncode, result.stdout[-2000:]
 
 
 @pytest.mark.parametrize("stage", ["autoencoder", "prior"])
 def test_killed_and_resumed_ends_bit_equal(tmp_path, trained, stage):
-    """SIGKILL as soon as a stage has a checkpoint in the middle; the second run ends as the uninterrupted one did."""
+    """SIGKILL while a checkpoint in the middle of a stage is saved; the second run ends as the uninterrupted one did."""
     config_path, workdir = trained / "config.json", tmp_path / "run"
-    process = start(workdir, config_path)
-    deadline = time.time() + 240
-    while process.poll() is None and time.time() < deadline:
-        steps = checkpoint_steps(workdir / stage / "checkpoints")
-        if steps and steps[-1] < 6:
-            process.send_signal(signal.SIGKILL)
-            break
-        time.sleep(0.005)
-    process.wait(timeout=240)
-    output = process.stdout.read()
-    if process.returncode == 0:
-        pytest.skip("the run ended well before it could be killed")
-    assert process.returncode == -signal.SIGKILL, output[-2000:]  # it crashed, or was never killed
-    again = start(workdir, config_path)
-    output, _ = again.communicate(timeout=240)
-    assert again.returncode == 0, output[-2000:]
+    status, output = run(workdir, config_path, stage, last=4)
+    assert status == -signal.SIGKILL, output
+    assert checkpoint_steps(workdir / stage / "checkpoints") in ([2], [2, 4])
+    status, output = run(workdir, config_path)
+    assert status == 0, output
     for name in ("autoencoder", "prior"):
         assert_equal(state_of(workdir, name), state_of(trained, name))
         old, new = (read_records(w / name) for w in (trained, workdir))

@@ -1,0 +1,77 @@
+"""Classes and embeddings that a caller gives; what is refused is in tests/test_pipeline.py too."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from binlatent.errors import UserError
+from binlatent.sampling.conditions import conditions
+
+CLASSES = {"condition_shape": [], "num_classes": 3, "class_names": ["cat", "dog", "2"]}
+VECTORS = {"condition_shape": [2], "num_classes": 0}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(1, [1]), ([0, 2], [0, 2]), ("dog", [1]), (["dog", 0], [1, 0]), (np.array([2, 1]), [2, 1]), (np.int64(2), [2])],
+)
+def test_classes_by_number_and_name(given, expected):
+    found = conditions(given, CLASSES)
+    assert found.values.tolist() == expected
+    assert found.values.dtype == np.int32
+
+
+def test_they_come_in_turn():
+    found = conditions([0, 2], CLASSES).rows(np.array([0, 1, 2, 3, 7]))
+    assert found.tolist() == [0, 2, 0, 2, 2]
+    assert found.dtype == np.int32
+    rows = conditions(np.arange(4, dtype=np.float16).reshape(2, 2), VECTORS).rows(np.array([3, 0]))
+    assert rows.tolist() == [[2, 3], [0, 1]]
+    assert rows.dtype == np.float32
+
+
+def test_the_null_condition():
+    for metadata in (CLASSES, VECTORS):
+        assert conditions(None, metadata) is None
+        assert conditions("none", metadata) is None
+
+
+def test_a_class_without_names_and_an_imported_model_with_any_number_of_tokens():
+    assert conditions([1], {"condition_shape": [], "num_classes": 2}).values.tolist() == [1]
+    assert conditions([1], {"condition_shape": [], "num_classes": 2, "class_names": None}).values.tolist() == [1]
+    text = {"condition_shape": [0, 2], "num_classes": 0}
+    assert conditions(np.zeros((1, 5, 2)), text).values.shape == (1, 5, 2)
+    with pytest.raises(UserError, match=r"\(1, 5, 3\) given, \(n, 0, 2\) expected"):
+        conditions(np.zeros((1, 5, 3)), text)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int8, np.uint8, jnp.bfloat16])
+def test_embeddings_of_any_type_of_number(dtype):
+    assert conditions(np.ones((1, 2), dtype), VECTORS).values.shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "metadata", "words"),
+    [
+        (3, CLASSES, r"label 3 is no class: integers from 0 to 2 or names \(cat, dog, 2\) are expected$"),
+        (-1, CLASSES, "label -1 is no class"),
+        (False, CLASSES, "label False is no class"),
+        (1.0, CLASSES, "label 1.0 is no class"),
+        ("dgo", CLASSES, "label 'dgo' is no class.*; did you mean dog"),
+        ("horse", CLASSES, r"\(cat, dog, 2\) are expected$"),
+        ("dog", {"condition_shape": [], "num_classes": 2}, "'dog' is no class: integers from 0 to 1 are expected$"),
+        ([], CLASSES, "no labels given"),
+        (0, {"condition_shape": [], "num_classes": 0}, "without classes"),
+        ([[1.0]], VECTORS, r"shape \(1, 1\) given, \(n, 2\) expected"),
+        ([1.0, 2.0], VECTORS, r"shape \(2,\) given"),
+        ([[[1.0, 2.0]]], VECTORS, r"shape \(1, 1, 2\) given"),
+        ([[1.0, 2.0], [1.0]], VECTORS, "conditions: "),
+        (np.zeros((0, 2)), VECTORS, "no conditions given"),
+        ([[1.0, np.inf]], VECTORS, "finite numbers"),
+        ([["a", "b"]], VECTORS, "finite numbers"),
+        ([[True, False]], VECTORS, "type bool given"),
+    ],
+)
+def test_what_cannot_be_is_named(given, metadata, words):
+    with pytest.raises(UserError, match=words):
+        conditions(given, metadata)

@@ -1,0 +1,137 @@
+"""The programs of a pipeline with networks whose output is known."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from binlatent import prng
+from binlatent.diffusion import elbo
+from binlatent.diffusion.objective import Objective
+from binlatent.diffusion.prediction import evidence, product
+from binlatent.diffusion.schedule import Linear
+from binlatent.sampling import programs
+from binlatent.sampling.guidance import Guidance
+from binlatent.sampling.sampler import Sampler
+
+OBJECTIVE = Objective(schedule=Linear())
+KEYS = prng.per_example(jax.random.key(0), 400)
+
+
+@dataclasses.dataclass(frozen=True)
+class Net:
+    """Gives g = params · (1 − 2 z_t), less 3 where the condition is the null: it knows the code of ones, the more the larger
+    its parameter is."""
+
+    code_shape: tuple = (1, 1, 4)
+
+    def apply(self, params, z, t, condition=None, condition_mask=None):
+        g = params["params"] * jnp.where(z, -1.0, 1.0)
+        if condition is not None:
+            g = (
+                jnp.where(jnp.ones(len(z), bool) if condition_mask is None else condition_mask, 1, 0)[
+                    :, None, None, None
+                ]
+                * g
+            )
+        return product(g)
+
+
+@dataclasses.dataclass(frozen=True)
+class Autoencoder:
+    """Its logits are the image less a half, its picture 1.5 times the first bit."""
+
+    def apply(self, params, x, method):
+        if method == "encode":
+            return params["params"] * (x - 0.5)
+        return 1.5 * x[..., :1].astype(jnp.float32) - 0.1
+
+
+def generate(g, *, weight=0.0, temperature=1.0, code=None, known=None, condition=None, guidance=None, **options):
+    options = {
+        "start": 1.0,
+        "trajectory": False,
+        "steps": 4,
+        "posterior": "mixture",
+        "image_dtype": "float32",
+    } | options
+    sampler = Sampler(schedule=Linear(), steps=options.pop("steps"), posterior=options.pop("posterior"))
+    return programs.generate(
+        jnp.float32(g), jnp.float32(1), KEYS, condition, jnp.float32(weight), jnp.float32(temperature), code, known,
+        net=Net(), objective=OBJECTIVE, autoencoder=Autoencoder(), sampler=sampler, guidance=guidance, clamp="code",
+        **options,
+    )  # fmt: skip
+
+
+def share(g):
+    return 1 / (1 + np.exp(-g))
+
+
+def test_codes_are_thresholds_or_draws_of_the_encoder_s_probability():
+    images = jnp.full((400, 2, 2, 1), 0.75).at[:, 0, 0].set(0.25)
+    code = programs.encode(jnp.float32(4), images, None, net=Autoencoder())
+    assert code[3].squeeze().tolist() == [[False, True], [True, True]]
+    drawn = programs.encode(jnp.float32(4), images, KEYS, net=Autoencoder())
+    np.testing.assert_allclose(drawn[:, 1, 1].mean(), share(1.0), atol=0.06)
+    assert not np.array_equal(drawn[:, 0, 1], drawn[:, 1, 1])
+
+
+def test_pictures_are_within_0_and_1():
+    code = jnp.array([[[[True, False]]], [[[False, True]]]])
+    assert programs.decode(jnp.float32(1), code, net=Autoencoder()).ravel().tolist() == [1, 0]
+
+
+def test_denoise_gives_calibrated_log_odds():
+    code, t = jnp.array([[[[True, False]]], [[[False, True]]]]), jnp.array([0.5, 0.8])
+    found = programs.denoise(jnp.float32(2), code, t, None, net=Net(), objective=OBJECTIVE)
+    expected = 2 * np.where(code, -1, 1) + np.asarray(evidence(1 - t))[:, None, None, None]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("posterior", ["mixture", "plugin"])
+def test_bits_are_as_likely_as_the_network_says(posterior):
+    images, codes, states = generate(0.7, posterior=posterior)
+    np.testing.assert_allclose(codes.mean(), share(0.7), atol=0.04)
+    assert np.array_equal(np.asarray(images)[:, 0, 0, 0], codes[:, 0, 0, 0]) and states is None
+    sharper = generate(0.7, posterior=posterior, temperature=0.5)[1]
+    np.testing.assert_allclose(sharper.mean(), share(1.4), atol=0.04)
+
+
+def test_guidance_extrapolates_from_the_null():
+    condition = jnp.zeros(400, jnp.int32)
+    plain = generate(0.7, condition=condition)[1]
+    guided = generate(0.7, condition=condition, weight=1.0, guidance=Guidance())[1]
+    np.testing.assert_allclose([plain.mean(), guided.mean()], [share(0.7), share(1.4)], atol=0.04)
+    assert np.array_equal(generate(0.7, condition=condition, weight=0.0, guidance=Guidance())[1], plain)
+
+
+def test_trajectories_types_and_starts():
+    images, codes, states = generate(30.0, trajectory=True, image_dtype="uint8")
+    assert states.shape == (5, 400, 1, 1, 4) and np.array_equal(states[-1], codes)
+    np.testing.assert_allclose(states[0].mean(), 0.5, atol=0.05)
+    assert images.dtype == jnp.uint8 and (np.asarray(images) == 255).all()
+    code = jnp.zeros((400, 1, 1, 4), bool)
+    states = generate(0.0, code=code, start=0.4, trajectory=True)[2]
+    np.testing.assert_allclose(states[0].mean(), 0.2, atol=0.04)  # half of the 40 % that are replaced
+    again = generate(0.0, code=code, start=0.4, trajectory=True)[2]
+    assert np.array_equal(states, again)
+
+
+def test_known_bits_are_held():
+    code = jnp.zeros((400, 1, 1, 4), bool)
+    known = jnp.broadcast_to(jnp.array([True, True, False, False]), code.shape)
+    found = generate(30.0, code=code, known=known)[1]
+    assert not found[..., :2].any() and found[..., 2:].all()
+
+
+def test_the_bound_is_of_the_calibrated_estimate():
+    code = jnp.ones((400, 1, 1, 4), bool)
+    found = programs.negative_elbo(jnp.float32(0.7), code, KEYS, None, net=Net(), objective=OBJECTIVE, steps=8)
+
+    def predict(z, t):
+        return OBJECTIVE.calibrate(Net().apply({"params": 0.7}, z, t), t)
+
+    expected = elbo.negative_elbo(predict, KEYS, code, schedule=Linear(), steps=8)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
