@@ -154,9 +154,11 @@ class Experiment:
         splits, mesh = self.splits(), config_lib.build_mesh(self.config)
         for each in STAGES:  # found before anything is trained
             self._training(each, len(splits.train), mesh)
+        made, sources, metadata, preview = make(splits)
+        if init_from is not None and not self.step(stage):
+            load_ema(epath.Path(init_from) / stage / "checkpoints")  # so that a wrong one leaves nothing behind
         if not (self.workdir / "config.json").exists():
             self.save_config()
-        made, sources, metadata, preview = make(splits)
         training, options = self._training(stage, len(sources[0]), mesh), config_lib.build_data(self.config)
         asked = self.config[f"{stage}_training"].batch_size
         if training.batch_size < asked:

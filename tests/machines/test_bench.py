@@ -48,7 +48,7 @@ def test_the_largest_batch_that_fits_is_used(monkeypatch):
 
 
 def test_impossible_measurements_are_errors():
-    with pytest.raises(UserError, match=r"--batch_size: batch size 12 does not divide"):
+    with pytest.raises(UserError, match=r"--batch_size: batch size 12 is not divisible"):
         bench.bench(tiny.config(), batch_size=12)
     with pytest.raises(UserError, match="does not report its memory: give a --batch_size"):
         bench.bench(tiny.config())
