@@ -4,16 +4,21 @@ import math
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from binlatent import config as config_lib
+from binlatent.diffusion.prediction import product
 from binlatent.machines import plan
+from binlatent.nets.official_denoiser import OfficialDenoiser
 from binlatent.sampling import programs
+from tests.convert.official_loss import OfficialLoss
 
 DOCS = Path(__file__).parents[1] / "docs/configs.md"
 BITS = {
     "digits": 128,
     "cifar10": 2048,
+    "release": 128,
     "lsun_churches_256": 8192,
     "lsun_bedrooms_256": 8192,
     "ffhq_256": 8192,
@@ -53,6 +58,23 @@ def test_an_autoencoder_is_what_the_table_says(name):
     assert f"| `{name}` | autoencoder | {bits:,} | {millions:.1f} M | {size} |" in DOCS.read_text(), (
         "docs/configs.md is not of these configs: run `binlatent plan --compile --out docs/configs.md`"
     )
+
+
+def test_the_release_s_recipe_is_its_network_its_loss_and_its_step():
+    """Of any config: the same data, autoencoder and optimizer; the loss against the release's, in its own terms."""
+    config, digits = config_lib.load("release:cifar10:folder"), config_lib.load("cifar10:folder")
+    changed = {key.partition(".")[0] for key in config_lib.differences(digits, config)}
+    assert changed == {"prior", "prior_objective", "sampling"}
+    stage = config_lib.build_prior_stage(config, (2, 2, 4), 3, ())
+    assert isinstance(stage.net, OfficialDenoiser) and stage.net.width == digits.prior.width
+    options = config_lib.build_sampling(config)
+    assert (options.posterior, options.last_step) == ("plugin", "argmax")
+
+    t = stage.objective.times(jax.random.uniform(jax.random.key(0), (8,)))
+    code, code_t = jax.random.bernoulli(jax.random.key(1), 0.5, (2, 8, 2, 2, 4))
+    output = product(jax.random.normal(jax.random.key(2), (8, 2, 2, 4)))
+    expected = OfficialLoss(schedule=stage.objective.schedule, total_steps=64)(output, code, code_t, t)
+    np.testing.assert_allclose(stage.objective(output, code, code_t, t)["loss"], expected["loss"], rtol=1e-5)
 
 
 def test_lengths_of_runs_are_whole_epochs_apart():

@@ -1,12 +1,12 @@
 """What each part of the prior is worth, on the codes of one autoencoder; the tables of `docs/prior.md`.
 
     python -m binlatent.machines.prior_ablation --workdir runs/digits --out runs/arms --seeds 0,1,2 \\
-        --arm default --arm one_component:prior.components=1
+        --arm default --arm one_component:prior.components=1 --arm release:config=release:digits
 
-An arm is a name and config overrides with commas between. Its work directory shares the autoencoder and the codes of
-`--workdir` and trains a prior of its own. A finished arm is not trained again, so the command can be stopped and
-repeated. Digits are scored by `machines.digits`; other data by the Fréchet distance of the features of the classifier
-that `binlatent train-classifier` left in `--workdir`.
+An arm is a name and config overrides with commas between, of another config than that of `--workdir` where one of them is
+`config=NAME`. Its work directory shares the autoencoder and the codes of `--workdir` and trains a prior of its own. A
+finished arm is not trained again, so the command can be stopped and repeated. Digits are scored by `machines.digits`; other
+data by the Fréchet distance of the features of the classifier that `binlatent train-classifier` left in `--workdir`.
 """
 
 import argparse
@@ -27,11 +27,14 @@ from binlatent.pipeline import Pipeline
 from binlatent.train.metrics import read_records
 
 SHARED = ("autoencoder", "codes", "classifier")
+NAMED = "config="  # names the config of an arm
 
 
-def make_arm(source: pathlib.Path, workdir: pathlib.Path, overrides: list[str], seed: int) -> Experiment:
+def make_arm(source: pathlib.Path, workdir: pathlib.Path, changes: list[str], seed: int) -> Experiment:
     """A work directory with the autoencoder and the codes of another, and a config of its own."""
-    values = Experiment.open(source).config
+    named = [change.removeprefix(NAMED) for change in changes if change.startswith(NAMED)]
+    overrides = [change for change in changes if not change.startswith(NAMED)]
+    values = config_lib.load(named[-1]) if named else Experiment.open(source).config
     config = config_lib.override(values, [f"seed={seed}", *overrides])
     for name in SHARED:
         if (source / name).exists() and not (workdir / name).exists():
