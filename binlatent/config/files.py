@@ -19,6 +19,7 @@ from binlatent.config.values import expected, nearest
 from binlatent.errors import UserError
 from binlatent.files import run_python, write_atomic
 
+REMOVED = {"sampling": ("time_power",)}  # keys of earlier work directories that trained nothing: left out
 FORMAT = 2  # of config.json; version 0.1 of this package did not write a format
 
 
@@ -199,6 +200,9 @@ def parse(values: dict[str, Any], path: epath.PathLike) -> ConfigDict:
 def _complete(values: dict[str, Any], path: epath.PathLike) -> dict[str, Any]:
     """Adds keys of later versions to a JSON config, with defaults that do not change the run."""
     declared = to_json(defaults())
+    for section, keys in REMOVED.items():
+        if isinstance(values.get(section), dict):
+            values = values | {section: {k: v for k, v in values[section].items() if k not in keys}}
     for name, value in values.items():
         if name not in declared:
             raise UserError(f"{path} has an unknown section {name!r}{nearest(name, declared)}")

@@ -5,13 +5,12 @@ import jax.numpy as jnp
 from binlatent.typing import Array, Float
 
 
-def time_grid(steps: int, *, start: float = 1.0, time_power: float = 1.0) -> Float[Array, "n"]:
-    """steps + 1 falling times from `start` to 0: start · (i/steps)^time_power, i = steps … 0.
+def time_grid(steps: int, *, start: float = 1.0) -> Float[Array, "n"]:
+    """steps + 1 falling times from `start` to 0: start · i/steps, i = steps … 0.
 
     Args:
       steps: how many reverse steps; at least 1.
       start: the first time; 1 is pure noise, less starts from a noised code.
-      time_power: above 1 the steps are shorter near the data, below 1 near the noise.
 
     Raises:
       ValueError: a value out of range.
@@ -20,6 +19,4 @@ def time_grid(steps: int, *, start: float = 1.0, time_power: float = 1.0) -> Flo
         raise ValueError(f"steps is {steps}: sampling needs at least 1 step")
     if not 0 < start <= 1:
         raise ValueError(f"start is {start}: a time in (0, 1] is expected")
-    if time_power <= 0:
-        raise ValueError(f"time_power is {time_power}: a positive number is expected")
-    return start * (jnp.arange(steps, -1, -1) / steps) ** time_power
+    return start * jnp.arange(steps, -1, -1) / steps

@@ -17,7 +17,6 @@ class SamplingOptions:
       temperature: Below 1 samples are more typical and less varied. 1 samples the model as it is.
       posterior: The reverse step: mixture is exact for a perfect denoiser, plugin is the PyTorch release's.
       last_step: Draw the last step as any other (sample), or take the likelier value of every bit (argmax).
-      time_power: Above 1 the steps are shorter near the data, below 1 near the noise.
 
     Raises:
       ValueError: a value out of range.
@@ -30,7 +29,6 @@ class SamplingOptions:
     temperature: float = 1.0
     posterior: Literal["mixture", "plugin"] = "mixture"
     last_step: Literal["sample", "argmax"] = "sample"
-    time_power: float = 1.0
 
     def __post_init__(self):
         for name, choices in (("posterior", ("mixture", "plugin")), ("last_step", ("sample", "argmax"))):
@@ -42,9 +40,8 @@ class SamplingOptions:
             raise ValueError(f"guidance is {self.guidance}: a finite number is expected")
         if not 0 <= self.guidance_power < math.inf:
             raise ValueError(f"guidance_power is {self.guidance_power}: a finite number, at least 0, is expected")
-        for name in ("temperature", "time_power"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}: a positive, finite number is expected")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature is {self.temperature}: a positive, finite number is expected")
         low, high = self.guidance_interval
         if not 0 <= low <= high <= 1:
             raise ValueError(f"guidance_interval is {self.guidance_interval}: 0 <= low <= high <= 1 is expected")
@@ -64,5 +61,4 @@ class SamplingOptions:
             steps=self.steps,
             posterior=self.posterior,
             last_step=self.last_step,
-            time_power=self.time_power,
         )

@@ -27,7 +27,7 @@ class Sampler:
       steps: how many network calls.
       posterior: `mixture` (exact for a perfect denoiser) or `plugin` (the release's).
       last_step: `sample` the last step like any other, or take its `argmax` (the release's).
-      time_power: spacing of the time grid, see `time_grid`.
+      times: steps + 1 falling times from 1 to 0 for steps that are not equal; () for equal ones.
 
     Raises:
       ValueError: an unknown posterior or last step, or fewer than 1 step.
@@ -37,7 +37,7 @@ class Sampler:
     steps: int = 16
     posterior: str = "mixture"
     last_step: str = "sample"
-    time_power: float = 1.0
+    times: tuple[float, ...] = ()
 
     def __post_init__(self):
         if self.posterior not in process.POSTERIORS:
@@ -46,6 +46,8 @@ class Sampler:
             raise ValueError(f"no last step {self.last_step!r}; there are {', '.join(LAST_STEPS)}")
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}: sampling needs at least 1 step")
+        if self.times and len(self.times) != self.steps + 1:
+            raise ValueError(f"{len(self.times)} times are given for {self.steps} steps: {self.steps + 1} are expected")
 
     def noise(self, keys: Key[Array, "b"], shape: tuple[int, ...]) -> Bool[Array, "b *bits"]:
         """z_1: fair coins of `shape` for every key."""
@@ -74,7 +76,7 @@ class Sampler:
         Returns:
           The code (b, …); with `trajectory` the pair (code, states (steps + 1, b, …) from the start to the code).
         """
-        times = time_grid(self.steps, start=start, time_power=self.time_power)
+        times = start * jnp.asarray(self.times) if self.times else time_grid(self.steps, start=start)
         if clamp is not None:
             code = clamp(prng.fold(keys, self.steps + 1), code, self.schedule(times[0]))
 

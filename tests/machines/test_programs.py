@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from binlatent.experiment import Experiment
-from binlatent.machines import ablation, digits, parts, prior_ablation
+from binlatent.machines import ablation, digits, grids, parts, prior_ablation
 from tests import tiny
 
 pytestmark = pytest.mark.slow
@@ -59,6 +59,14 @@ def test_scores_of_digits(trained_digits, capsys):
     assert heading == ["steps", "posterior", *digits.COLUMNS]
     assert [row[:2] for row in found] == [[s, p] for s in "24" for p in ("mixture", "plugin")]
     assert all(float(cell) >= 0 for row in found for cell in row[2:])
+
+
+def test_fitted_grids(trained_digits, capsys):
+    grids.main([str(trained_digits), "--steps", "1,4", "--num", "50"])
+    heading, *found = rows(capsys.readouterr().out)
+    assert heading == ["steps", "times", "bits per bit", *digits.COLUMNS]
+    assert found[0][2:] == found[1][2:]  # there is one grid of one step
+    assert found[3][1] == "fitted" and float(found[3][2]) <= float(found[2][2])
 
 
 def test_parts_of_a_training_step(capsys):

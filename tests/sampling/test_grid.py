@@ -6,8 +6,7 @@ from binlatent.sampling.grid import time_grid
 
 def test_grid():
     np.testing.assert_allclose(time_grid(4), [1, 0.75, 0.5, 0.25, 0])
-    np.testing.assert_allclose(time_grid(2, start=0.5, time_power=2.0), [0.5, 0.125, 0])
-    np.testing.assert_allclose(time_grid(4, time_power=0.5), np.sqrt([1, 0.75, 0.5, 0.25, 0]))
+    np.testing.assert_allclose(time_grid(2, start=0.5), [0.5, 0.25, 0])
     np.testing.assert_allclose(time_grid(1), [1, 0])
 
 
@@ -17,8 +16,6 @@ def test_grid():
         (0, {}, "steps is 0"),
         (1, {"start": 0.0}, "start is 0.0"),
         (1, {"start": 1.1}, "start is 1.1"),
-        (1, {"time_power": 0.0}, "time_power is 0.0"),
-        (1, {"time_power": -1.0}, "time_power is -1.0"),
     ],
 )
 def test_values_out_of_range(steps, options, words):

@@ -15,13 +15,10 @@ def test_options_reach_the_sampler_and_the_guidance():
         steps=3,
         posterior="plugin",
         last_step="argmax",
-        time_power=2.0,
         guidance_interval=(0.1, 0.9),
         guidance_power=1.5,
     )
-    assert options.sampler(Cosine()) == Sampler(
-        schedule=Cosine(), steps=3, posterior="plugin", last_step="argmax", time_power=2.0
-    )
+    assert options.sampler(Cosine()) == Sampler(schedule=Cosine(), steps=3, posterior="plugin", last_step="argmax")
     assert options.when() == Guidance(interval=(0.1, 0.9), guidance_power=1.5)
     assert SamplingOptions().sampler(Cosine()) == Sampler(schedule=Cosine())
     assert SamplingOptions().when() == Guidance()
@@ -29,7 +26,7 @@ def test_options_reach_the_sampler_and_the_guidance():
 
 def test_the_defaults_sample_the_model_as_it_is():
     options = SamplingOptions()
-    assert (options.guidance, options.temperature, options.time_power) == (0.0, 1.0, 1.0)
+    assert (options.guidance, options.temperature) == (0.0, 1.0)
     assert (options.posterior, options.last_step, options.steps) == ("mixture", "sample", 16)
 
 
@@ -58,8 +55,6 @@ def test_limits_are_within(values):
         ({"guidance_power": math.nan}, "guidance_power is nan"),
         ({"temperature": 0.0}, "temperature is 0.0: a positive"),
         ({"temperature": math.inf}, "temperature is inf"),
-        ({"time_power": 0.0}, "time_power is 0.0: a positive"),
-        ({"time_power": math.nan}, "time_power is nan"),
         ({"guidance_interval": (-0.1, 1.0)}, "0 <= low <= high <= 1"),
         ({"guidance_interval": (0.6, 0.5)}, "0 <= low <= high <= 1"),
         ({"guidance_interval": (0.0, 1.1)}, "0 <= low <= high <= 1"),

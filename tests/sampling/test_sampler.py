@@ -21,7 +21,8 @@ DRAWS = 6_000
 @pytest.mark.parametrize("clamped", [False, True])
 def test_it_is_the_loop_over_its_steps(last_step, clamped):
     """Written out, with the keys of every draw: they must not change, and no two draws may share one."""
-    sampler = Sampler(schedule=Cosine(), steps=3, posterior="plugin", last_step=last_step, time_power=2.0)
+    places = (1.0, 0.4, 0.1, 0.0)
+    sampler = Sampler(schedule=Cosine(), steps=3, posterior="plugin", last_step=last_step, times=places)
     keys = prng.per_example(jax.random.key(2), 4)
     known = jnp.array([[[True, False, False]]])
 
@@ -34,7 +35,7 @@ def test_it_is_the_loop_over_its_steps(last_step, clamped):
     final, states = sampler(guess, keys, code, start=0.9, trajectory=True, **options)
     assert np.array_equal(sampler(guess, keys, code, start=0.9, **options), final)
 
-    alpha, times = Cosine(), [jnp.float32(0.9 * (i / 3) ** 2) for i in (3, 2, 1, 0)]
+    alpha, times = Cosine(), [0.9 * jnp.float32(place) for place in places]
     expected = [clamp(prng.fold(keys, 4), code, alpha(times[0])) if clamped else code]
     for i in range(3):
         step, prediction = prng.fold(keys, i), guess(expected[-1], jnp.full(4, times[i]))
@@ -110,7 +111,12 @@ def test_argmax_takes_the_likelier_bit_at_the_last_step():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"steps": 0}, "steps is 0"), ({"posterior": "x"}, "mixture, plugin"), ({"last_step": "x"}, "sample, argmax")],
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"posterior": "x"}, "mixture, plugin"),
+        ({"last_step": "x"}, "sample, argmax"),
+        ({"steps": 2, "times": (1.0, 0.0)}, "2 times are given for 2 steps"),
+    ],
 )
 def test_wrong_options_say_what_is_expected(options, message):
     with pytest.raises(ValueError, match=message):
