@@ -140,6 +140,7 @@ def test_a_work_directory_of_before_a_key_was_there_opens(tmp_path, monkeypatch)
     path = tmp_path / "run" / "config.json"
     values = json.loads(path.read_text())
     del values["prior"]["remat"], values["codes"]
+    values["sampling"]["time_power"] = 1.0  # a key of earlier versions
     path.write_text(json.dumps(values))
     assert config_lib.to_json(Experiment.open(tmp_path / "run").config) == config_lib.to_json(config)
     Experiment.open(tmp_path / "run", config)
