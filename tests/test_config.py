@@ -89,6 +89,8 @@ def test_a_work_directory_that_cannot_be_read_is_refused(tmp_path, text, words):
         (["mesh.fsdp=3"], "does not fit 8 devices"),
         (["sampling.temperature=0.0"], "temperature is 0.0"),
         (["sampling.posterior=exact"], "exact"),
+        (["prior.mlp_ratio=0.0"], "mlp_ratio is 0.0"),
+        (["prior_optimizer.learning_rate=-1.0"], "learning_rate is -1.0: 0 or more"),
         (["prior_objective.weighting=balanced"], "set prior.components to 1"),
     ],
 )

@@ -133,6 +133,8 @@ class Denoiser(nn.Module):
         for name in ("width", "depth", "heads", "components"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: at least 1 is expected")
+        if self.mlp_ratio <= 0:
+            raise ValueError(f"mlp_ratio is {self.mlp_ratio}: a positive number is expected")
         if self.width % self.heads or self.width % 4:
             raise ValueError(f"width {self.width} must be a multiple of heads ({self.heads}) and of 4")
         if self.remat not in REMAT_POLICIES:

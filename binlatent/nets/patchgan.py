@@ -30,7 +30,7 @@ class PatchGAN(nn.Module):
       dtype: of the computation; parameters, norm statistics and logits are float32.
 
     Raises:
-      ValueError: an unknown norm.
+      ValueError: an unknown norm, or a number out of range.
     """
 
     channels: int = 64
@@ -41,6 +41,8 @@ class PatchGAN(nn.Module):
     def __post_init__(self):
         if self.norm not in NORMS:
             raise ValueError(f"no discriminator norm {self.norm!r}; there are {', '.join(NORMS)}")
+        if self.channels < 1 or self.layers < 0:
+            raise ValueError(f"channels is {self.channels} and layers {self.layers}: at least 1 and 0 are expected")
         super().__post_init__()
 
     @nn.compact
