@@ -150,26 +150,27 @@ class Pipeline:
     def encode(self, images: np.ndarray, key=None) -> np.ndarray:
         """Codes, bool (b, y, x, k), of images (b, h, w, c), uint8 or float in [0, 1].
 
-        Thresholded at one half, unless a key is given: then drawn from the code's distribution.
+        Thresholded at one half, unless a key is given: then drawn from the code's distribution. Images larger than the
+        model's, with sides that are multiples of a token's, are encoded by overlapping windows (`sampling.windows`).
 
         Raises:
           UserError: the images are of another size, or there are none.
         """
         trained = self._autoencoder()
         net = trained.net
-        images = check_images(images, (net.resolution, net.resolution, net.image_channels))
+        images = check_images(images, (net.resolution, net.resolution, net.image_channels), net.downsampling)
         keys = None if key is None else lambda index: prng.per_example(key, len(index), int(index[0]))
         program = functools.partial(programs.encode, trained.params, net=net)
         return self._concatenate(program, len(images), images.__getitem__, keys)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Images, float (b, h, w, c) in [0, 1], of codes (b, y, x, k).
+        """Images, float (b, h, w, c) in [0, 1], of codes (b, y, x, k), also of more tokens than the model's.
 
         Raises:
           UserError: the codes are of another shape, or there are none.
         """
         trained = self._autoencoder()
-        codes = check_codes(codes, self.code_shape)
+        codes = check_codes(codes, self.code_shape, canvas=True)
         program = functools.partial(programs.decode, trained.params, net=trained.net)
         return self._concatenate(program, len(codes), codes.__getitem__)
 
@@ -232,7 +233,7 @@ class Pipeline:
 
     def _generate(
         self, num: int, keys: Rows, condition: Rows | None, codes: Rows | None, known: Rows | None, *, options: SamplingOptions,
-        start: float = 1.0, clamp: str = "noised", trajectory: bool = False, image_dtype: str = "float32",
+        start: float = 1.0, clamp: str = "noised", trajectory: bool = False, image_dtype: str = "float32", passes: int = 1,
     ) -> Iterator[Samples]:  # fmt: skip
         prior, autoencoder = self._prior(), self.autoencoder
         try:
@@ -247,6 +248,7 @@ class Pipeline:
                 jnp.float32(options.guidance), jnp.float32(options.temperature), code, known,
                 net=prior.net, objective=self.objective, autoencoder=autoencoder and autoencoder.net, sampler=sampler,
                 guidance=guidance, clamp=clamp, start=start, trajectory=trajectory, image_dtype=image_dtype,
+                passes=passes,
             )  # fmt: skip
 
         for count, (images, final, states) in self._run(program, num, keys, condition, codes, known):
@@ -258,28 +260,34 @@ class Pipeline:
 
     def edit(
         self, codes: np.ndarray, *, known: np.ndarray | None = None, start: float = 1.0, clamp: str = "noised",
-        seed: int = 0, labels=None, **options,
+        passes: int = 1, seed: int = 0, labels=None, **options,
     ) -> np.ndarray:  # fmt: skip
         """Codes sampled again in part, bool (b, y, x, k).
 
         Args:
-          codes: what to edit.
+          codes: what to edit; of more tokens than the model's they are sampled by overlapping windows.
           known: bits to keep, bool, of the codes' shape (inpainting); None keeps none.
-          start: how far back to noise the codes first: 1 forgets all but the known bits, less gives a variation.
+          start: how far back to noise the codes first: 1 forgets all but the known bits, less gives a variation, and 0
+            returns the codes.
+          passes: of each step, see `Sampler`; more make sampled bits agree better with known ones.
           clamp: `noised` or `code`, see `sampling.editing.hold`.
           labels: as in `sample`, but None is the null condition: nobody has said what the codes show.
 
         Raises:
-          UserError: as `sample`; also shapes that do not fit and a start outside (0, 1].
+          UserError: as `sample`; also shapes that do not fit and a start outside [0, 1].
         """
-        codes = check_codes(codes, self.code_shape)
+        codes = check_codes(codes, self.code_shape, canvas=True)
         known = check_known(known, codes)
-        if not 0 < start <= 1:
-            raise UserError(f"start is {start}: a time in (0, 1] is expected")
+        check_count("passes", passes, most=1000)
+        if not 0 <= start <= 1:
+            raise UserError(f"start is {start}: a time in [0, 1] is expected")
+        if start == 0:
+            return codes
         given = self._conditions(labels)
         parts = self._generate(
             len(codes), self._keys("edit", seed), given and given.rows, codes.__getitem__,
             None if known is None else known.__getitem__, options=self.options(**options), start=start, clamp=clamp,
+            passes=passes,
         )  # fmt: skip
         return np.concatenate([part.codes for part in parts])
 

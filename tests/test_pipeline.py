@@ -73,6 +73,21 @@ def test_no_labels_are_every_class_in_turn(model):
     assert np.array_equal(one, model.sample(seed=3, num=2, labels=[2, 2], steps=2))
 
 
+def test_a_warm_pipeline_compiles_once_per_shape(trained):
+    from binlatent.sampling import programs
+
+    model = binlatent.load(trained, batch_size=16)
+    model.sample(num=16, steps=2, guidance=1.0)
+    compiled = [f._cache_size() for f in (programs.generate, programs.decode, programs.encode)]
+    model.sample(seed=9, num=16, labels=[2, 1], steps=2, guidance=3.0, temperature=0.7)
+    model.sample(num=40, steps=2, guidance=1.0)  # the last batch is padded
+    again = binlatent.load(trained, batch_size=16)
+    again.sample(num=16, steps=2, guidance=1.0)
+    assert [f._cache_size() for f in (programs.generate, programs.decode, programs.encode)] == compiled
+    model.sample(num=16, steps=5, guidance=1.0)
+    assert programs.generate._cache_size() == compiled[0] + 1
+
+
 def test_keys_are_made_a_batch_at_a_time(model):
     """Two thousand million images: the first of them comes without a key for each of the others."""
     first = next(model.sample_batches(seed=3, num=2_000_000_000, labels=[0, 1], steps=2))
@@ -157,7 +172,7 @@ CODES = np.zeros((1, 4, 4, 4), bool)
         (lambda m: m.denoise(CODES, 1.5), "t is 1.5"),
         (lambda m: m.denoise(CODES, [0.1, 0.2]), "one for each of 1 codes"),
         (lambda m: m.denoise(CODES, "noon"), "t is 'noon'"),
-        (lambda m: m.edit(CODES, start=0.0), "start is 0.0"),
+        (lambda m: m.edit(CODES, start=-0.5), "start is -0.5"),
         (lambda m: m.edit(CODES, known=np.zeros((2, 4, 4, 4), bool)), "known is bool (2, 4, 4, 4)"),
         (lambda m: m.bits_per_bit(CODES, steps=0), "steps is 0"),
         (lambda m: m.interpolate(CODES[0], CODES[0], 0), "num is 0"),

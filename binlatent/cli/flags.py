@@ -24,6 +24,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "num": (1, 10_000_000),
     "num_processes": (1, 1_000_000),
     "num_steps": (1, 1_000_000_000),
+    "passes": (1, 1000),
+    "port": (0, 65_535),
     "reference_num": (2, 1_000_000_000),
     "seconds": (0.001, 3600),
     "seed": (0, 2**32 - 1),

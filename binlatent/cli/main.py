@@ -8,7 +8,7 @@ import sys
 from typing import NoReturn
 
 from binlatent import __version__
-from binlatent.cli import convert, flags, machines, sample, score, share, train
+from binlatent.cli import convert, edit, flags, machines, sample, score, share, train
 from binlatent.errors import CheckpointError, UserError
 
 COMMANDS: dict[str, type[flags.Command]] = {
@@ -17,7 +17,7 @@ COMMANDS: dict[str, type[flags.Command]] = {
     "encode": train.Encode,
     "sample": sample.Sample,
     "reconstruct": sample.Reconstruct,
-    "edit": sample.Edit,
+    "edit": edit.Edit,
     "evaluate": score.Evaluate,
     "sweep": score.Sweep,
     "reference": score.Reference,
@@ -26,6 +26,7 @@ COMMANDS: dict[str, type[flags.Command]] = {
     "convert-features": convert.ConvertFeatures,
     "plan": machines.Plan,
     "bench": machines.Bench,
+    "demo": share.Demo,
     "export": share.Export,
     "pack": share.Pack,
     "info": machines.Info,

@@ -1,10 +1,10 @@
-"""`binlatent sample`, `reconstruct` and `edit`: images out of a trained model."""
+"""`binlatent sample` and `reconstruct`: images out of a trained model."""
 
 import dataclasses
 import os
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from binlatent.cli import flags
 from binlatent.cli.labels import choose_labels
@@ -15,7 +15,6 @@ from binlatent.sampling.options import SamplingOptions
 if TYPE_CHECKING:
     import numpy as np
 
-    from binlatent.cli.sink import ImageSink
     from binlatent.data.sources.folder import FolderSource
     from binlatent.pipeline import Pipeline
 
@@ -94,7 +93,7 @@ class Reconstruct(flags.Command):
 
         sink = ImageSink(self.out)
         model = Pipeline.load(self.workdir, batch_size=self.batch_size)
-        shape, images = image_shape(model), _Images(self.images, model)
+        shape, images = image_shape(model), Images(self.images, model)
         copies = 2 if sink.is_picture else 1
         sink.expect(copies * len(images), shape, columns=grid_columns(copies * len(images), copies))
         rows: list[tuple[str, float]] = []
@@ -125,101 +124,7 @@ def _say_psnr(rows: list[tuple[str, float]]) -> None:
     say(f"PSNR {mean:.2f} dB on average; lowest {low[1]:.2f} ({low[0]}), highest {high[1]:.2f} ({high[0]})")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Edit(flags.Command):
-    """Inpaint, vary or interpolate your own images.
-
-    Attributes:
-      how: inpaint samples a box anew, vary samples from a noised code, interpolate goes from each image to the next.
-      workdir: the run's folder.
-      images: a folder of images, or one image file.
-      out: .png, .jpg or .webp (one picture, a row for each image: its reconstruction, then the results), .npz (uint8
-        arrays in that order), otherwise a new or empty folder of PNG files.
-      num: results for each image.
-      box: what to inpaint, as parts of the image's height and width.
-      clamp: how inpainting fixes the known bits; noised as the step's noise level has them, code as they are.
-      start: time from which a variation starts; near 0 it stays close to the image, 1 forgets it.
-      label: class of the results, by number or name (default: no class).
-      seed: of the noise.
-    """
-
-    how: Literal["inpaint", "vary", "interpolate"] = flags.flag(positional=True)
-    workdir: str = flags.flag(metavar="DIR")
-    images: str = flags.flag(metavar="DIR")
-    out: str = flags.flag()
-    num: int = 4
-    box: str = flags.flag("0.25,0.25,0.75,0.75", metavar="TOP,LEFT,BOTTOM,RIGHT")
-    clamp: Literal["noised", "code"] = "noised"
-    start: float = 0.5
-    label: str | None = None
-    seed: int = 0
-    sampling: dict[str, Any] = flags.changes(SamplingOptions)
-
-    def run(self) -> None:
-        from binlatent.cli.sink import ImageSink
-        from binlatent.pipeline import Pipeline
-
-        sink = ImageSink(self.out)
-        model = Pipeline.load(self.workdir)
-        shape, images = image_shape(model), _Images(self.images, model)
-        if self.how == "interpolate":
-            self._interpolate(model, images, shape, sink)
-        else:
-            self._resample(model, images, shape, sink)
-        say(f"{self.how}: {sink.path}")
-
-    def _resample(self, model: "Pipeline", images: "_Images", shape: tuple[int, int, int], sink: "ImageSink") -> None:
-        """Inpainting and variations: for each image its reconstruction and `num` results."""
-        import numpy as np
-
-        from binlatent.sampling.editing import box
-
-        options = model.options(**self.sampling)
-        chosen = choose_labels("none" if self.label is None else self.label, model, options.guidance)
-        call: dict[str, Any] = {"seed": self.seed, "labels": chosen} | self.sampling
-        if self.how == "inpaint":
-            try:
-                known = ~np.asarray(box(self.box, model.code_shape))
-            except ValueError as error:
-                raise UserError(f"--box: {error}") from error
-            call |= {"known": np.broadcast_to(known, (self.num, *known.shape)), "clamp": self.clamp}
-        elif not 0 < self.start <= 1:
-            raise UserError(f"--start {self.start}: a time above 0 and up to 1 is expected")
-        else:
-            call |= {"start": self.start}
-        sink.expect(len(images) * (self.num + 1), shape, columns=self.num + 1)
-        with sink, progress(len(images), self.how) as bar:
-            say(f"{self.how}: {len(images)} images, {self.num} results each, {options.steps} steps")
-            for (index,), original in images.batches(1):
-                code = model.encode(original)
-                edited = model.edit(np.repeat(code, self.num, axis=0), **call)
-                stem = images.stems[index]
-                names = [f"{stem}-reconstruction", *(f"{stem}-{i + 1}" for i in range(self.num))]
-                sink.add(model.decode(np.concatenate([code, edited])), names=names)
-                bar.update()
-
-    def _interpolate(
-        self, model: "Pipeline", images: "_Images", shape: tuple[int, int, int], sink: "ImageSink"
-    ) -> None:
-        """`num` images from each image to the next; the first and last of a row are reconstructions."""
-        if len(images) < 2:
-            raise UserError(f"{self.images} holds one image: an interpolation needs at least two")
-        if self.num < 2:
-            raise UserError(f"--num {self.num}: an interpolation needs at least 2 images, its two ends")
-        sink.expect((len(images) - 1) * self.num, shape, columns=self.num)
-        previous = None
-        with sink, progress(len(images), self.how) as bar:
-            for (index,), original in images.batches(1):
-                code, stem = model.encode(original)[0], images.stems[index]
-                if previous is not None:
-                    between = model.interpolate(previous[0], code, self.num, seed=self.seed)
-                    names = [f"{previous[1]}-to-{os.path.basename(stem)}-{i + 1}" for i in range(self.num)]
-                    sink.add(model.decode(between), names=names)
-                previous = code, stem
-                bar.update()
-
-
-class _Images:
+class Images:
     """A person's images, in batches, with their names.
 
     Attributes:

@@ -1,10 +1,12 @@
-"""`binlatent pack` and `export`: a trained model for others."""
+"""`binlatent pack`, `export` and `demo`: a trained model for others."""
 
 import dataclasses
+import importlib.util
 from typing import Any
 
 from binlatent.cli import flags
 from binlatent.console import say
+from binlatent.errors import UserError
 from binlatent.sampling.options import SamplingOptions
 
 
@@ -60,3 +62,26 @@ class Export(flags.Command):
             )
             say(f"{name}: params, {arguments} → {results}")
         say(f"{self.out}: see its manifest.json; `python {self.out}/run.py` makes images")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Demo(flags.Command):
+    """Show a trained model as a page in the browser: samples, the way from noise, inpainting, variations.
+
+    Attributes:
+      workdir: the run's folder, or a packed file.
+      host: where to listen; the default is reached from this machine only.
+      port: the same; 0 takes a free one.
+    """
+
+    workdir: str = flags.flag(metavar="DIR")
+    host: str = "127.0.0.1"
+    port: int = 7860
+
+    def run(self) -> None:
+        for name in ("starlette", "uvicorn"):
+            if importlib.util.find_spec(name) is None:
+                raise UserError(f"the page needs {name}: `pip install binlatent[demo]`")
+        from binlatent.demo.run import serve
+
+        serve(self.workdir, host=self.host, port=self.port)

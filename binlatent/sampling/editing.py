@@ -45,23 +45,3 @@ def interpolate(
         raise ValueError(f"an interpolation needs at least 2 codes, got {num}")
     place = jnp.linspace(0.0, 1.0, num).reshape(num, *(1,) * first.ndim)
     return jnp.where(place > uniform[None], second[None], first[None])
-
-
-def box(text: str, code_shape: tuple[int, int, int]) -> Bool[Array, "y x k"]:
-    """The bits of a box, given as `top,left,bottom,right` in parts of the image; a token that it touches is in it.
-
-    Raises:
-      ValueError: these are not four numbers with 0 ≤ top < bottom ≤ 1 and 0 ≤ left < right ≤ 1.
-    """
-    try:
-        top, left, bottom, right = (float(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"{text!r}: four numbers with commas between are expected, top,left,bottom,right") from None
-    if not (0 <= top < bottom <= 1 and 0 <= left < right <= 1):
-        raise ValueError(f"{text!r}: 0 <= top < bottom <= 1 and 0 <= left < right <= 1 is expected")
-    y, x, _ = code_shape
-    rows, columns = jnp.arange(y), jnp.arange(x)
-    inside = ((rows + 1 > top * y) & (rows < bottom * y))[:, None] & ((columns + 1 > left * x) & (columns < right * x))[
-        None
-    ]
-    return jnp.broadcast_to(inside[..., None], code_shape)

@@ -8,15 +8,19 @@ import numpy as np
 from binlatent.errors import UserError
 
 
-def check_images(images: Any, shape: tuple[int, int, int]) -> np.ndarray:
-    """Images (b, h, w, c), uint8 or float in [0, 1], of the model's size (h, w, c).
+def check_images(images: Any, shape: tuple[int, int, int], multiple: int = 0) -> np.ndarray:
+    """Images (b, h, w, c), uint8 or float in [0, 1], of the model's size (h, w, c), or with sides that are larger
+    multiples of `multiple` where that is given.
 
     Raises:
       UserError: another shape, type or range, or no image at all.
     """
     images = np.asarray(images)
-    if images.ndim != 4 or images.shape[1:] != shape:
-        raise UserError(f"images of shape {images.shape} given; this model takes (b, {', '.join(map(str, shape))})")
+    if not _fits(images.shape, shape, multiple):
+        larger = f", or larger multiples of {multiple} pixels" if multiple else ""
+        raise UserError(
+            f"images of shape {images.shape} given; this model takes (b, {', '.join(map(str, shape))}){larger}"
+        )
     if not len(images):
         raise UserError(f"images of shape {images.shape} given: at least one image is expected")
     floating = np.issubdtype(images.dtype, np.floating)
@@ -25,14 +29,23 @@ def check_images(images: Any, shape: tuple[int, int, int]) -> np.ndarray:
     return images
 
 
-def check_codes(codes: Any, shape: tuple[int, int, int]) -> np.ndarray:
-    """Codes, bool (b, y, x, k), of the model's shape (y, x, k).
+def _fits(found: tuple[int, ...], shape: tuple[int, int, int], multiple: int) -> bool:
+    """Whether (b, height, width, channels) is of a shape (height, width, channels), or larger by whole multiples."""
+    if len(found) != 4 or found[3] != shape[2]:
+        return False
+    if not multiple:
+        return found[1:3] == shape[:2]
+    return all(side >= least and side % multiple == 0 for side, least in zip(found[1:3], shape[:2], strict=True))
+
+
+def check_codes(codes: Any, shape: tuple[int, int, int], *, canvas: bool = False) -> np.ndarray:
+    """Codes, bool (b, y, x, k), of the model's shape (y, x, k); of a `canvas` also of more tokens.
 
     Raises:
       UserError: another shape or type, or no code at all.
     """
     codes = np.asarray(codes)
-    if codes.ndim != 4 or codes.shape[1:] != shape or codes.dtype != bool:
+    if not _fits(codes.shape, shape, int(canvas)) or codes.dtype != bool:
         raise UserError(
             f"codes of shape {codes.shape} and type {codes.dtype} given; bool (b, {', '.join(map(str, shape))}) is expected"
         )

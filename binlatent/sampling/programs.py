@@ -11,14 +11,17 @@ from binlatent.diffusion import elbo
 from binlatent.diffusion.prediction import marginal
 from binlatent.images import to_float
 from binlatent.nets import binarize
-from binlatent.sampling import editing
+from binlatent.sampling import editing, windows
 from binlatent.sampling.guidance import bind, guide
+from binlatent.sampling.windows import on_windows, windows_of
 
 
 @partial(jax.jit, static_argnames=("net",))
 def encode(params, images, keys, *, net):
     """Codes of images; drawn where keys (b,) are given, thresholded where not."""
-    logits = net.apply({"params": params}, to_float(images), method="encode")
+    y, x = (side // net.downsampling for side in images.shape[1:3])
+    before, after = (windows_of(net.code_shape, (y, x), scale) for scale in (net.downsampling, 1))
+    logits = windows.apply(partial(net.apply, {"params": params}, method="encode"), to_float(images), before, after)
     if keys is None:
         return binarize.to_code(logits)
     return binarize.bernoulli(logits, prng.uniform(keys, logits.shape[1:])) > 0.5
@@ -27,7 +30,12 @@ def encode(params, images, keys, *, net):
 @partial(jax.jit, static_argnames=("net",))
 def decode(params, code, *, net):
     """Images in [0, 1] of codes."""
-    return jnp.clip(net.apply({"params": params}, code, method="decode"), 0, 1)
+    return _decode(params, code, net)
+
+
+def _decode(params, code, net):
+    before, after = (windows_of(net.code_shape, code.shape[1:], scale) for scale in (1, net.downsampling))
+    return jnp.clip(windows.apply(partial(net.apply, {"params": params}, method="decode"), code, before, after), 0, 1)
 
 
 @partial(jax.jit, static_argnames=("net", "objective"))
@@ -39,12 +47,13 @@ def denoise(params, code, t, condition, condition_mask=None, *, net, objective):
 @partial(
     jax.jit,
     static_argnames=(
-        "net", "objective", "autoencoder", "sampler", "guidance", "clamp", "start", "trajectory", "image_dtype",
+        "net", "objective", "autoencoder", "sampler", "guidance", "clamp", "start", "trajectory", "image_dtype", "passes",
     ),
 )  # fmt: skip
 def generate(
     params, autoencoder_params, keys, condition, weight, temperature, code, known,
     *, net, objective, autoencoder, sampler, guidance, clamp, start, trajectory, image_dtype="float32",
+    passes=1,
 ):  # fmt: skip
     """All of sampling in one compiled call: noise, the reverse steps, decoding.
 
@@ -53,12 +62,14 @@ def generate(
       keys: one an example (b,).
       condition: of the denoiser, or None.
       weight, temperature: scalars: the guidance weight (used where `guidance` is given) and the temperature.
-      code: bits (b, y, x, k) to start from, noised to time `start`; None starts from noise.
+      code: bits (b, y, x, k) to start from, noised to time `start`; None starts from noise. It may be a canvas of more
+        tokens than the network's, see `sampling.windows`.
       known: bits to hold, bool (b, y, x, k), by the `clamp` of `editing.hold`; None holds none.
       net, objective: the denoiser's network, and how its output is to be read.
       autoencoder: its network; None gives no images.
       sampler, guidance: a `Sampler`; a `Guidance`, or None for none.
       trajectory: also return every state.
+      passes: of each step, see `Sampler`.
       image_dtype: `float32` in [0, 1], or `uint8`, a quarter of the bytes to move from the device.
 
     Returns:
@@ -68,6 +79,8 @@ def generate(
     def apply(z, t, c, condition_mask):
         return net.apply({"params": params}, z, t, c, condition_mask)
 
+    if code is not None:
+        apply = on_windows(apply, windows_of(net.code_shape, code.shape[1:]))
     output = bind(apply, condition) if guidance is None else guide(apply, condition, weight, guidance)
 
     def predict(z, t):
@@ -79,11 +92,11 @@ def generate(
     else:
         begin = editing.noised(prng.fold(keys, sampler.steps), code, sampler.schedule(jnp.float32(start)))
     held = None if known is None else editing.hold(code, known, clamp)
-    final = sampler(predict, keys, begin, start=start, clamp=held, trajectory=trajectory)
+    final = sampler(predict, keys, begin, start=start, clamp=held, trajectory=trajectory, passes=passes)
     final, states = final if trajectory else (final, None)
     images = None
     if autoencoder is not None:
-        images = jnp.clip(autoencoder.apply({"params": autoencoder_params}, final, method="decode"), 0, 1)
+        images = _decode(autoencoder_params, final, autoencoder)
         if image_dtype == "uint8":
             images = jnp.round(images * 255).astype(jnp.uint8)
     return images, final, states

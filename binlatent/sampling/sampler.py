@@ -63,6 +63,7 @@ class Sampler:
         start: float = 1.0,
         clamp: Clamp | None = None,
         trajectory: bool = False,
+        passes: int = 1,
     ):
         """Brings `code` from time `start` to 0.
 
@@ -72,19 +73,21 @@ class Sampler:
           code: z at time `start`: `noise(keys, shape)` where that is 1.
           clamp: called on the start and after every step, see `sampling.editing`.
           trajectory: also return every state on the way.
+          passes: how often each step is taken; in between the code is noised back to the step's beginning, so that the
+            bits that are sampled and those that a clamp holds agree better (Lugmayr et al., 2022, RePaint).
 
         Returns:
-          The code (b, …); with `trajectory` the pair (code, states (steps + 1, b, …) from the start to the code).
+          The code (b, …); with `trajectory` the pair (code, states (steps · passes + 1, b, …) from the start to the code).
         """
         times = start * jnp.asarray(self.times) if self.times else time_grid(self.steps, start=start)
         if clamp is not None:
             code = clamp(prng.fold(keys, self.steps + 1), code, self.schedule(times[0]))
 
         def step(code, inputs):
-            i, t, s = inputs
+            number, i, t, s, back = inputs
             alpha_t, alpha_s = self.schedule(t), self.schedule(s)
             prediction = denoise(code, jnp.full(code.shape[:1], t))
-            step_keys = prng.fold(keys, i)
+            step_keys = prng.fold(keys, number)
             uniform = prng.uniform(prng.fold(step_keys, 0), code.shape[1:])
             choice = prng.uniform(prng.fold(step_keys, 2), code.shape[1:-1])
             flips = process.draw(prediction, uniform, choice, alpha_t, alpha_s, self.posterior)
@@ -94,7 +97,13 @@ class Sampler:
             next_code = code ^ flips
             if clamp is not None:
                 next_code = clamp(prng.fold(step_keys, 1), next_code, alpha_s)
+            if passes > 1:
+                uniform = prng.uniform(prng.fold(step_keys, 3), code.shape[1:])
+                next_code = jnp.where(back, process.corrupt(uniform, next_code, alpha_t / alpha_s), next_code)
             return next_code, (next_code if trajectory else None)
 
-        final, states = jax.lax.scan(step, code, (jnp.arange(self.steps, dtype=jnp.uint32), times[:-1], times[1:]))
+        i, again = jnp.divmod(jnp.arange(self.steps * passes, dtype=jnp.uint32), passes)
+        number = i + again * (self.steps + 2)  # of the first pass the step's own; steps and steps + 1 are taken above
+        inputs = number, i, times[i], times[i + 1], again < passes - 1
+        final, states = jax.lax.scan(step, code, inputs)
         return (final, jnp.concatenate([code[None], states])) if trajectory else final

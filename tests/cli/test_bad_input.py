@@ -131,8 +131,8 @@ REFUSED = [
     ("box upside down", EDIT + " --box 1,0,0,1", ["--box", "top < bottom"]),
     ("box of nan", EDIT + " --box nan,0,1,1", ["--box", "top < bottom"]),
     ("edit num 0", EDIT + " --num 0", ["--num", "from 1 to"]),
-    ("start 0", EDIT.replace("inpaint", "vary") + " --start 0", ["--start", "0", "up to 1"]),
-    ("start 2", EDIT.replace("inpaint", "vary") + " --start 2", ["--start", "2", "up to 1"]),
+    ("start −1", EDIT.replace("inpaint", "vary") + " --start -1", ["--start", "-1", "from 0 to 1"]),
+    ("start 2", EDIT.replace("inpaint", "vary") + " --start 2", ["--start", "2", "from 0 to 1"]),
     ("start nan", EDIT.replace("inpaint", "vary") + " --start nan", ["--start", "finite number"]),
     ("clamp", EDIT + " --clamp hard", ["'hard'", "noised", "code"]),
     (
@@ -351,9 +351,9 @@ def test_reconstructions_are_named_after_their_files_with_a_table(place, trained
     assert f"a.png: {float(rows[1][1]):.2f} dB" in capsys.readouterr().out
 
 
-def test_edits_name_the_reconstruction_as_such(place, trained, tmp_path):
+def test_edits_name_what_is_known_as_such(place, trained, tmp_path):
     main(arguments(EDIT.replace("{tmp}/e.png", f"{tmp_path}/e") + " --num 2", place, trained))
-    names = [f"{stem}-{what}.png" for stem in "ab" for what in ("1", "2", "reconstruction")]
+    names = [f"{stem}-{what}.png" for stem in "ab" for what in ("1", "2", "known")]
     assert sorted(path.name for path in (tmp_path / "e").iterdir()) == names
 
 

@@ -1,0 +1,1 @@
+"""`binlatent demo`: a page in the browser over a trained model."""

@@ -1,0 +1,174 @@
+"""The page in a real browser: every kind of request, the brush, two clients, wrong input."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("uvicorn", reason="the page's extra is not installed: pip install binlatent[demo]")
+pytest.importorskip("selenium", reason="selenium is not installed: pip install selenium")
+
+from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from tests import tiny
+from tests.demo.serving import result, serving
+from tests.demo.test_server import pixels
+
+BROWSER, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+WAIT = 60  # seconds, of a busy machine
+
+
+@pytest.fixture(scope="module")
+def address(trained):
+    with serving(trained) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def driver():
+    if not (BROWSER and DRIVER):
+        pytest.skip("no Chromium with chromedriver on this machine: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1100,900"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    driver.set_script_timeout(WAIT)
+    yield driver
+    driver.quit()
+
+
+class Page:
+    """What a person sees and does."""
+
+    def __init__(self, driver, address):
+        self.driver = driver
+        driver.get(address)
+        self.wait(lambda: "pixels" in self.text("model"))
+
+    def wait(self, condition):
+        return WebDriverWait(self.driver, WAIT).until(lambda _: condition())
+
+    def find(self, name):
+        return self.driver.find_element(By.ID, name)
+
+    def text(self, name):
+        return self.find(name).text
+
+    def tab(self, kind):
+        self.driver.find_element(By.CSS_SELECTOR, f"nav [data-kind={kind}]").click()
+
+    def fill(self, **values):
+        for name, value in values.items():
+            field = self.find(name)
+            field.clear()
+            field.send_keys(str(value))
+
+    def make(self, **values):
+        """Fills in, clicks, and waits for images or an error: (data URLs, error)."""
+        self.fill(**values)
+        self.driver.execute_script("made = null; document.getElementById('error').textContent = ''")
+        self.find("go").click()
+        self.wait(lambda: self.driver.execute_script("return made && made.images") or self.text("error"))
+        return self.driver.execute_script("return made ? made.images : []"), self.text("error")
+
+    def shown(self):
+        """Images of the result that the browser has drawn."""
+        script = "return [...document.querySelectorAll('#images img')].filter(i => i.complete && i.naturalWidth).length"
+        return self.driver.execute_script(script)
+
+
+@pytest.fixture
+def page(driver, address):
+    page = Page(driver, address)
+    yield page
+    severe = [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
+    assert not [message for message in severe if " 400 " not in message], severe
+
+
+@pytest.fixture
+def picture(tmp_path):
+    Image.fromarray(tiny.images(1)[0, ..., 0].repeat(5, 0).repeat(5, 1)).save(tmp_path / "mine.png")
+    return str(tmp_path / "mine.png")
+
+
+def test_sample(page, address):
+    images, error = page.make(num=3, seed=7, steps=3)
+    assert not error
+    assert images == result(address, kind="sample", num=3, seed=7, steps=3)["images"]
+    page.wait(lambda: page.shown() == 3)
+    assert len(page.driver.find_elements(By.CSS_SELECTOR, "#film figure")) == 4
+    assert "binlatent sample --workdir" in page.text("command")
+    assert page.text("command").endswith("--steps 3 --guidance 0.0 --temperature 1.0 --out images")
+    assert page.text("status").startswith("3 images in ")
+
+
+def test_the_brush(page, picture):
+    page.tab("inpaint")
+    page.find("picture").send_keys(picture)
+    page.wait(lambda: page.find("board").is_displayed())
+    board, step = page.find("mask"), page.find("mask").size["width"] / 8
+    strokes = ActionChains(page.driver).move_to_element_with_offset(board, 2.5 * step, 2.5 * step).click_and_hold()
+    strokes.move_by_offset(0, step).move_by_offset(step, 0).release().perform()
+    images, error = page.make(num=2, steps=3, passes=2)
+    assert not error
+    assert len(images) == 2
+    asked = page.driver.execute_script("return asked")
+    mask, given = (pixels(asked[name])[..., 0] for name in ("mask", "picture"))
+    assert set(np.unique(mask)) == {0, 255}
+    assert 0 < (mask[5:, 5:] > 0).mean() < 1
+    assert not mask[:4].any()
+    for image in images:
+        assert np.array_equal(pixels(image)[:3, :, 0], given[:3])
+    page.find("clear").click()
+    assert "the mask is empty" in page.make()[1]
+
+
+def test_vary_and_interpolate(page, picture):
+    page.tab("vary")
+    page.find("picture").send_keys(picture)
+    page.wait(lambda: page.find("board").is_displayed())
+    images, error = page.make(num=2, steps=3, strength=0)
+    assert (images[0] == images[1], error) == (True, "")  # the reconstruction, twice
+    page.tab("interpolate")
+    page.find("second").send_keys(picture)
+    page.wait(lambda: page.find("second-view").is_displayed())
+    images, error = page.make(num=3)
+    assert (len(images), error) == (3, "")
+
+
+def test_two_clients_at_once(page, address):
+    first = page.driver.current_window_handle
+    page.fill(num=9, seed=1, steps=3)
+    page.driver.switch_to.new_window("tab")
+    other = Page(page.driver, address)
+    other.fill(num=2, seed=2, steps=3)
+    other.find("go").click()
+    page.driver.switch_to.window(first)
+    page.find("go").click()
+    page.wait(lambda: page.shown() == 9)
+    page.driver.switch_to.window(next(handle for handle in page.driver.window_handles if handle != first))
+    other.wait(lambda: other.shown() == 2)
+    images = page.driver.execute_script("return made.images")
+    page.driver.close()
+    page.driver.switch_to.window(first)
+    assert images == result(address, kind="sample", num=2, seed=2, steps=3)["images"]
+    assert page.driver.execute_script("return made.images.length") == 9
+
+
+def test_wrong_input_is_answered(page, tmp_path):
+    (tmp_path / "notes.png").write_text("no image")
+    images, error = page.make(num=1_000_000)
+    assert (images, error) == ([], "num is 1000000: a number from 1 to 64 is expected")
+    images, error = page.make(num=2, steps="")
+    assert (images, error) == ([], "steps has no value")
+    page.tab("inpaint")
+    page.find("picture").send_keys(str(tmp_path / "notes.png"))
+    page.wait(lambda: page.text("error"))
+    assert page.text("error").startswith("the picture cannot be read: not an image")
+    assert page.make(num=1, steps=3)[1] == "inpaint needs a picture: choose one"
