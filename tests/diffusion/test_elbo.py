@@ -21,6 +21,7 @@ def test_it_is_the_loop_over_its_terms():
     keys = prng.per_example(jax.random.key(2), 4)
     code = prng.uniform(prng.fold(keys, 100), (2, 3)) < 0.5
     found = elbo.negative_elbo(guess, keys, code, schedule=Linear(), steps=3)
+    assert found.shape == (3, 4)
     for i in (1, 2, 3):
         a_t, a_s, step = 1 - i / 3, 1 - (i - 1) / 3, prng.fold(keys, i)
         noise, uniform = prng.uniform(prng.fold(step, 0), (2, 3)), prng.uniform(prng.fold(step, 1), (2, 3))
