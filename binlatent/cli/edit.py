@@ -38,7 +38,7 @@ class Edit(flags.Command):
       mask: an image file, bright where inpaint makes pixels anew.
       box: the same as a box, in parts of the image's height and width.
       margins: pixels that outpaint adds on each side.
-      passes: how often inpaint and outpaint take each step; more fit better to what is known.
+      passes: how often inpaint and outpaint take each step; more are slower, and may fit better to what is known.
       feather: pixels around what is made that are blended (default: a quarter of a token).
       clamp: how the known bits are fixed; noised as the step's noise level has them, code as they are.
       start: time from which a variation starts; 0 gives the reconstruction, 1 forgets the image.
@@ -54,7 +54,7 @@ class Edit(flags.Command):
     mask: str | None = flags.flag(None, metavar="FILE")
     box: str = flags.flag("0.25,0.25,0.75,0.75", metavar="TOP,LEFT,BOTTOM,RIGHT")
     margins: str | None = flags.flag(None, metavar="TOP,LEFT,BOTTOM,RIGHT")
-    passes: int = 4
+    passes: int = 1
     feather: float | None = None
     clamp: Literal["noised", "code"] = "noised"
     start: float = 0.5
