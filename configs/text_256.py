@@ -5,8 +5,10 @@
 
 DIR holds `name.jpg` and `name.npy` for each image. The array is either one CLIP vector (d,), which is added to the time
 embedding, or the tokens of a text encoder such as T5, (n, d), all padded to the same n, which are read by cross-attention.
-The pairs may also be in tar files (`--config.data.source=shards`). The project has no text encoder: to sample for a text,
-embed it with the same encoder and pass the array to `Pipeline.sample(labels=…)`.
+The pairs may also be in tar files (`--config.data.source=shards`). To sample,
+embed a text with the same encoder and give the array (`--condition x.npy`), or say which encoder that was
+(`--config.text.encoder=clip:NAME`) and give `--prompt`. With captions in place of embeddings nothing has to be computed first:
+docs/text.md.
 
 Like `imagenet_256`, which has the sources of the numbers; for guidance, a tenth of the conditions are dropped in training.
 Meant for 8 devices of 80 GB; hours and scores have not been measured.

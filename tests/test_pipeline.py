@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 import binlatent
+from binlatent import mesh as mesh_lib
 from binlatent.errors import UserError
 from binlatent.pipeline import Pipeline
 from binlatent.sampling.conditions import conditions
 from binlatent.sampling.inputs import check_count, check_images
+from binlatent.text.encoder import check_captions
 from tests import tiny
 
 
@@ -110,16 +112,16 @@ def test_a_batch_is_started_before_the_one_before_is_fetched(model):
         return x
 
     small = dataclasses.replace(model, batch_size=8)
-    for _ in small._run(program, 24, lambda index: index):
+    for _ in mesh_lib.run_batches(program, 24, (lambda index: index,), mesh=small.mesh, batch_size=8):
         events.append("fetched")
     assert events == ["start", "start", "fetched", "start", "fetched", "fetched"]
 
 
 def test_embeddings_are_cast_a_batch_at_a_time():
     metadata = {"condition_shape": [4], "num_classes": 0}
-    given = conditions(np.arange(12, dtype=np.float16).reshape(3, 4), metadata)
-    assert given.values.dtype == np.float16
-    rows = given.rows(np.array([0, 3, 5]))
+    given = conditions(metadata, embeddings=np.arange(12, dtype=np.float16).reshape(3, 4))
+    assert given.values.vector.dtype == np.float16
+    rows = given.rows(np.array([0, 3, 5])).vector
     assert rows.dtype == np.float32
     assert rows[:, 0].tolist() == [0, 0, 8]
 
@@ -130,6 +132,9 @@ def test_a_pipeline_describes_itself_briefly(model):
     assert model.objective is model.objective
 
 
+VECTORS = {"condition_shape": [4], "num_classes": 0}
+CLASSES = {"condition_shape": [], "num_classes": 2, "class_names": ["cat", "dog"]}
+WORDS = {"condition_shape": [], "num_classes": 2, "text": {"encoder": "own", "vocabulary": 300}}
 CODES = np.zeros((1, 4, 4, 4), bool)
 
 
@@ -176,13 +181,24 @@ CODES = np.zeros((1, 4, 4, 4), bool)
         (lambda m: m.edit(CODES, known=np.zeros((2, 4, 4, 4), bool)), "known is bool (2, 4, 4, 4)"),
         (lambda m: m.bits_per_bit(CODES, steps=0), "steps is 0"),
         (lambda m: m.interpolate(CODES[0], CODES[0], 0), "num is 0"),
-        (lambda m: conditions(np.full((2, 4), np.nan), {"condition_shape": [4], "num_classes": 0}), "without NaN"),
-        (lambda m: conditions([[1, 2]], {"condition_shape": [4], "num_classes": 0}), "(1, 2) given, (n, 4) expected"),
-        (lambda m: conditions([1], {"condition_shape": [], "num_classes": 0}), "trained without classes"),
+        (lambda m: conditions(VECTORS, embeddings=np.full((2, 4), np.nan)), "without NaN"),
+        (lambda m: conditions(VECTORS, embeddings=[[1, 2]]), "(1, 2) given, (n, 4) expected"),
         (
-            lambda m: conditions("dgo", {"condition_shape": [], "num_classes": 2, "class_names": ["cat", "dog"]}),
-            "did you mean dog",
+            lambda m: conditions(VECTORS, embeddings={"vectors": [[1]]}),
+            "embeddings have vectors; this model takes vector",
         ),
+        (lambda m: conditions(VECTORS, labels=[1]), "trained without classes"),
+        (lambda m: conditions(CLASSES, labels="dgo"), "did you mean dog"),
+        (lambda m: conditions(CLASSES, embeddings=[[1.0]]), "trained without any"),
+        (lambda m: conditions(WORDS, embeddings=[[1.0]]), "give prompts"),
+        (lambda m: conditions(WORDS, labels=[1]), "conditioned on texts too"),
+        (lambda m: m.sample(prompts=["a cat"]), "trained without texts"),
+        (lambda m: m.sample(condition=[[0.5]]), "trained without any"),
+        (lambda m: m.sample(prompts=["a"], condition=[[0.5]]), "give one of them"),
+        (lambda m: m.sample(negative_prompts=["a cat"]), "trained without texts"),
+        (lambda m: check_captions(["a", " "]), "prompt 2 of 2 is empty"),
+        (lambda m: check_captions([]), "no prompt is given"),
+        (lambda m: check_captions([3]), "prompt 1 is 3"),
     ],
 )
 def test_wrong_input_is_named(model, call, message):

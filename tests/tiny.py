@@ -3,6 +3,7 @@
 import numpy as np
 
 from binlatent import config as config_lib
+from binlatent.nets.condition import Condition
 
 
 def images(num: int = 24, resolution: int = 8, channels: int = 1, seed: int = 0) -> np.ndarray:
@@ -28,6 +29,11 @@ def config(path: str = "", **overrides):
             num_steps=6, batch_size=8, log_every=2, evaluate_every=3, checkpoint_every=2, evaluate_batches=1
         )
     return config_lib.override(c, [f"{k.replace('__', '.')}={v}" for k, v in overrides.items()])
+
+
+def condition(array) -> Condition | None:
+    """A recorded condition: labels (b,), vectors (b, d) or text tokens (b, n, d)."""
+    return None if array is None else Condition(**{("label", "vector", "tokens")[array.ndim - 1]: array})
 
 
 def npz(folder, num: int = 48, classes: int = 3) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from binlatent.cli import flags
 from binlatent.cli.labels import choose_labels
+from binlatent.cli.prompts import Prompts
 from binlatent.cli.sample import Images, image_shape
 from binlatent.console import progress, say
 from binlatent.errors import UserError
@@ -59,6 +60,7 @@ class Edit(flags.Command):
     clamp: Literal["noised", "code"] = "noised"
     start: float = 0.5
     label: str | None = None
+    words: Prompts = flags.nested(Prompts)
     seed: int = 0
     sampling: dict[str, Any] = flags.changes(SamplingOptions)
 
@@ -80,8 +82,12 @@ class Edit(flags.Command):
         import numpy as np
 
         options = model.options(**self.sampling)
-        chosen = choose_labels("none" if self.label is None else self.label, model, options.guidance)
-        call: dict[str, Any] = {"seed": self.seed, "labels": chosen} | self.sampling
+        given = self.words.arguments()
+        chosen = choose_labels("none" if self.label is None else self.label, model, options.guidance, given=bool(given))
+        call: dict[str, Any] = {
+            "seed": self.seed,
+            "condition": model.conditions(labels=chosen, **given),
+        } | self.sampling
         make = {"inpaint": self._inpaint, "outpaint": self._outpaint, "vary": self._vary}[self.how]
         apply, grown = make(model, shape, call)
         sink.expect(len(images) * (self.num + 1), grown, columns=self.num + 1)

@@ -49,9 +49,14 @@ class Command:
         raise NotImplementedError
 
 
-def flag(default: Any = dataclasses.MISSING, *, metavar: str | None = None, positional: bool = False) -> Any:
-    """A field that is a flag, required if it has no default; `metavar` is the name of its value in the help."""
-    return dataclasses.field(default=default, metadata={"metavar": metavar, "positional": positional})
+def flag(
+    default: Any = dataclasses.MISSING, *, metavar: str | None = None, positional: bool = False, repeated: bool = False
+) -> Any:
+    """A field that is a flag, required if it has no default; `metavar` is the name of its value in the help. A `repeated`
+    flag is a tuple of the values of all its occurrences, which may contain commas."""
+    return dataclasses.field(
+        default=default, metadata={"metavar": metavar, "positional": positional, "repeated": repeated}
+    )
 
 
 def hidden(default: Any) -> Any:
@@ -86,7 +91,8 @@ def add(parser: argparse.ArgumentParser, command: type[Command]) -> None:
         elif inner := meta.get("nested"):
             texts = help_texts(inner)
             for part in _parts(inner, meta):
-                _add(parser, part.name, part.type, meta["defaults"].get(part.name, part.default), texts.get(part.name))
+                default = meta["defaults"].get(part.name, part.default)
+                _add(parser, part.name, part.type, default, texts.get(part.name), **_presentation(part.metadata))
         else:
             texts = help_texts(command)
             _add(parser, field.name, field.type, field.default, texts.get(field.name), **_presentation(meta))
@@ -106,11 +112,15 @@ def read(command: type[Command], args: argparse.Namespace, **others: Any) -> Com
             names = [part.name for part in dataclasses.fields(inner)]
             values[field.name] = {name: parsed[name] for name in names if parsed[name] is not None}
         elif inner := meta.get("nested"):
-            values[field.name] = inner(**{part.name: parsed[part.name] for part in _parts(inner, meta)})
+            values[field.name] = inner(**{part.name: _tuple(parsed[part.name]) for part in _parts(inner, meta)})
         else:
-            value = parsed[field.name]
-            values[field.name] = tuple(value) if isinstance(value, list) else value  # argparse has lists
+            values[field.name] = _tuple(parsed[field.name])
     return command(**values)
+
+
+def _tuple(value: Any) -> Any:
+    """A tuple of a list, which is what argparse makes of a positional or a repeated flag."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def help_texts(cls: type) -> dict[str, str]:
@@ -137,7 +147,8 @@ def _parts(inner: type, meta: Any) -> list[dataclasses.Field]:
 
 
 def _presentation(meta: Any) -> dict[str, Any]:
-    return {"metavar": meta.get("metavar"), "positional": meta.get("positional", False)}
+    names = ("positional", "repeated")
+    return {"metavar": meta.get("metavar")} | {name: meta.get(name, False) for name in names}
 
 
 def _add(
@@ -149,6 +160,7 @@ def _add(
     *,
     metavar: str | None = None,
     positional: bool = False,
+    repeated: bool = False,
     optional: bool = False,
     commas: bool = False,
 ) -> None:
@@ -162,6 +174,10 @@ def _add(
         options |= {"choices": typing.get_args(kind)}
     elif kind is bool and default is False:
         parser.add_argument(f"--{name}", action="store_true", help=text)
+        return
+    elif repeated:
+        reader = _reader(name, typing.get_args(kind)[0])
+        parser.add_argument(f"--{name}", action="append", type=reader, default=[], **options)
         return
     elif positional and typing.get_origin(kind) is tuple:
         parser.add_argument(name, nargs="*", default=default, type=_reader(name, typing.get_args(kind)[0]), **options)

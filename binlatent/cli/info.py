@@ -51,7 +51,7 @@ def _stage(experiment: Experiment, stage: str) -> str:
     for name in ("psnr", "dead_bits", "bits_per_bit") if scores else ():
         if f"validation/{name}" in scores[-1]:
             line += f"; {name} {scores[-1][f'validation/{name}']:.4g}"
-    return line + _classes(metadata)
+    return line + _classes(metadata) + _texts(metadata)
 
 
 def _classes(metadata: dict[str, Any]) -> str:
@@ -62,6 +62,18 @@ def _classes(metadata: dict[str, Any]) -> str:
     listed = ", ".join(f"{i} {name}" for i, name in enumerate(names[:MOST_CLASSES]) if str(i) != name)
     more = ", …" if len(names) > MOST_CLASSES else ""
     return f"\n  {'classes':12s} {num}, 0 to {num - 1}" + (f": {listed}{more}" if listed else "")
+
+
+def _texts(metadata: dict[str, Any]) -> str:
+    """A line of the texts or embeddings that a prior is conditioned on."""
+    line = f"\n  {'condition':12s} "
+    if text := metadata.get("text"):
+        if text["encoder"] == "own":
+            return line + f"texts of up to {text['length']} tokens, {len(text['words'])} words (--prompt)"
+        return line + f"texts, encoder {text['encoder']}, weights {text['weights']} (--prompt, --condition)"
+    if shape := metadata.get("condition_shape"):
+        return line + f"embeddings of shape ({', '.join(str(n or 'any') for n in shape)}) (--condition)"
+    return ""
 
 
 def _codes(folder: epath.Path) -> str:

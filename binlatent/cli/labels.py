@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 MOST_NAMED = 20  # labels reported by name
 
 
-def choose_labels(text: str | None, model: "Pipeline", guidance: float) -> list[int] | None:
+def choose_labels(text: str | None, model: "Pipeline", guidance: float, *, given: bool = False) -> list[int] | None:
     """The classes of `--labels`: numbers or names; None: all of the model's classes in turn; `none`: no class.
 
-    Warns if guidance has no effect, and if the model's conditions cannot be given on the command line.
+    Warns if guidance has no effect, and if the model's conditions are not given.
+
+    Args:
+      given: whether there are conditions other than labels.
 
     Raises:
       UserError: the model has no prior, no classes, or no such class.
@@ -32,8 +35,11 @@ def choose_labels(text: str | None, model: "Pipeline", guidance: float) -> list[
         return labels
     if text is None and num_classes:
         return list(range(num_classes))
-    if metadata["condition_shape"]:
-        warn("the model is conditioned on embeddings; without them it samples its null condition")
+    if given:
+        return None
+    if metadata.get("text") or metadata["condition_shape"]:
+        what = "texts; without --prompt" if metadata.get("text") else "embeddings; without --condition or --prompt"
+        warn(f"the model is conditioned on {what} it samples its null condition")
     if guidance:
         reason = "the labels are none" if num_classes else "no condition is given"
         warn(f"guidance {guidance:g} has no effect: {reason}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from binlatent.cli import flags
 from binlatent.cli.labels import choose_labels
+from binlatent.cli.prompts import Prompts, file_name
 from binlatent.console import progress, say
 from binlatent.errors import UserError
 from binlatent.sampling.options import SamplingOptions
@@ -25,7 +26,7 @@ class Sample(flags.Command):
 
     Attributes:
       workdir: the run's folder.
-      num: how many images.
+      num: how many images (default: 64, or of several prompts that many of each that they are 64, and one at least).
       out: .npz (images uint8, labels), .png, .jpg or .webp (one picture), otherwise a new or empty folder of PNG files
         (default: samples/seed<seed>.png in the work directory).
       labels: classes by number or name with commas between, repeated in turn over the images; none for images of no
@@ -35,9 +36,10 @@ class Sample(flags.Command):
     """
 
     workdir: str = flags.flag(metavar="DIR")
-    num: int = 64
+    num: int | None = None
     out: str | None = None
     labels: str | None = flags.flag(None, metavar="0,3,cat")
+    words: Prompts = flags.nested(Prompts)
     seed: int = 0
     batch_size: int = 64
     sampling: dict[str, Any] = flags.changes(SamplingOptions)
@@ -49,19 +51,24 @@ class Sample(flags.Command):
         from binlatent.images import grid_columns
         from binlatent.pipeline import Pipeline
 
+        given, prompts = self.words.arguments(), self.words.sentences()
+        num = self.num or len(prompts or [0]) * max(1, 64 // len(prompts or [0]))
         sink = ImageSink(self.out or os.path.join(self.workdir, "samples", f"seed{self.seed}.png"))
         model = Pipeline.load(self.workdir, batch_size=self.batch_size)
         options = model.options(**self.sampling)
-        labels = choose_labels(self.labels, model, options.guidance)
-        asked, group = ("none", 1) if labels is None else (labels, len(labels))
-        sink.expect(self.num, image_shape(model), columns=grid_columns(self.num, group))
-        batches = model.sample_batches(seed=self.seed, num=self.num, labels=asked, image_dtype="uint8", **self.sampling)
-        done = 0
-        with sink, progress(self.num, "sample") as bar:
-            say(f"sampling {self.num} images in {options.steps} steps")
+        labels = choose_labels(self.labels, model, options.guidance, given=bool(given))
+        asked, group = ("none", len(prompts) or 1) if labels is None else (labels, len(labels))
+        sink.expect(num, image_shape(model), columns=grid_columns(num, group))
+        call = {"seed": self.seed, "num": num, "labels": asked, "image_dtype": "uint8"} | given | self.sampling
+        batches, done = model.sample_batches(**call), 0
+        with sink, progress(num, "sample") as bar:
+            say(f"sampling {num} images in {options.steps} steps")
             for part in batches:
                 count = len(part.images)
-                sink.add(part.images, None if labels is None else np.resize(labels, done + count)[done:])
+                names = (
+                    [file_name(i, prompts[i % len(prompts)]) for i in range(done, done + count)] if prompts else None
+                )
+                sink.add(part.images, None if labels is None else np.resize(labels, done + count)[done:], names)
                 done += count
                 bar.update(count)
         say(f"{done} images: {sink.path}")

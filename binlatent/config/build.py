@@ -20,11 +20,13 @@ from binlatent.errors import UserError
 from binlatent.mesh import MeshShape
 from binlatent.nets import weights
 from binlatent.nets.autoencoder import BinaryAutoencoder
+from binlatent.nets.condition import Conditioning
 from binlatent.nets.denoiser import Denoiser
 from binlatent.nets.official_discriminator import PatchDiscriminator
 from binlatent.nets.patchgan import PatchGAN
 from binlatent.prng import check_seed
 from binlatent.sampling.options import SamplingOptions
+from binlatent.text.options import TextOptions
 from binlatent.train.adversarial import Adversarial
 from binlatent.train.augment import Augmentation
 from binlatent.train.autoencoder import TERMS, AutoencoderStage
@@ -77,8 +79,9 @@ def defaults() -> ConfigDict:
     config.discriminator_augmentation = _fields(Augmentation)
     config.discriminator_optimizer = _fields(Optimizer)
     config.codes = ConfigDict({"flips": False})
-    config.prior = _fields(Denoiser, "code_shape", "num_classes", "condition_width", "condition_tokens")
+    config.prior = _fields(Denoiser, "code_shape", "conditioning")
     config.prior.architecture = "transformer"
+    config.text = _fields(TextOptions)
     config.prior_objective = _fields(Objective, "schedule")
     config.prior_objective.schedule = "linear"
     config.prior_objective.label_dropout = 0.1
@@ -130,11 +133,15 @@ def check(config: ConfigDict) -> None:
     if not isinstance(config.codes.flips, bool):
         raise UserError(f"config.codes.flips is {config.codes.flips!r}: True or False is expected")
     build_data(config), build_plan(config), build_mesh(config), build_sampling(config), build_autoencoder_stage(config)
-    build_prior_stage(config, build_autoencoder(config).code_shape, 0, ())
+    build_text(config), build_prior_stage(config, build_autoencoder(config).code_shape, Conditioning())
 
 
 def build_data(config: ConfigDict) -> DataOptions:
     return _build("data", DataOptions, config.data)
+
+
+def build_text(config: ConfigDict) -> TextOptions:
+    return _build("text", TextOptions, config.text)
 
 
 def build_plan(config: ConfigDict) -> ExpectedData:
@@ -149,8 +156,18 @@ def build_mesh(config: ConfigDict):
         raise UserError(f"{error}; set --config.mesh.data, .fsdp and .tensor") from error
 
 
-def build_sampling(config: ConfigDict) -> SamplingOptions:
-    return _build("sampling", SamplingOptions, config.sampling)
+def build_sampling(config: ConfigDict, **changes) -> SamplingOptions:
+    """The sampling defaults of a config, with changes.
+
+    Raises:
+      UserError: an unknown option or a value of another type or out of range.
+    """
+    options = _build("sampling", SamplingOptions, config.sampling)
+    check_values("sampling options", SamplingOptions, changes)
+    try:
+        return dataclasses.replace(options, **changes)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"sampling options: {error}") from error
 
 
 def build_training(config: ConfigDict, stage: str) -> Training:
@@ -165,9 +182,7 @@ def build_autoencoder(config: ConfigDict) -> BinaryAutoencoder:
     return _build("autoencoder", BinaryAutoencoder, section, **images)
 
 
-def build_denoiser(
-    config: ConfigDict, code_shape: tuple[int, int, int], num_classes: int, condition_shape: tuple[int, ...]
-) -> nn.Module:
+def build_denoiser(config: ConfigDict, code_shape: tuple[int, int, int], conditioning: Conditioning) -> nn.Module:
     """The prior's network, for codes of a shape and the conditions that come with them.
 
     Raises:
@@ -176,18 +191,26 @@ def build_denoiser(
     section = dict(config.prior)
     architecture, section["dtype"] = section.pop("architecture"), _dtype("prior", section["dtype"])
     if architecture == "transformer":
-        tokens, width = (0, *condition_shape)[-2:] if condition_shape else (0, 0)
-        derived = {"num_classes": num_classes, "condition_width": width, "condition_tokens": tokens}
-        return _build("prior", Denoiser, section, code_shape=tuple(code_shape), **derived)
+        return _build("prior", Denoiser, section, code_shape=tuple(code_shape), conditioning=conditioning)
     if architecture == "official":
         from binlatent.nets.official_denoiser import OfficialDenoiser
 
-        width, cross = (0, *condition_shape)[-1], len(condition_shape) == 2
         # an imported model says itself what it is conditioned on
-        given = {"num_classes": num_classes, "condition_width": width, "cross_attention": cross}
-        section |= given if num_classes or condition_shape else {}
+        section |= _official_conditioning(conditioning) if conditioning else {}
         return _build("prior", OfficialDenoiser, section, code_shape=tuple(code_shape))
     raise UserError(f"config.prior.architecture is {architecture!r}: 'transformer' or 'official' is expected")
+
+
+def _official_conditioning(conditioning: Conditioning) -> dict[str, Any]:
+    """The official denoiser's own fields of a conditioning, of which it takes one part."""
+    widths = [conditioning.vector_width, conditioning.token_width]
+    if conditioning.vocabulary or sum(bool(n) for n in (conditioning.num_classes, *widths)) > 1:
+        raise UserError(
+            "config.prior.architecture 'official' is conditioned on classes, vectors or text features, one of them; these "
+            f"data have {conditioning}: set text.use='pooled' or data.labels=False, or take the architecture 'transformer'"
+        )
+    cross = bool(conditioning.token_width)
+    return {"num_classes": conditioning.num_classes, "condition_width": max(widths), "cross_attention": cross}
 
 
 def build_objective(config: ConfigDict) -> Objective:
@@ -248,14 +271,12 @@ def build_autoencoder_stage(config: ConfigDict, frozen: Mapping[str, Any] | None
         raise UserError(f"config section 'autoencoder_loss': {error}") from error
 
 
-def build_prior_stage(
-    config: ConfigDict, code_shape: tuple[int, int, int], num_classes: int, condition_shape: tuple[int, ...]
-) -> PriorStage:
+def build_prior_stage(config: ConfigDict, code_shape: tuple[int, int, int], conditioning: Conditioning) -> PriorStage:
     training = build_training(config, "prior")
     dropout = config.prior_objective.label_dropout
     if not fits(dropout, float) or not 0 <= dropout <= 1:
         raise UserError(f"config.prior_objective.label_dropout is {dropout!r}: a number from 0 to 1 is expected")
-    net, objective = build_denoiser(config, code_shape, num_classes, condition_shape), build_objective(config)
+    net, objective = build_denoiser(config, code_shape, conditioning), build_objective(config)
     if objective.weighting == "balanced" and getattr(net, "components", 1) > 1:
         raise UserError(
             f"config.prior_objective.weighting is 'balanced', which is a loss of independent bits, and "
@@ -264,7 +285,6 @@ def build_prior_stage(
     return PriorStage(
         net=net,
         code_shape=tuple(code_shape),
-        condition="condition" if condition_shape else "label" if num_classes else None,
         objective=objective,
         label_dropout=dropout,
         optimizer=_build("prior_optimizer", Optimizer, config.prior_optimizer),

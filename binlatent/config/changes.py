@@ -9,9 +9,10 @@ from ml_collections import ConfigDict
 from binlatent.config.files import differences
 from binlatent.errors import UserError
 
-# Keys that may always change, because they do not affect what has been learned.
+# Keys that may always change, because they do not affect what has been learned. A text encoder may be moved; whether it is
+# the same one is checked by its weights (`text.encoder.check_record`).
 FREE = re.compile(
-    r"(sampling|plan|mesh)\.|data\.(workers|path)$"
+    r"(sampling|plan|mesh|text)\.|data\.(workers|path)$"
     r"|.*_training\.(num_steps|steps_per_call|micro_batches|log_every|evaluate_\w+|checkpoint_every|keep_\w+|on_nonfinite)$"
 )
 LEARNING_RATE = re.compile(r".*_optimizer\.learning_rate$")  # may be lowered after a non-finite loss

@@ -194,6 +194,7 @@ def code_columns(batch: Mapping[str, np.ndarray], spec: CodeSpec) -> dict[str, n
 class CodeSource(Source):
     """The codes of one split, with random access: `code` uint8 (n_bytes,), and `label` and `condition` as encoded.
 
+    An embedding is named `vector` or `tokens` in batches, as in `Condition`.
     `caption`, int32 (m,), holds the indices of an example's captions in the list `captions`; in batches it is int32 (b,),
     one index per example: drawn at random in training, the first in evaluation.
 

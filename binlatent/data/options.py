@@ -86,10 +86,14 @@ class ExpectedData:
     Attributes:
       num_classes: 0 without labels.
       condition_shape: of the embedding stored with each image, for example (tokens, features) of a text; () without.
+      words: vocabulary of the text encoder `own`, 257 plus the number of words; 0 without captions.
+      caption_words: words of the longest caption.
     """
 
     num_classes: int = 0
     condition_shape: tuple[int, ...] = ()
+    words: int = 0
+    caption_words: int = 0
 
 
 def _choice(name: str, value: Any, known: tuple, where: str = "") -> None:

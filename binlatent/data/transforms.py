@@ -75,7 +75,7 @@ class DrawCode:
     """Draws the code of the image or of its mirror image, and one of its captions, anew in every epoch."""
 
     def __call__(self, example: dict, rng: np.random.Generator) -> dict:
-        result = without(example, "flipped")
+        result = named_condition(without(example, "flipped"))
         if "flipped" in example and rng.random() < 0.5:
             result["code"] = example["flipped"]
         if "caption" in example:
@@ -85,10 +85,18 @@ class DrawCode:
 
 def plain_code(example: dict) -> dict:
     """The code of the unmirrored image with its first caption; deterministic."""
-    result = without(example, "flipped")
+    result = named_condition(without(example, "flipped"))
     if "caption" in example:
         result["caption"] = example["caption"][0]
     return result
+
+
+def named_condition(example: dict) -> dict:
+    """An example whose `condition` has the name that `nets.condition.Condition` gives it: (d,) a `vector`, (n, d) `tokens`."""
+    if "condition" not in example:
+        return example
+    condition = example["condition"]
+    return without(example, "condition") | {"vector" if condition.ndim == 1 else "tokens": condition}
 
 
 def without(example: dict, *names: str) -> dict:

@@ -13,6 +13,7 @@ from etils import epath
 from binlatent import config as config_lib
 from binlatent.checkpoint import checkpoint_steps, fingerprint, load_ema
 from binlatent.console import progress, say
+from binlatent.data import captions as caption_files
 from binlatent.data.loader import eval_batches
 from binlatent.data.splits import Splits
 from binlatent.errors import UserError
@@ -30,6 +31,7 @@ from binlatent.images import to_uint8
 from binlatent.nets import weights
 from binlatent.nets.classifier import FeatureClassifier
 from binlatent.pipeline import Pipeline
+from binlatent.sampling.conditions import Conditions, conditioning
 
 PARTS = ("reconstruction", "code", "likelihood", "generation")
 NEEDS = {"reconstruction": "autoencoder", "code": "autoencoder", "likelihood": "prior", "generation": "prior"}
@@ -91,13 +93,8 @@ class Evaluation:
         if len(set(names)) < len(names):
             raise UserError(f"feature networks {', '.join(names)}: name each only once")
         pipeline = Pipeline.load(workdir, batch_size=batch_size)
-        return cls(
-            experiment=experiment,
-            pipeline=pipeline,
-            networks=tuple(networks),
-            skipped=skipped,
-            reference_file=reference,
-        )
+        found = {"experiment": experiment, "pipeline": pipeline, "networks": tuple(networks), "skipped": skipped}
+        return cls(**found, reference_file=reference)
 
     @property
     def folder(self) -> epath.Path:
@@ -220,6 +217,8 @@ class Evaluation:
     @property
     def _condition_kind(self) -> str:
         metadata = self.pipeline.prior.metadata
+        if metadata.get("text"):
+            return "captions of validation images, in turn"
         if metadata["condition_shape"]:
             return "embeddings of validation images, in turn"
         return "labels, in turn" if metadata["num_classes"] else "none"
@@ -245,51 +244,64 @@ class Evaluation:
         total = min(options.likelihood_num, len(self.splits.validation))
 
         def terms(codes, seed, condition):
-            return self.pipeline.elbo_terms(codes, seed, labels=condition, steps=options.likelihood_steps)
+            return self.pipeline.elbo_terms(codes, seed, condition=condition, steps=options.likelihood_steps)
 
         with progress(total, "likelihood") as bar:
             chunks = self._codes(total)
             return likelihood(terms, chunks, seed=options.seed, settings=requested, progress=bar.update)
 
-    def _codes(self, num: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """Codes of the first `num` validation images with their conditions, `CHUNK` at a time."""
-        for batch in eval_batches(self.splits.validation, self.data, batch_size=CHUNK, limit=num):
-            mask = batch["mask"]
-            if mask.any():
-                condition = self._condition_of(batch)
-                yield self.pipeline.encode(batch["image"][mask]), None if condition is None else condition[mask]
+    def _codes(self, num: int) -> Iterator[tuple[np.ndarray, Conditions | None]]:
+        """Codes of the first validation images, `CHUNK` at a time, with their conditions."""
+        options = {"batch_size": CHUNK, "limit": num, "captions": self.splits.captions}
+        for batch in eval_batches(self.splits.validation, self.data, **options):
+            if batch["mask"].any():
+                yield self.pipeline.encode(batch["image"][batch["mask"]]), self._condition_of(batch)
 
-    def _condition_of(self, batch: dict[str, np.ndarray]) -> np.ndarray | None:
-        metadata = self.pipeline.prior.metadata
-        if metadata["condition_shape"]:
-            return batch["condition"]
-        return batch["label"] if metadata["num_classes"] else None
+    def _condition_of(self, batch: dict[str, np.ndarray]) -> Conditions | None:
+        """The conditions of the examples of a batch of images that count."""
+        wanted, mask = conditioning(self.pipeline.prior.metadata), batch["mask"]
+        given: dict[str, Any] = {"labels": batch["label"][mask].tolist()} if wanted.num_classes else {}
+        if self.pipeline.prior.metadata.get("text"):
+            given["prompts"] = [caption_files.split(text)[0] for text in batch["caption"][mask]]
+        elif wanted.texts or wanted.vector_width:
+            given["condition"] = batch["condition"][mask]
+        return self.pipeline.conditions(**given)
 
     def _validation(self) -> Iterator[dict[str, np.ndarray]]:
         return iter(eval_batches(self.splits.validation, self.data, batch_size=self.pipeline.batch_size))
 
-    def conditions(self) -> np.ndarray | None:
-        """The labels or embeddings given to samples in turn; None for an unconditional model."""
-        metadata = self.pipeline.prior.metadata
-        if metadata["condition_shape"]:
-            batches = eval_batches(self.splits.validation, self.data, batch_size=256, limit=CONDITIONS)
-            return np.concatenate([batch["condition"][batch["mask"]] for batch in batches])
-        return np.arange(metadata["num_classes"], dtype=np.int32) if metadata["num_classes"] else None
+    @cached_property
+    def captions(self) -> tuple[str, ...]:
+        """The first 64 captions that samples are given in turn; none without texts."""
+        if not self.pipeline.prior.metadata.get("text"):
+            return ()
+        batch = next(eval_batches(self.splits.validation, self.data, batch_size=64, limit=64, captions=True))
+        return tuple(caption_files.split(text)[0] for text in batch["caption"][batch["mask"]])
+
+    def conditions(self) -> Conditions | None:
+        """Labels, captions or embeddings that samples are given in turn; None for an unconditional model."""
+        wanted = conditioning(self.pipeline.prior.metadata)
+        if wanted.texts or wanted.vector_width:
+            options = {"batch_size": 256, "limit": CONDITIONS, "captions": self.splits.captions}
+            batches = eval_batches(self.splits.validation, self.data, **options)
+            parts = [{n: x[batch["mask"]] for n, x in batch.items() if n != "image"} for batch in batches]
+            return self._condition_of({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+        return self.pipeline.conditions(labels=np.arange(wanted.num_classes)) if wanted else None
 
     def _generation(self, options: EvaluationOptions, requested: dict[str, Any]) -> EvaluationResult:
         references = {network.name: self.reference(network, options) for network in self.networks}
-        conditions = self.conditions()
-        labelled = bool(self.pipeline.prior.metadata["num_classes"]) and conditions is not None and conditions.ndim == 1
+        given = self.conditions()
+        classes = None if given is None else given.values.label
 
         def sample(position: int):
             batches = self.pipeline.sample_batches(
-                seed=options.seed, num=options.num - position, start=position, labels=conditions, **options.sampling
+                seed=options.seed, num=options.num - position, start=position, condition=given, **options.sampling
             )
             for part in batches if position < options.num else ():
                 if not np.isfinite(part.images).all():
                     raise ScoreError("samples contain NaN or infinity; the model's parameters are broken")
                 next_position = position + len(part.images)
-                labels = conditions[np.arange(position, next_position) % len(conditions)] if labelled else None
+                labels = None if classes is None else classes[np.arange(position, next_position) % len(classes)]
                 yield to_uint8(part.images), labels, next_position
                 position = next_position
 
@@ -297,7 +309,7 @@ class Evaluation:
             return generation(
                 sample, num=options.num, networks=list(self.networks), references=references, mesh=self.pipeline.mesh,
                 batch_size=self.pipeline.batch_size, folder=self.folder / "generation", settings=requested,
-                class_names=self.splits.class_names if labelled else (), progress=bar.update,
+                class_names=() if classes is None else self.splits.class_names, progress=bar.update,
             )  # fmt: skip
 
     def reference(self, network: FeatureNetwork, options: EvaluationOptions) -> Reference:

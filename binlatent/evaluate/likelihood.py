@@ -13,8 +13,8 @@ BINS = 16
 
 
 def likelihood(
-    elbo_terms: Callable[[np.ndarray, int, np.ndarray | None], np.ndarray],
-    chunks: Iterable[tuple[np.ndarray, np.ndarray | None]],
+    elbo_terms: Callable[[np.ndarray, int, Any], np.ndarray],
+    chunks: Iterable[tuple[np.ndarray, Any]],
     *,
     seed: int,
     settings: dict[str, Any],

@@ -10,8 +10,10 @@ from flax.traverse_util import unflatten_dict
 from jax import ShapeDtypeStruct, export
 
 from binlatent import prng
+from binlatent.nets.condition import Condition
 from binlatent.pipeline import Pipeline
 from binlatent.sampling import programs
+from binlatent.sampling.conditions import conditioning
 from binlatent.sampling.options import SamplingOptions
 from binlatent.typing import Array
 
@@ -75,11 +77,20 @@ def _decode(model: Pipeline, batch: Any) -> Function:
 
 
 def _condition(model: Pipeline, batch: Any, text: Any) -> dict[str, ShapeDtypeStruct]:
-    """The argument that conditions the prior: class numbers, or embeddings, of which some have any number of tokens."""
-    shape = tuple(model.prior.metadata["condition_shape"])
-    if shape:
-        return {"condition": ShapeDtypeStruct((batch, *(size or text for size in shape)), jnp.float32)}
-    return {"condition": ShapeDtypeStruct((batch,), jnp.int32)} if model.num_classes else {}
+    """The arguments that condition the prior, by the names of `Condition`; a text has any number of tokens."""
+    wanted, arguments = conditioning(model.prior.metadata), {}
+    if wanted.num_classes:
+        arguments["label"] = ShapeDtypeStruct((batch,), jnp.int32)
+    if wanted.vector_width:
+        arguments["vector"] = ShapeDtypeStruct((batch, wanted.vector_width), jnp.float32)
+    if wanted.vocabulary:
+        arguments["tokens"] = ShapeDtypeStruct((batch, text), jnp.int32)
+    elif wanted.token_width:
+        tokens = model.prior.metadata["condition_shape"][:-1] or [0]  # 0: any number of them
+        arguments["tokens"] = ShapeDtypeStruct((batch, tokens[0] or text, wanted.token_width), jnp.float32)
+    if model.prior.metadata.get("text") and wanted.texts:
+        arguments["token_mask"] = ShapeDtypeStruct((batch, text), jnp.bool_)
+    return arguments
 
 
 def _denoise(model: Pipeline, batch: Any, text: Any) -> Function:
@@ -88,8 +99,9 @@ def _denoise(model: Pipeline, batch: Any, text: Any) -> Function:
 
     def denoise(params, codes, t, *given):
         params = unflatten_dict(params, sep="/")["prior"]
-        condition, mask = given or (None, None)
-        return (programs.denoise(params, codes, t, condition, mask, net=net, objective=objective),)
+        found = Condition(**dict(zip(condition, given, strict=False))) if condition else None
+        mask = given[-1] if condition else None
+        return (programs.denoise(params, codes, t, found, mask, net=net, objective=objective),)
 
     arguments = {
         "codes": ShapeDtypeStruct((batch, *model.code_shape), jnp.bool_),
@@ -120,8 +132,9 @@ def _sample(model: Pipeline, batch: Any, text: Any, options: SamplingOptions) ->
         trees = unflatten_dict(params, sep="/")
         keys = prng.at(prng.stream(jax.random.key(seed), "sample"), index)
         weight = given[-1] if guided else jnp.float32(0)
+        found = Condition(**dict(zip(condition, given, strict=False))) if condition else None
         images, codes, _ = programs.generate(
-            trees["prior"], trees.get("autoencoder"), keys, given[0] if condition else None, weight, temperature,
+            trees["prior"], trees.get("autoencoder"), keys, found, weight, temperature,
             None, None, **static,
         )  # fmt: skip
         return (codes,) if images is None else (images, codes)

@@ -1,6 +1,7 @@
 """Makes images with an exported model, with jax, flatbuffers and numpy alone; writes samples.npz.
 
-python run.py [SEED NUM [CONDITIONS.npy]]     conditions: class numbers (all in turn unless given) or embeddings
+python run.py [SEED NUM [CONDITIONS.npy]]     conditions: class numbers (all in turn unless given) or embeddings; .npz where
+                                              there are several, by the names of the arguments in manifest.json
 """
 
 import json
@@ -31,8 +32,13 @@ def main(seed=0, num=16, conditions=None):
         "index": np.arange(int(num), dtype=np.uint32),  # image i is a function of the seed and its index
         "temperature": np.float32(manifest["sampling"]["temperature"]),
         "guidance": np.float32(manifest["sampling"]["guidance"]),
-        "condition": classes if conditions is None else np.load(conditions),
+        "label": classes,
     }
+    if conditions is not None:
+        found = np.load(conditions)
+        named = set(given) - {"label"}
+        own = next((of["name"] for of in function["arguments"] if of["name"] not in named), "label")
+        given |= found if hasattr(found, "files") else {own: found}
     results = sample(jax.device_put(params), *(given[argument["name"]] for argument in function["arguments"]))
     np.savez("samples.npz", **{of["name"]: array for of, array in zip(function["results"], results, strict=True)})
 

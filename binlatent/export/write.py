@@ -56,6 +56,7 @@ def export_model(model: Pipeline, out: epath.PathLike, options: SamplingOptions)
         "code_shape": model.code_shape,
         "num_classes": model.num_classes if model.prior else 0,
         "class_names": model.class_names if model.prior else (),
+        "text": model.prior.metadata.get("text") if model.prior else None,
         "sampling": dataclasses.asdict(options) if model.prior else {},
         "functions": described,
         "parameters": {name: {"shape": x.shape, "dtype": str(x.dtype)} for name, x in sorted(arrays.items())},

@@ -19,10 +19,12 @@ import numpy as np
 from binlatent import prng
 from binlatent.console import say
 from binlatent.data.codes import CodeSource
+from binlatent.data.transforms import named_condition
 from binlatent.diffusion import process
 from binlatent.diffusion.schedule import Schedule
 from binlatent.experiment import Experiment
 from binlatent.machines import digits
+from binlatent.nets.condition import Condition
 from binlatent.pipeline import Pipeline
 from binlatent.sampling import programs
 from binlatent.typing import Array, Bool, Denoise, Float, Key
@@ -96,8 +98,9 @@ def validation_costs(experiment: Experiment, model: Pipeline) -> np.ndarray:
     records = [source[i] for i in range(min(len(source), 512))]
     packed = np.stack([record["code"] for record in records])
     code = np.unpackbits(packed, axis=-1, count=y * x * k).reshape(-1, y, x, k).astype(bool)
-    name = "condition" if model.prior.metadata["condition_shape"] else "label" if model.num_classes else None
-    condition = None if name is None else np.stack([record[name] for record in records])
+    parts = [named_condition(record) for record in records]
+    names = [name for name in ("label", "vector", "tokens") if name in parts[0]]
+    condition = Condition.of({name: np.stack([part[name] for part in parts]) for name in names})
 
     def table(params, keys, code, condition):
         def denoise(z, t):
@@ -118,7 +121,8 @@ def score(experiment: Experiment, model: Pipeline, times: tuple[float, ...], num
         count = min(model.batch_size, num - start)
         made, _, _ = programs.generate(
             model.prior.params, model.autoencoder.params, prng.per_example(key, count, jnp.uint32(start)),
-            jnp.arange(start, start + count, dtype=jnp.int32) % model.num_classes, jnp.float32(0), jnp.float32(1), None, None,
+            Condition(label=jnp.arange(start, start + count, dtype=jnp.int32) % model.num_classes),
+            jnp.float32(0), jnp.float32(1), None, None,
             net=model.prior.net, objective=model.objective, autoencoder=model.autoencoder.net, sampler=sampler,
             guidance=None, clamp="noised", start=1.0, trajectory=False,
         )  # fmt: skip

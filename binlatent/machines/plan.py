@@ -16,6 +16,8 @@ from ml_collections import ConfigDict
 
 from binlatent import config as config_lib
 from binlatent import mesh as mesh_lib
+from binlatent.data.options import ExpectedData
+from binlatent.nets.condition import Condition, Conditioning
 from binlatent.nets.resnet import ResNet50
 from binlatent.nets.vgg import LPIPS
 from binlatent.train.compile import StagePrograms
@@ -81,13 +83,29 @@ def build_stage(config: ConfigDict, stage: str) -> tuple[Stage, PyTree]:
         side, channels = config.data.resolution, config.data.channels
         return built, {"image": jax.ShapeDtypeStruct((batch_size, side, side, channels), jnp.uint8)}
     code_shape, data = config_lib.build_autoencoder(config).code_shape, config_lib.build_plan(config)
-    built = config_lib.build_prior_stage(config, code_shape, data.num_classes, data.condition_shape)
+    built = config_lib.build_prior_stage(config, code_shape, conditioning(data))
     batch = {"code": jax.ShapeDtypeStruct((batch_size, -(-math.prod(code_shape) // 8)), jnp.uint8)}
+    return built, batch | condition_shapes(data, batch_size)
+
+
+def conditioning(data: ExpectedData) -> Conditioning:
+    """What a prior of such data is conditioned on."""
+    text = {"vocabulary": data.words} if data.words else None
+    return Conditioning.of(data.num_classes, tuple(data.condition_shape), text)
+
+
+def condition_shapes(data: ExpectedData, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of the conditions in a batch, by the names of `Condition`."""
+    shapes = {}
     if data.num_classes:
-        batch["label"] = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
-    if data.condition_shape:
-        batch["condition"] = jax.ShapeDtypeStruct((batch_size, *data.condition_shape), jnp.float32)
-    return built, batch
+        shapes["label"] = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
+    if data.words:
+        words = batch_size, data.caption_words
+        shapes |= {"tokens": jax.ShapeDtypeStruct(words, jnp.uint16), "token_mask": jax.ShapeDtypeStruct(words, bool)}
+    elif data.condition_shape:
+        name = "vector" if len(data.condition_shape) == 1 else "tokens"
+        shapes[name] = jax.ShapeDtypeStruct((batch_size, *data.condition_shape), jnp.float32)
+    return shapes
 
 
 def plan(config: ConfigDict, stage: str, mesh: Mesh, *, compiled: bool = False) -> Plan:
@@ -121,21 +139,18 @@ def sampling(config: ConfigDict, mesh: Mesh, *, batch_size: int) -> tuple[tuple,
       The arguments as shapes with shardings, and the static settings.
     """
     net, data = config_lib.build_autoencoder(config), config_lib.build_plan(config)
-    denoiser = config_lib.build_denoiser(config, net.code_shape, data.num_classes, data.condition_shape)
+    denoiser = config_lib.build_denoiser(config, net.code_shape, conditioning(data))
     options, objective = config_lib.build_sampling(config), config_lib.build_objective(config)
     replicated, by_batch = mesh_lib.replicated(mesh), mesh_lib.batch_sharding(mesh)
 
     def on(sharding, *shape, dtype=jnp.float32):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
-    condition = None
-    if data.condition_shape:
-        condition = on(by_batch, batch_size, *data.condition_shape)
-    elif data.num_classes:
-        condition = on(by_batch, batch_size, dtype=jnp.int32)
+    shapes = condition_shapes(data, batch_size)
+    condition = Condition.of({name: on(by_batch, *x.shape, dtype=x.dtype) for name, x in shapes.items()})
     images = jnp.zeros((1, net.resolution, net.resolution, net.image_channels))
     code, t = jnp.zeros((1, *net.code_shape), bool), jnp.zeros(1)
-    one = None if condition is None else jnp.zeros((1, *condition.shape[1:]), condition.dtype)
+    one = jax.tree.map(lambda x: jnp.zeros((1, *x.shape[1:]), x.dtype), condition)
     key = jax.random.key(0)
     params = jax.eval_shape(
         lambda: (denoiser.init(key, code, t, one)["params"], net.init(key, images)["params"])  # not executed

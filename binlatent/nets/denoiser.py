@@ -18,6 +18,8 @@ import jax.numpy as jnp
 
 from binlatent.bits import signs
 from binlatent.mesh import constrain_batch
+from binlatent.nets.condition import Condition, Conditioning
+from binlatent.nets.text_tower import TextTower
 from binlatent.typing import Array, Bool, Float, Prediction
 
 DType = jax.typing.DTypeLike
@@ -45,10 +47,15 @@ def grid_positions(y: int, x: int, width: int) -> Float[Array, "l d"]:
     return jnp.concatenate([rows, columns], -1)
 
 
-def attend(query: Array, key: Array, value: Array) -> Array:
-    """Attention over (b, l, heads, d) with the backend's fused kernel where there is one."""
+def attend(query: Array, key: Array, value: Array, mask: Array | None = None) -> Array:
+    """Attention over (b, l, heads, d) with the backend's fused kernel where there is one.
+
+    Args:
+      mask: bool (b, n), which keys count; None: all.
+    """
     fused = jax.default_backend() == "gpu" and query.dtype in (jnp.bfloat16, jnp.float16)
-    return jax.nn.dot_product_attention(query, key, value, implementation="cudnn" if fused else None)
+    mask = None if mask is None else mask[:, None, None]
+    return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="cudnn" if fused else None)
 
 
 class Block(nn.Module):
@@ -61,7 +68,9 @@ class Block(nn.Module):
     dtype: DType
 
     @nn.compact
-    def __call__(self, tokens: Array, modulation: Array, text: Array | None) -> tuple[Array, None]:
+    def __call__(
+        self, tokens: Array, modulation: Array, text: Array | None, text_mask: Array | None
+    ) -> tuple[Array, None]:
         d, b = self.width, modulation.shape[0]
         dense = partial(nn.Dense, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
         norm = partial(nn.LayerNorm, dtype=self.dtype, use_bias=False, use_scale=False, epsilon=1e-6)
@@ -91,7 +100,7 @@ class Block(nn.Module):
         if self.cross_attention:
             query = dense(d, name="cross_query")(norm(name="cross_norm")(tokens))
             read = dense(2 * d, name="cross_key_value")(text.reshape(-1, text.shape[-1]))
-            mixed = constrain_batch(attend(*heads(query, 1), *heads(read, 2)).reshape(-1, d))
+            mixed = constrain_batch(attend(*heads(query, 1), *heads(read, 2), text_mask).reshape(-1, d))
             # zero at first, as the gates are: a block starts as the identity
             tokens = tokens + nn.Dense(d, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="cross_out")(mixed)
 
@@ -107,9 +116,9 @@ class Denoiser(nn.Module):
       code_shape: (y, x, k) of the codes.
       width, depth, heads, mlp_ratio: of the transformer.
       components: C of the mixture of a token's bits; 1 for independent bits.
-      num_classes: classes to condition on; 0 for none.
-      condition_width: features of a condition vector, or of each token of a text; 0 for none.
-      condition_tokens: 0 for one vector an example; otherwise the number of text tokens, read by cross-attention.
+      conditioning: what it is conditioned on. Classes and vectors are added to the time embedding, tokens of a text are
+        read by cross-attention.
+      text_depth: layers of the text tower, where texts come as numbers of words.
       remat: what to recompute in the backward pass: `none`, `full` (everything) or `dots` (all but matrix products).
       dtype: of the computation; parameters and the output are float32.
 
@@ -123,9 +132,8 @@ class Denoiser(nn.Module):
     heads: int = 12
     mlp_ratio: float = 4.0
     components: int = 8
-    num_classes: int = 0
-    condition_width: int = 0
-    condition_tokens: int = 0
+    conditioning: Conditioning = Conditioning()
+    text_depth: int = 2
     remat: str = "none"
     dtype: DType = jnp.float32
 
@@ -139,15 +147,13 @@ class Denoiser(nn.Module):
             raise ValueError(f"width {self.width} must be a multiple of heads ({self.heads}) and of 4")
         if self.remat not in REMAT_POLICIES:
             raise ValueError(f"no remat policy {self.remat!r}; there are {', '.join(REMAT_POLICIES)}")
-        if self.num_classes and self.condition_width:
-            raise ValueError("num_classes and condition_width are both set: condition on classes or on vectors")
-        if self.condition_tokens and not self.condition_width:
-            raise ValueError(f"condition_tokens is {self.condition_tokens} but condition_width is 0")
+        if self.text_depth < 1:
+            raise ValueError(f"text_depth is {self.text_depth}: at least 1 is expected")
         super().__post_init__()
 
     @nn.compact
     def __call__(
-        self, code: Bool[Array, "b y x k"], t: Float[Array, "b"], condition=None,
+        self, code: Bool[Array, "b y x k"], t: Float[Array, "b"], condition: Condition | None = None,
         condition_mask: Bool[Array, "b"] | None = None,
     ) -> Prediction:  # fmt: skip
         """Leave-one-out flip log-odds g of z_t, (b, y, x, components, k), and weights (b, y, x, components).
@@ -155,8 +161,7 @@ class Denoiser(nn.Module):
         Args:
           code: z_t.
           t: times in [0, 1].
-          condition: labels int (b,); vectors (b, condition_width); or text tokens (b, condition_tokens,
-            condition_width). None is the learned null condition for all.
+          condition: with all parts that `conditioning` has. None is the learned null condition for all.
           condition_mask: False replaces an example's condition by the null. None replaces none.
 
         Raises:
@@ -175,7 +180,7 @@ class Denoiser(nn.Module):
         # times change little between steps: features and the modulation stay in float32
         features = time_features(t, 256)
         context = nn.Dense(d, name="time_out")(nn.silu(nn.Dense(d, kernel_init=small, name="time_in")(features)))
-        vector, text = self._condition(condition, condition_mask, b)
+        vector, text, text_mask = self._condition(condition, condition_mask, b)
         if vector is not None:
             context = context + vector
         context = constrain_batch(nn.silu(context))
@@ -189,13 +194,13 @@ class Denoiser(nn.Module):
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast),
+            in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),
             length=self.depth,
             metadata_params={nn.PARTITION_NAME: None},
         )
-        tokens, _ = layers(
-            self.width, self.heads, self.mlp_ratio, bool(self.condition_tokens), self.dtype, name="blocks"
-        )(tokens, modulation, text)
+        tokens, _ = layers(self.width, self.heads, self.mlp_ratio, self.conditioning.texts, self.dtype, name="blocks")(
+            tokens, modulation, text, text_mask
+        )
 
         shift, scale = jnp.split(
             nn.Dense(2 * d, kernel_init=zeros, name="modulation_out")(context)[:, None], 2, axis=-1
@@ -210,36 +215,49 @@ class Denoiser(nn.Module):
         weights = jnp.zeros((b, y, x, 1)) if weights is None else weights.astype(jnp.float32).reshape(b, y, x, -1)
         return Prediction(jnp.where(code[..., None, :], -ones, ones), weights)
 
-    def _condition(self, condition, mask, b: int) -> tuple[Array | None, Array | None]:
-        """The condition as a vector added to the time embedding, and as text tokens for cross-attention."""
-        d = self.width
-        if not (self.num_classes or self.condition_width):
+    def _condition(
+        self, condition: Condition | None, keep: Array | None, b: int
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        """The condition as a vector (b, d) added to the time embedding, and as text tokens (b, n, d) with their mask (b, n)."""
+        d, wanted = self.width, self.conditioning
+        if not wanted:
             if condition is not None:
-                raise ValueError("a condition is given to a denoiser without one: set num_classes or condition_width")
-            return None, None
-        null = self.param("null", nn.initializers.normal(0.02), (d,))[None]  # (1, d)
+                raise ValueError("a condition is given to a denoiser that was made without one")
+            return None, None, None
         if condition is None:
-            condition, mask = self._absent(b), jnp.zeros(b, bool)
-        if mask is None:
-            mask = jnp.ones(b, bool)
+            condition, keep = wanted.absent(b), jnp.zeros(b, bool)
+        wanted.check(condition, b)
+        keep = jnp.ones(b, bool) if keep is None else keep
 
-        if self.num_classes:
-            embedded = nn.Embed(self.num_classes, d, embedding_init=nn.initializers.normal(0.02), name="classes")(
-                condition
-            )
-            return jnp.where(mask[:, None], embedded, null), None
-        expected = self._absent(b).shape
-        if condition.shape != expected:
-            raise ValueError(f"a condition of shape {condition.shape} given to a denoiser that expects {expected}")
-        embedded = nn.Dense(d, dtype=self.dtype, name="condition_in")(condition.reshape(-1, self.condition_width))
-        if not self.condition_tokens:
-            return jnp.where(mask[:, None], embedded.astype(jnp.float32), null), None
-        text = embedded.reshape(b, self.condition_tokens, d)
-        return None, jnp.where(mask[:, None, None], text, null[None].astype(self.dtype))
+        vectors, text, mask = [], None, None
+        if wanted.num_classes:
+            small = nn.initializers.normal(0.02)
+            vectors.append(nn.Embed(wanted.num_classes, d, embedding_init=small, name="classes")(condition.label))
+        if wanted.vector_width:
+            vectors.append(nn.Dense(d, dtype=self.dtype, name="vector_in")(condition.vector.astype(self.dtype)))
+        if wanted.texts:
+            text, mask, pooled = self._text(condition, keep)
+            vectors += [] if pooled is None else [pooled]
+        vector = None
+        if vectors:
+            null = self.param("null", nn.initializers.normal(0.02), (d,))[None]  # (1, d)
+            vector = jnp.where(keep[:, None], sum(x.astype(jnp.float32) for x in vectors), null)
+        return vector, text, mask
 
-    def _absent(self, b: int) -> Array:
-        """A condition of the right shape, to be replaced by the null."""
-        if self.num_classes:
-            return jnp.zeros(b, jnp.int32)
-        tokens = (self.condition_tokens,) if self.condition_tokens else ()
-        return jnp.zeros((b, *tokens, self.condition_width))
+    def _text(self, condition: Condition, keep: Array) -> tuple[Array, Array, Array | None]:
+        """Text tokens (b, n, d), which of them count (b, n), and the tower's pooled vector. The null is one learned token."""
+        d, tokens, mask = self.width, condition.tokens, condition.token_mask
+        mask = jnp.ones(tokens.shape[:2], bool) if mask is None else mask
+        pooled = None
+        if self.conditioning.vocabulary:
+            words, depth = self.conditioning.vocabulary, self.text_depth
+            tower = TextTower(words, d, depth, self.heads, self.dtype, name="text")
+            text, pooled = tower(tokens.astype(jnp.int32), mask)
+            pooled = nn.Dense(d, dtype=self.dtype, name="pooled_in")(pooled)
+        else:
+            tokens = jnp.where(mask[..., None], tokens, 0).astype(self.dtype)  # padding may hold anything
+            text = nn.Dense(d, dtype=self.dtype, name="tokens_in")(tokens.reshape(-1, tokens.shape[-1]))
+            text = text.reshape(*mask.shape, d)
+        null = self.param("null_token", nn.initializers.normal(0.02), (d,))[None, None].astype(self.dtype)
+        first = jnp.arange(mask.shape[1])[None] == 0
+        return jnp.where(keep[:, None, None], text, null), jnp.where(keep[:, None], mask, first), pooled

@@ -14,6 +14,7 @@ from einops import rearrange
 from jax.typing import DTypeLike
 
 from binlatent.bits import signs
+from binlatent.nets.condition import Condition, Conditioning
 from binlatent.typing import Array, Bool, Float, Prediction
 
 PREDICTIONS = ("flip", "z0")
@@ -127,14 +128,15 @@ class OfficialDenoiser(nn.Module):
 
     @nn.compact
     def __call__(
-        self, code: Bool[Array, "b y x k"], t: Float[Array, "b"], condition=None, condition_mask: Bool[Array, "b"] | None = None,
+        self, code: Bool[Array, "b y x k"], t: Float[Array, "b"], condition: Condition | None = None,
+        condition_mask: Bool[Array, "b"] | None = None,
     ) -> Prediction:  # fmt: skip
         """Flip log-odds of z_t, one component; the objective's `parametrization` says what they are conditioned on.
 
         Args:
           code: z_t.
           t: times in [0, 1].
-          condition: labels int (b,); vectors (b, condition_width); or text tokens (b, n, condition_width); or None.
+          condition: with the part that `conditioning` has; or None.
           condition_mask: False drops an example's condition. None keeps all.
 
         Raises:
@@ -161,9 +163,11 @@ class OfficialDenoiser(nn.Module):
             if condition_mask is not None:  # an example without its condition does not attend to that token
                 always = jnp.ones((b, length + 1), bool)
                 self_mask = jnp.concatenate([always, condition_mask[:, None]], axis=1)[:, None, None]
-        if text is not None and condition_mask is not None:  # either the null token or the text
-            texts = jnp.broadcast_to(condition_mask[:, None], (b, text.shape[1]))
-            text_mask = jnp.concatenate([~condition_mask[:, None], texts], axis=1)[:, None, None]
+        if text is not None and (condition_mask is not None or condition.token_mask is not None):
+            keep = jnp.ones(b, bool) if condition_mask is None else condition_mask
+            valid = jnp.ones(text.shape[:2], bool) if condition.token_mask is None else condition.token_mask
+            # either the null token or the text
+            text_mask = jnp.concatenate([~keep[:, None], keep[:, None] & valid], axis=1)[:, None, None]
         tokens = jnp.concatenate(appended, axis=1)
 
         layers = nn.scan(
@@ -182,22 +186,27 @@ class OfficialDenoiser(nn.Module):
         flips = logits if self.predict == "flip" else jnp.where(code, -logits, logits)
         return Prediction(flips[..., None, :], jnp.zeros((b, y, x, 1)))
 
-    def _condition(self, condition, b: int) -> tuple[Array | None, Array | None]:
-        """The condition as one token (b, d) or as text tokens (b, n, condition_width); both None without a condition."""
-        if not (self.num_classes or self.condition_width):
+    @property
+    def conditioning(self) -> Conditioning:
+        """What the model is conditioned on, in one place."""
+        width = {"token_width" if self.cross_attention else "vector_width": self.condition_width}
+        return Conditioning(num_classes=self.num_classes, **width)
+
+    def _condition(self, condition: Condition | None, b: int) -> tuple[Array | None, Array | None]:
+        """The condition as one token (b, d), or as text tokens (b, n, condition_width); both None without a condition."""
+        wanted = self.conditioning
+        if not wanted:
             if condition is not None:
                 raise ValueError("a condition was given, but this denoiser was trained without one")
             return None, None
         if condition is None and self.is_initializing() and not self.cross_attention:  # so that its parameters exist
-            condition = jnp.zeros((b,), jnp.int32) if self.num_classes else jnp.zeros((b, self.condition_width))
-        if self.num_classes:
-            embed = nn.Embed(self.num_classes, self.width, embedding_init=nn.initializers.normal(0.02), name="classes")
-            return (None if condition is None else embed(condition)), None
+            condition = wanted.absent(b)
         if condition is None:
             return None, None
-        shape = (b, *condition.shape[1:2], self.condition_width) if self.cross_attention else (b, self.condition_width)
-        if condition.shape != shape:
-            raise ValueError(f"the condition has shape {condition.shape}; this denoiser takes {shape}")
+        wanted.check(condition, b)
+        if self.num_classes:
+            embed = nn.Embed(self.num_classes, self.width, embedding_init=nn.initializers.normal(0.02), name="classes")
+            return embed(condition.label), None
         if self.cross_attention:
-            return None, condition
-        return nn.Dense(self.width, dtype=self.dtype, name="condition_in")(condition), None
+            return None, condition.tokens
+        return nn.Dense(self.width, dtype=self.dtype, name="condition_in")(condition.vector), None

@@ -52,11 +52,13 @@ def bind(denoise: ConditionalDenoise, condition: Any) -> Denoise:
     return lambda code, t: denoise(code, t, condition, None)
 
 
-def guide(denoise: ConditionalDenoise, condition: Any, weight: float | Array, guidance: Guidance) -> Denoise:
+def guide(
+    denoise: ConditionalDenoise, condition: Any, weight: float | Array, guidance: Guidance, negative: Any = None
+) -> Denoise:
     """The guided estimate; both branches go through the network in one batched call.
 
-    `weight` may be a traced scalar. A weight of 0 gives the conditional estimate exactly (at twice the price: use `bind`
-    where it is known to be 0).
+    `weight` may be a traced scalar; `negative` is a condition to lead away from, in place of the null. A weight of 0 gives
+    the conditional estimate exactly (at twice the price: use `bind` where it is known to be 0).
     """
 
     def guided(code, t):
@@ -65,8 +67,11 @@ def guide(denoise: ConditionalDenoise, condition: Any, weight: float | Array, gu
         def twice(a):
             return jnp.concatenate([a, a])
 
-        mask = jnp.arange(2 * b) < b
-        output = denoise(twice(code), twice(t), jax.tree.map(twice, condition), mask)
+        if negative is None:
+            both, mask = jax.tree.map(twice, condition), jnp.arange(2 * b) < b
+        else:
+            both, mask = jax.tree.map(lambda *pair: jnp.concatenate(pair), condition, negative), None
+        output = denoise(twice(code), twice(t), both, mask)
         w = guidance.weight_at(weight, t)
 
         def extrapolate(a):

@@ -1,10 +1,12 @@
 """The compiled programs behind a pipeline. Networks and settings are static, parameters and data are arguments, so each
 is compiled once for a setting and a batch size."""
 
+import dataclasses
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from binlatent import prng
 from binlatent.diffusion import elbo
@@ -14,6 +16,16 @@ from binlatent.nets import binarize
 from binlatent.sampling import editing, windows
 from binlatent.sampling.guidance import bind, guide
 from binlatent.sampling.windows import on_windows, windows_of
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Samples:
+    """What sampling gives: `images` float (n, h, w, c) in [0, 1] or uint8, None without an autoencoder; `codes` bool
+    (n, y, x, k); with a trajectory `states` bool (steps + 1, n, y, x, k), from noise to the code."""
+
+    images: np.ndarray | None
+    codes: np.ndarray
+    states: np.ndarray | None = None
 
 
 @partial(jax.jit, static_argnames=("net",))
@@ -51,7 +63,7 @@ def denoise(params, code, t, condition, condition_mask=None, *, net, objective):
     ),
 )  # fmt: skip
 def generate(
-    params, autoencoder_params, keys, condition, weight, temperature, code, known,
+    params, autoencoder_params, keys, condition, weight, temperature, code, known, negative=None,
     *, net, objective, autoencoder, sampler, guidance, clamp, start, trajectory, image_dtype="float32",
     passes=1,
 ):  # fmt: skip
@@ -64,6 +76,7 @@ def generate(
       weight, temperature: scalars: the guidance weight (used where `guidance` is given) and the temperature.
       code: bits (b, y, x, k) to start from, noised to time `start`; None starts from noise. It may be a canvas of more
         tokens than the network's, see `sampling.windows`.
+      negative: a condition that guidance leads away from; None: the null.
       known: bits to hold, bool (b, y, x, k), by the `clamp` of `editing.hold`; None holds none.
       net, objective: the denoiser's network, and how its output is to be read.
       autoencoder: its network; None gives no images.
@@ -81,7 +94,7 @@ def generate(
 
     if code is not None:
         apply = on_windows(apply, windows_of(net.code_shape, code.shape[1:]))
-    output = bind(apply, condition) if guidance is None else guide(apply, condition, weight, guidance)
+    output = bind(apply, condition) if guidance is None else guide(apply, condition, weight, guidance, negative)
 
     def predict(z, t):
         tempered = objective.temper(output(z, t), t, temperature)

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from binlatent import config as config_lib
 from binlatent.checkpoint import checkpoint_steps, fingerprint, load_ema
 from binlatent.errors import UserError
+from binlatent.sampling.conditions import conditioning
 from binlatent.stored.pack import Pack, is_pack, read_pack
 from binlatent.train.state import Trained
 from binlatent.typing import PyTree
@@ -54,8 +55,7 @@ def open_halves(path: epath.PathLike, sharding: Sharding) -> Halves:
         return Trained(net=build(metadata), params=params, step=step, metadata=metadata)
 
     def denoiser(metadata: dict) -> nn.Module:
-        shape, condition = tuple(metadata["code_shape"]), tuple(metadata["condition_shape"])
-        return config_lib.build_denoiser(config, shape, metadata["num_classes"], condition)
+        return config_lib.build_denoiser(config, tuple(metadata["code_shape"]), conditioning(metadata))
 
     autoencoder = half("autoencoder", lambda _: config_lib.build_autoencoder(config))
     prior = half("prior", denoiser)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from binlatent import bits, prng
 from binlatent.diffusion import elbo
 from binlatent.diffusion.objective import Objective, low_discrepancy_times
+from binlatent.nets.condition import Condition
 from binlatent.train import metrics
 from binlatent.train.optimizer import all_finite, value_and_grad
 from binlatent.train.stage import Stage
@@ -22,20 +23,18 @@ LIKELIHOOD_DRAWS = 16  # random terms of it, an example: the estimate's error is
 class PriorStage(Stage):
     """Trains a denoiser on packed codes; the encoder has no part in it.
 
-    A batch holds `code` uint8 (b, n), and `label` int (b,) or `condition` float where the model is conditional;
-    validation batches hold a `mask` (b,).
+    A batch holds `code` uint8 (b, n), and the parts of a `Condition` by name where the model is conditional; validation
+    batches hold a `mask` (b,).
 
     Attributes:
       net: the denoiser: (code, t, condition, condition_mask) → prediction.
       code_shape: (y, x, k).
-      condition: the batch's key of the condition, `label` or `condition`; None for an unconditional model.
       objective: the loss.
       label_dropout: probability, an example, of training with the null condition (for guidance).
       optimizer, num_steps, micro_batches: see `Optimizer` and `Training`.
     """
 
     code_shape: tuple[int, int, int]
-    condition: str | None
     objective: Objective
     label_dropout: float
     micro_batches: int = 1
@@ -43,12 +42,9 @@ class PriorStage(Stage):
     def init(self, key: PRNGKey, batch: PyTree) -> TrainState:
         """A fresh state; of `batch` only the shapes are used."""
         code, t = jnp.zeros((1, *self.code_shape), bool), jnp.zeros(1)
-        condition = jax.tree.map(lambda x: jnp.zeros((1, *x.shape[1:]), x.dtype), self._condition(batch))
+        condition = jax.tree.map(lambda x: jnp.ones((1, *x.shape[1:]), x.dtype), Condition.of(batch))
         params = {"denoiser": self.net.init(key, code, t, condition)["params"]}
         return TrainState.create(params, self.optimizer.build(self.num_steps).init(params))
-
-    def _condition(self, batch):
-        return None if self.condition is None else batch[self.condition]
 
     def _denoise(self, params, code_t, t, condition, condition_mask=None):
         return self.net.apply({"params": params["denoiser"]}, code_t, t, condition, condition_mask)
@@ -57,7 +53,7 @@ class PriorStage(Stage):
         """Mean loss and its terms, for given noise (see `noise`)."""
         code = bits.unpack(batch["code"], self.code_shape)
         code_t = self.objective.corrupt(prng.uniform(noise["key"], self.code_shape), code, noise["t"])
-        output = self._denoise(params, code_t, noise["t"], self._condition(batch), noise["condition_mask"])
+        output = self._denoise(params, code_t, noise["t"], Condition.of(batch), noise["condition_mask"])
         terms = self.objective(output, code, code_t, noise["t"], noise["s"])
         means = {name: value.mean() for name, value in terms.items()}
         return means.pop("loss"), means
@@ -90,7 +86,7 @@ class PriorStage(Stage):
         example and over the real examples (padding takes no part). The error is of the draws, not of the examples.
         """
         code, mask = bits.unpack(batch["code"], self.code_shape), batch["mask"]
-        condition, (y, x, k) = self._condition(batch), self.code_shape
+        condition, (y, x, k) = Condition.of(batch), self.code_shape
         keys = prng.per_example(jax.random.fold_in(key, 0), code.shape[0])
         rank, num = jnp.cumsum(mask) - 1, jnp.maximum(mask.sum(), 1)
         offset = jax.random.uniform(jax.random.fold_in(key, 1))

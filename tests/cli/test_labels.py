@@ -65,5 +65,7 @@ def test_models_without_classes(capsys):
     assert "guidance 2 has no effect: no condition is given" in capsys.readouterr().err
     with pytest.raises(UserError, match="trained without classes"):
         choose_labels("3", Model(0), 0.0)
+    assert choose_labels(None, Model(0, condition_shape=(7,)), 0.0, given=True) is None
+    assert not capsys.readouterr().err
     assert choose_labels(None, Model(0, condition_shape=(7,)), 0.0) is None
     assert "null condition" in capsys.readouterr().err

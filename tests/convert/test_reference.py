@@ -17,6 +17,7 @@ from binlatent.diffusion.prediction import product
 from binlatent.diffusion.schedule import schedule
 from binlatent.sampling.guidance import Guidance, bind, guide
 from binlatent.train import regularizers
+from tests import tiny
 from tests.convert.official_loss import OfficialLoss
 
 AUTOENCODERS = ("autoencoder", "autoencoder_tanh")
@@ -118,7 +119,7 @@ def _case(imported, io):
     """(code, code_t, t, condition) of the recorded inputs."""
     shape = imported.net.code_shape
     code, code_t = (jnp.asarray(io[k] > 0.5).reshape(-1, *shape) for k in ("x0", "x_t"))
-    condition = jnp.asarray(io["label"]) if "label" in io else None
+    condition = tiny.condition(jnp.asarray(io["label"]) if "label" in io else None)
     return code, code_t, jnp.asarray(io["t"] / imported.net.total_steps, jnp.float32), condition
 
 

@@ -152,14 +152,42 @@ def test_a_denoiser_alone(reference, tmp_path, case):
     to_workdir(workdir=tmp_path / "w", denoiser=f"{reference}/{case}/{DEN}", hparams=f"{reference}/{case}/hparams.json")
     model, io = binlatent.load(tmp_path / "w"), np.load(f"{reference}/{case}/io.npz")
     condition = io.get("label")
-    part = next(model.sample_batches(num=3, steps=2, labels=condition, guidance=1.0))
+    given = {} if condition is None else {"labels" if condition.ndim == 1 else "condition": condition}
+    part = next(model.sample_batches(num=3, steps=2, guidance=1.0, **given))
     assert part.codes.shape == (3, 8, 8, 16) and part.images is None
     with pytest.raises(UserError, match="no autoencoder"):
         model.sample(num=1)
     if condition is not None:
         with pytest.raises(UserError, match="expected"):
-            model.denoise(part.codes, 0.5, condition[..., :-1])
+            model.denoise(part.codes, 0.5, condition=condition[..., :-1])
     describe(tmp_path / "w")
+
+
+OWN_ENCODER = """
+import numpy as np
+def encode(captions):
+    n = len(captions)
+    return np.zeros((n, 1, {0})), np.ones((n, 1), bool), np.array([np.sin(np.arange({0}) + len(c)) for c in captions])
+"""
+
+
+@pytest.mark.parametrize("case", ["denoiser_text_token", "denoiser_text_cross"])
+def test_an_imported_text_model_reads_prompts(reference, tmp_path, case):
+    """Its one vector is what an encoder that the config names gives for a sentence."""
+    width = np.load(f"{reference}/{case}/io.npz")["label"].shape[-1]
+    (tmp_path / "own.py").write_text(OWN_ENCODER.format(width))
+    files = {"denoiser": f"{reference}/{case}/{DEN}", "hparams": f"{reference}/{case}/hparams.json"}
+    encoder = [f"text.encoder={tmp_path / 'own.py'}:encode", "text.use=pooled"]
+    to_workdir(workdir=tmp_path / "w", **files, overrides=encoder)
+    model = binlatent.load(tmp_path / "w")
+    vectors = np.float16([np.sin(np.arange(width) + len(prompt)) for prompt in ("a cat", "it")])
+    vectors = vectors[:, None] if case.endswith("cross") else vectors
+    call = {"num": 4, "steps": 2, "guidance": 1.0}
+    found = next(model.sample_batches(prompts=["a cat", "it"], **call)).codes
+    assert np.array_equal(found, next(model.sample_batches(condition=vectors, **call)).codes)
+    to_workdir(workdir=tmp_path / "without", **files)
+    with pytest.raises(UserError, match=r"trained on embeddings.*text\.encoder"):
+        binlatent.load(tmp_path / "without").sample_batches(prompts=["a cat"])
 
 
 def test_mismatched_files_are_reported(reference, tmp_path):

@@ -96,7 +96,7 @@ def test_the_manifest_says_what_is_there(folder, manifest, model):
         {"name": "seed", "shape": [], "dtype": "uint32"},
         {"name": "index", "shape": ["b"], "dtype": "uint32"},
         {"name": "temperature", "shape": [], "dtype": "float32"},
-        {"name": "condition", "shape": ["b"], "dtype": "int32"},
+        {"name": "label", "shape": ["b"], "dtype": "int32"},
         {"name": "guidance", "shape": [], "dtype": "float32"},
     ]
     assert manifest["functions"]["sample"]["results"][0] == {

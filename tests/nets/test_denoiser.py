@@ -3,19 +3,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from binlatent.nets.condition import Condition, Conditioning
 from binlatent.nets.denoiser import Denoiser, grid_positions
 
 SHAPE = (3, 2, 4)
+MASK = jnp.array([[True, True, False], [True, True, True]])
+FEATURES, WORDS = jnp.arange(36.0).reshape(2, 3, 6) / 36, jnp.array([[5, 2, 0], [1, 7, 3]], jnp.uint16)
 CONDITIONS = {
     "none": ({}, None),
-    "class": ({"num_classes": 5}, jnp.array([0, 4])),
-    "vector": ({"condition_width": 6}, jnp.arange(12.0).reshape(2, 6) / 12),
-    "text": ({"condition_width": 6, "condition_tokens": 3}, jnp.arange(36.0).reshape(2, 3, 6) / 36),
+    "class": ({"num_classes": 5}, Condition(label=jnp.array([0, 4]))),
+    "vector": ({"vector_width": 6}, Condition(vector=jnp.arange(12.0).reshape(2, 6) / 12)),
+    "text": ({"token_width": 6}, Condition(tokens=FEATURES, token_mask=MASK)),
+    "words": ({"vocabulary": 8}, Condition(tokens=WORDS, token_mask=MASK)),
+    "all": (
+        {"num_classes": 5, "vector_width": 4, "token_width": 6},
+        Condition(label=jnp.array([0, 4]), vector=jnp.ones((2, 4)), tokens=FEATURES, token_mask=MASK),
+    ),
 }
 
 
 def make(options, condition):
-    net = Denoiser(code_shape=SHAPE, width=16, depth=2, heads=2, components=3, **options)
+    conditioning = Conditioning(**options)
+    net = Denoiser(code_shape=SHAPE, width=16, depth=2, heads=2, components=3, conditioning=conditioning, text_depth=1)
     code = jax.random.bernoulli(jax.random.key(0), 0.5, (2, *SHAPE))
     t = jnp.array([0.1, 0.9])
     params = net.init(jax.random.key(1), code, t, condition)["params"]
@@ -37,13 +46,34 @@ def test_conditions_and_their_null(kind):
     assert absent.shape == (2, 3, 2, 3, 4)
     if condition is None:
         with pytest.raises(ValueError, match="without one"):
-            apply(jnp.array([0, 1]))
+            apply(Condition(label=jnp.array([0, 1])))
         return
     given = apply(condition)
     mixed = apply(condition, jnp.array([True, False]))
     assert np.abs(given - absent).max() > 1e-3
     np.testing.assert_allclose(mixed[0], given[0], atol=1e-5)
     np.testing.assert_allclose(mixed[1], absent[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["text", "words"])
+def test_padding_changes_nothing_to_the_bit(kind):
+    """Neither what it holds nor, but for the order of sums, how much of it there is."""
+    options, condition = CONDITIONS[kind]
+    net, params, code, t = make(options, condition)
+    apply = lambda c: np.asarray(net.apply({"params": params}, code, t, c).logits)  # noqa: E731
+    other = jnp.where(MASK.reshape(2, 3, *(1,) * (condition.tokens.ndim - 2)), condition.tokens, 6)
+    assert not np.array_equal(other, condition.tokens)
+    assert np.array_equal(apply(condition), apply(condition.replace(tokens=other)))
+    longer = [jnp.pad(x, ((0, 0), (0, 5), *((0, 0),) * (x.ndim - 2))) for x in (other, MASK)]
+    np.testing.assert_allclose(apply(condition), apply(Condition(tokens=longer[0], token_mask=longer[1])), atol=1e-6)
+    shown = apply(condition.replace(token_mask=jnp.ones_like(MASK)))
+    assert np.abs(shown[0] - apply(condition)[0]).max() > 1e-3  # a mask that is ignored would pass all of the above
+
+
+def test_padding_may_hold_nan():
+    net, params, code, t = make(*CONDITIONS["text"])
+    tokens = jnp.where(MASK[..., None], FEATURES, jnp.nan)
+    assert np.isfinite(net.apply({"params": params}, code, t, Condition(tokens=tokens, token_mask=MASK)).logits).all()
 
 
 def test_starts_without_an_opinion():
@@ -100,5 +130,12 @@ def test_wrong_arguments():
     with pytest.raises(ValueError, match="heads"):
         Denoiser(code_shape=SHAPE, width=16, heads=3)
     net, params, code, t = make(*CONDITIONS["text"])
-    with pytest.raises(ValueError, match=r"\(2, 6\).*\(2, 3, 6\)"):
-        net.apply({"params": params}, code, t, jnp.zeros((2, 6)))
+    wrong = {
+        r"\(2, 3, 5\).*\(2, any, 6\)": Condition(tokens=jnp.zeros((2, 3, 5))),
+        r"vector of shape \(2, 6\)": Condition(vector=jnp.zeros((2, 6))),
+        r"tokens of shape None": Condition(),
+        r"token_mask of shape \(2, 4\)": Condition(tokens=FEATURES, token_mask=jnp.ones((2, 4), bool)),
+    }
+    for message, condition in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            net.apply({"params": params}, code, t, condition)

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from binlatent.nets.condition import Condition
 from binlatent.nets.official_denoiser import OfficialDenoiser, time_features
 
 TINY = {"code_shape": (2, 3, 4), "width": 16, "depth": 2, "heads": 2, "total_steps": 64}
@@ -52,12 +53,15 @@ def test_a_model_of_z0_returns_flips():
     np.testing.assert_allclose(jnp.where(CODE, -z0, z0), apply(variables, CODE, T), rtol=1e-5)
 
 
+TOKENS = jax.random.normal(jax.random.key(5), (3, 4, 6))
+
+
 @pytest.mark.parametrize(
     "condition, options",
     [
-        (jnp.array([1, 4, 2]), {"num_classes": 5}),
-        (jax.random.normal(jax.random.key(5), (3, 6)), {"condition_width": 6}),
-        (jax.random.normal(jax.random.key(5), (3, 4, 6)), {"condition_width": 6, "cross_attention": True}),
+        (Condition(label=jnp.array([1, 4, 2])), {"num_classes": 5}),
+        (Condition(vector=jax.random.normal(jax.random.key(5), (3, 6))), {"condition_width": 6}),
+        (Condition(tokens=TOKENS), {"condition_width": 6, "cross_attention": True}),
     ],
 )
 def test_masked_conditions_have_no_effect(condition, options):
@@ -69,6 +73,16 @@ def test_masked_conditions_have_no_effect(condition, options):
     # every parameter that training could need exists without a condition too
     alone = jax.eval_shape(OfficialDenoiser(**TINY, **options).init, jax.random.key(1), CODE, T)["params"]
     assert jax.tree.structure(alone) == jax.tree.structure(variables["params"])
+
+
+def test_padding_of_a_text_changes_nothing():
+    mask = jnp.array([[True, True, False, False], [True] * 4, [True, False, False, False]])
+    given = Condition(tokens=TOKENS, token_mask=mask)
+    _, variables, apply = _net(given, condition_width=6, cross_attention=True)
+    other = given.replace(tokens=jnp.where(mask[..., None], TOKENS, 7.0))
+    assert np.array_equal(apply(variables, CODE, T, given), apply(variables, CODE, T, other))
+    alone = Condition(tokens=TOKENS[:, :2], token_mask=mask[:, :2])
+    np.testing.assert_allclose(apply(variables, CODE, T, given)[0], apply(variables, CODE, T, alone)[0], atol=1e-5)
 
 
 def test_bfloat16_is_near():
@@ -98,7 +112,7 @@ def test_wrong_inputs_are_refused():
     with pytest.raises(ValueError, match="codes have shape"):
         net.apply(variables, CODE[..., :2], T)
     with pytest.raises(ValueError, match="trained without one"):
-        net.apply(variables, CODE, T, jnp.zeros(3, jnp.int32))
-    net, variables, _ = _net(jnp.zeros((3, 6)), condition_width=6)
+        net.apply(variables, CODE, T, Condition(label=jnp.zeros(3, jnp.int32)))
+    net, variables, _ = _net(Condition(vector=jnp.zeros((3, 6))), condition_width=6)
     with pytest.raises(ValueError, match=r"\(3, 5\).*\(3, 6\)"):
-        net.apply(variables, CODE, T, jnp.zeros((3, 5)))
+        net.apply(variables, CODE, T, Condition(vector=jnp.zeros((3, 5))))

@@ -11,43 +11,51 @@ CLASSES = {"condition_shape": [], "num_classes": 3, "class_names": ["cat", "dog"
 VECTORS = {"condition_shape": [2], "num_classes": 0}
 
 
+def given_to(given, metadata):
+    """Classes for a model of classes, embeddings for others."""
+    return conditions(metadata, **{"embeddings" if metadata["condition_shape"] else "labels": given})
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [(1, [1]), ([0, 2], [0, 2]), ("dog", [1]), (["dog", 0], [1, 0]), (np.array([2, 1]), [2, 1]), (np.int64(2), [2])],
 )
 def test_classes_by_number_and_name(given, expected):
-    found = conditions(given, CLASSES)
-    assert found.values.tolist() == expected
-    assert found.values.dtype == np.int32
+    found = given_to(given, CLASSES).values.label
+    assert found.tolist() == expected
+    assert found.dtype == np.int32
 
 
 def test_they_come_in_turn():
-    found = conditions([0, 2], CLASSES).rows(np.array([0, 1, 2, 3, 7]))
+    found = given_to([0, 2], CLASSES).rows(np.array([0, 1, 2, 3, 7])).label
     assert found.tolist() == [0, 2, 0, 2, 2]
     assert found.dtype == np.int32
-    rows = conditions(np.arange(4, dtype=np.float16).reshape(2, 2), VECTORS).rows(np.array([3, 0]))
+    rows = given_to(np.arange(4, dtype=np.float16).reshape(2, 2), VECTORS).rows(np.array([3, 0])).vector
     assert rows.tolist() == [[2, 3], [0, 1]]
     assert rows.dtype == np.float32
 
 
 def test_the_null_condition():
-    for metadata in (CLASSES, VECTORS):
-        assert conditions(None, metadata) is None
-        assert conditions("none", metadata) is None
+    assert given_to(None, CLASSES) is None and given_to(None, VECTORS) is None
+    assert given_to("none", CLASSES) is None
 
 
 def test_a_class_without_names_and_an_imported_model_with_any_number_of_tokens():
-    assert conditions([1], {"condition_shape": [], "num_classes": 2}).values.tolist() == [1]
-    assert conditions([1], {"condition_shape": [], "num_classes": 2, "class_names": None}).values.tolist() == [1]
+    assert given_to([1], {"condition_shape": [], "num_classes": 2}).values.label.tolist() == [1]
+    named = {"condition_shape": [], "num_classes": 2, "class_names": None}
+    assert given_to([1], named).values.label.tolist() == [1]
     text = {"condition_shape": [0, 2], "num_classes": 0}
-    assert conditions(np.zeros((1, 5, 2)), text).values.shape == (1, 5, 2)
-    with pytest.raises(UserError, match=r"\(1, 5, 3\) given, \(n, 0, 2\) expected"):
-        conditions(np.zeros((1, 5, 3)), text)
+    assert given_to(np.zeros((1, 5, 2)), text).values.tokens.shape == (1, 5, 2)
+    with pytest.raises(UserError, match=r"\(1, 5, 3\) given, \(n, tokens, 2\) expected"):
+        given_to(np.zeros((1, 5, 3)), text)
+    mask = np.ones((1, 4), bool)
+    with pytest.raises(UserError, match="token_mask has another shape than tokens"):
+        given_to({"tokens": np.zeros((1, 5, 2)), "token_mask": mask}, text)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int8, np.uint8, jnp.bfloat16])
 def test_embeddings_of_any_type_of_number(dtype):
-    assert conditions(np.ones((1, 2), dtype), VECTORS).values.shape == (1, 2)
+    assert given_to(np.ones((1, 2), dtype), VECTORS).values.vector.shape == (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -74,4 +82,4 @@ def test_embeddings_of_any_type_of_number(dtype):
 )
 def test_what_cannot_be_is_named(given, metadata, words):
     with pytest.raises(UserError, match=words):
-        conditions(given, metadata)
+        given_to(given, metadata)

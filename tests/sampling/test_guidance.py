@@ -31,6 +31,12 @@ def test_weight_zero_is_the_identity():
     assert np.array_equal(guided.weights, plain.weights)
 
 
+def test_a_negative_condition_takes_the_place_of_the_null():
+    found = guide(denoise, LABEL, 2.0, Guidance(), jnp.array([1, 1, 4]))(CODE, T)
+    expected = 3.0 * (LABEL + T) - 2.0 * (jnp.array([1, 1, 4]) + T)
+    np.testing.assert_allclose(found.logits[:, 1, 0], expected, rtol=1e-6)
+
+
 def test_interval_and_power():
     weights = Guidance(interval=(0.25, 0.75), guidance_power=1.0).weight_at(4.0, jnp.array([0.0, 0.25, 0.5, 1.0]))
     np.testing.assert_allclose(weights, [0, 3, 2, 0])

@@ -91,17 +91,19 @@ def _reconstructions(evaluation: Evaluation) -> Picture:
 
 
 def _samples(evaluation: Evaluation, seed: int) -> Picture:
-    pipeline, conditions = evaluation.pipeline, evaluation.conditions()
+    pipeline, given = evaluation.pipeline, evaluation.conditions()
     options = pipeline.options()
-    names, num, condition = evaluation.splits.class_names, COLUMNS**2, "without a condition"
-    if conditions is not None and pipeline.num_classes:
-        shown, num = conditions[:CLASSES], 6 * min(CLASSES, len(conditions))
+    names, columns, num, condition = evaluation.splits.class_names, COLUMNS, COLUMNS**2, "without a condition"
+    if evaluation.captions:
+        condition = "with these captions of validation images: " + "; ".join(evaluation.captions[:num])
+    elif given is not None and given.values.label is not None:
+        shown = given.values.label[:CLASSES]
+        given, columns, num = pipeline.conditions(labels=shown), len(shown), 6 * len(shown)
         condition = "one class per column: " + ", ".join(names[label] if names else str(label) for label in shown)
-    elif conditions is not None:
+    elif given is not None:
         condition = "with the embeddings of validation images"
-    image, columns = sample_grid(pipeline, conditions, seed=seed, num=num, columns=COLUMNS, classes=CLASSES)
     return Picture(
-        image=image,
+        image=sample_grid(pipeline, given, seed=seed, num=num, columns=columns),
         width=columns * WIDTH,
         caption=f"Samples, seed {seed}, {condition}. {_described(options)}",
     )
@@ -109,9 +111,9 @@ def _samples(evaluation: Evaluation, seed: int) -> Picture:
 
 def _film(evaluation: Evaluation, seed: int) -> tuple[Picture, Picture]:
     """One sampling run from noise to an image: the decoded states, and their bits."""
-    pipeline, conditions = evaluation.pipeline, evaluation.conditions()
+    pipeline, given = evaluation.pipeline, evaluation.conditions()
     options = pipeline.options()
-    run = next(iter(pipeline.sample_batches(seed=seed, num=1, labels=conditions, trajectory=True)))
+    run = next(iter(pipeline.sample_batches(seed=seed, num=1, condition=given, trajectory=True)))
     states = run.states[:, 0]
     shown = np.unique(np.linspace(0, len(states) - 1, COLUMNS).round().astype(int))
     listed = ", ".join(str(step) for step in shown)

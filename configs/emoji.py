@@ -1,0 +1,43 @@
+"""OpenMoji's 3,953 emojis and their names, such as "woman firefighter medium skin tone"."""
+
+from binlatent.config import defaults
+
+
+def get_config(argument: str = "32"):
+    side = int(argument)
+    if side not in (32, 64):
+        raise ValueError(f"emoji:{argument}: the side in pixels is 32 or 64")
+    config = defaults()
+    config.data.source = "emoji"
+    config.data.captions = "own"
+    config.data.resolution = side
+    config.plan.words = 2002
+    config.plan.caption_words = 13
+
+    # All convolutions are at 8×8 (16×16 of 64 pixels): patches of 4×4 pixels are channels, which is what a CPU likes.
+    config.autoencoder.patch_size = 4
+    config.autoencoder.channels = 128
+    config.autoencoder.channel_multipliers = (1,)
+    config.autoencoder.res_blocks = 2
+    config.autoencoder.attention_resolutions = ()
+    config.autoencoder.code_bits = 32
+    config.autoencoder.embedding_width = 128
+    config.autoencoder_optimizer.learning_rate = 2e-3
+    config.autoencoder_optimizer.schedule = "cosine"
+    config.autoencoder_optimizer.warmup_steps = 100
+    config.autoencoder_optimizer.ema_decay = 0.99
+    config.autoencoder_training.num_steps = 3000
+    config.autoencoder_training.batch_size = 32
+    config.autoencoder_training.evaluate_every = 500
+    config.autoencoder_training.checkpoint_every = 500
+
+    config.prior.width = 192
+    config.prior.depth = 6
+    config.prior.heads = 6
+    config.prior_optimizer.learning_rate = 1e-3
+    config.prior_optimizer.schedule = "cosine"
+    config.prior_optimizer.warmup_steps = 200
+    config.prior_optimizer.weight_decay = 0.05
+    config.prior_training.num_steps = 4000
+    config.prior_training.batch_size = 64
+    return config
