@@ -12,7 +12,7 @@ def get_config():
     config.plan.words = 277
     config.plan.caption_words = 11
 
-    # Patches of 4×4 pixels are channels, which is what a CPU likes: all convolutions are at 4×4. A digit is 2×2 tokens.
+    # Patches of 4×4 pixels are channels, so that all convolutions are at 4×4. A digit is 2×2 tokens.
     config.autoencoder.patch_size = 4
     config.autoencoder.channels = 128
     config.autoencoder.channel_multipliers = (1,)
@@ -38,7 +38,7 @@ def get_config():
     config.prior_optimizer.warmup_steps = 200
     config.prior_optimizer.weight_decay = 0.05
     config.prior_optimizer.ema_decay = 0.995
-    config.prior_training.num_steps = 3000
+    config.prior_training.num_steps = 2000
     config.prior_training.batch_size = 64
     config.prior_training.evaluate_every = 1000
     config.prior_training.checkpoint_every = 500

@@ -1,4 +1,15 @@
-"""OpenMoji's 3,953 emojis and their names, such as "woman firefighter medium skin tone"."""
+"""OpenMoji's 3,953 emojis from their names, such as "woman firefighter medium skin tone", 32×32 in colour.
+
+    pip install -e ".[emoji]"
+    binlatent run --config emoji --workdir runs/emoji
+    binlatent sample --workdir runs/emoji --prompt "woman firefighter medium skin tone" --prompt "red heart"
+
+`--config emoji:64` has 64×64 pixels. Some combinations of a person and a skin tone are held out of training, by the rule in
+`data/sources/emoji.py`: of the persons that come in all five single tones, in alphabetical order, number i is not trained on
+in tone i mod 10, where that is below 5. Emojis designed by OpenMoji, licence CC BY-SA 4.0.
+
+Not run yet: sizes and numbers of steps are guesses for a CPU, after `captioned_digits`, and nothing is known of its pictures.
+"""
 
 from binlatent.config import defaults
 
@@ -14,7 +25,7 @@ def get_config(argument: str = "32"):
     config.plan.words = 2002
     config.plan.caption_words = 13
 
-    # All convolutions are at 8×8 (16×16 of 64 pixels): patches of 4×4 pixels are channels, which is what a CPU likes.
+    # Patches of 4×4 pixels are channels, so that all convolutions are at 8×8 (16×16 for 64 pixels).
     config.autoencoder.patch_size = 4
     config.autoencoder.channels = 128
     config.autoencoder.channel_multipliers = (1,)

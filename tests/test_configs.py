@@ -41,7 +41,7 @@ def test_a_prior_is_what_its_config_says(name):
     assert 16 * row.parameters / shards <= row.state_bytes < 1.02 * 16 * row.parameters / shards + 2**20
     # forward and backward take about 6 operations per parameter and token, attention some more
     y, x, _ = config_lib.build_autoencoder(config).code_shape
-    assert 4.5 < row.flops / (row.parameters * row.batch_size * y * x) < 12
+    assert 4 < row.flops / (row.parameters * row.batch_size * y * x) < 12  # less where there is a text tower
     assert config.autoencoder_training.batch_size % jax.device_count() == 0
     assert f"| `{name}` | prior | {row.bits:,} | {row.parameters / 1e6:.1f} M |" in DOCS.read_text(), (
         "docs/configs.md is not of these configs: run `binlatent plan --compile --out docs/configs.md`"
