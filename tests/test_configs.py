@@ -10,6 +10,7 @@ import pytest
 from binlatent import config as config_lib
 from binlatent.diffusion.prediction import product
 from binlatent.machines import plan
+from binlatent.nets.condition import Conditioning
 from binlatent.nets.official_denoiser import OfficialDenoiser
 from binlatent.sampling import programs
 from tests.convert.official_loss import OfficialLoss
@@ -65,7 +66,7 @@ def test_the_release_s_recipe_is_its_network_its_loss_and_its_step():
     config, digits = config_lib.load("release:cifar10:folder"), config_lib.load("cifar10:folder")
     changed = {key.partition(".")[0] for key in config_lib.differences(digits, config)}
     assert changed == {"prior", "prior_objective", "sampling"}
-    stage = config_lib.build_prior_stage(config, (2, 2, 4), 3, ())
+    stage = config_lib.build_prior_stage(config, (2, 2, 4), Conditioning(num_classes=3))
     assert isinstance(stage.net, OfficialDenoiser) and stage.net.width == digits.prior.width
     options = config_lib.build_sampling(config)
     assert (options.posterior, options.last_step) == ("plugin", "argmax")

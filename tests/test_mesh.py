@@ -13,6 +13,7 @@ from binlatent import config as config_lib
 from binlatent import mesh as mesh_lib
 from binlatent import prng
 from binlatent.mesh import MeshShape
+from binlatent.nets.condition import Conditioning
 from binlatent.train.compile import StagePrograms
 from tests import tiny
 
@@ -26,7 +27,7 @@ def stages():
     codes = rng.integers(0, 256, (BATCH, 8), dtype=np.uint8)  # 4×4×4 bits
     return {
         "autoencoder": (config_lib.build_autoencoder_stage(config), {"image": tiny.images(BATCH)}),
-        "prior": (config_lib.build_prior_stage(config, (4, 4, 4), 0, ()), {"code": codes}),
+        "prior": (config_lib.build_prior_stage(config, (4, 4, 4), Conditioning()), {"code": codes}),
     }
 
 

@@ -21,6 +21,7 @@ from binlatent.evaluate.result import read_parts
 from binlatent.evaluate.sweep import Grid, print_rows, series, sweep
 from binlatent.experiment import Experiment
 from binlatent.nets.classifier import FeatureClassifier
+from binlatent.nets.condition import Condition, Conditioning
 from binlatent.pipeline import Pipeline
 from binlatent.train.metrics import read_records
 from binlatent.train.state import Trained
@@ -48,8 +49,8 @@ def evaluation(tmp_path_factory):
     config, image = experiment.config, jnp.zeros((1, 8, 8, 1))
     net = config_lib.build_autoencoder(config)
     metadata = {"num_classes": 3, "condition_shape": [], "code_shape": list(net.code_shape), "autoencoder": ""}
-    denoiser = config_lib.build_denoiser(config, net.code_shape, 3, ())
-    code, label = jnp.zeros((1, *net.code_shape), bool), jnp.zeros(1, jnp.int32)
+    denoiser = config_lib.build_denoiser(config, net.code_shape, Conditioning(num_classes=3))
+    code, label = jnp.zeros((1, *net.code_shape), bool), Condition(label=jnp.zeros(1, jnp.int32))
     pipeline = Pipeline(
         config=config,
         autoencoder=half(net, "autoencoder", {}, image),

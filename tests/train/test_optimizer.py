@@ -11,6 +11,7 @@ import pytest
 
 from binlatent import config as config_lib
 from binlatent import prng
+from binlatent.nets.condition import Conditioning
 from binlatent.train.optimizer import Optimizer, accumulate, value_and_grad
 from tests import tiny
 
@@ -27,7 +28,7 @@ def close(a, b):
 
 def test_prior_micro_batches_equal_one_batch():
     config = tiny.config()
-    stage = config_lib.build_prior_stage(config, (4, 4, 4), 3, ())
+    stage = config_lib.build_prior_stage(config, (4, 4, 4), Conditioning(num_classes=3))
     rng = np.random.default_rng(0)
     batch = {
         "code": rng.integers(0, 256, (BATCH, 8), dtype=np.uint8),

@@ -5,6 +5,7 @@ import pytest
 
 from binlatent import config as config_lib
 from binlatent.mesh import MeshShape
+from binlatent.nets.condition import Conditioning
 from binlatent.train import throughput
 from binlatent.train.compile import StagePrograms
 from binlatent.train.throughput import Window, count_flops, peak_flops
@@ -39,7 +40,7 @@ def test_convolutions_agree_with_xla(stride):
 @pytest.mark.parametrize("remat", ["none", "full"])
 def test_a_prior_step_is_three_times_its_forward_pass(remat):
     config = tiny.config(prior__width=64, prior__remat=remat)
-    stage = config_lib.build_prior_stage(config, (4, 4, 4), 0, ())
+    stage = config_lib.build_prior_stage(config, (4, 4, 4), Conditioning())
     batch = {"code": jax.ShapeDtypeStruct((8, 8), jnp.uint8)}
     counted = StagePrograms(stage, MeshShape().build(jax.devices()[:1]), batch).step_flops()
     tokens, d = 8 * 16, 64
