@@ -1,4 +1,13 @@
-"""Two to four handwritten digits on a canvas of 16×16, from sentences such as "a seven and a one above a three"."""
+"""Two to four handwritten digits on a canvas of 16×16, from sentences such as "a seven and a one above a three".
+
+    binlatent run --config captioned_digits --workdir runs/captions
+    binlatent sample --workdir runs/captions --prompt "a seven above a three" --prompt "an eight to the left of a two"
+    python -m binlatent.machines.captioned_digits runs/captions
+
+Needs nothing but a CPU. Some combinations are held out of training, by the rule in `data/sources/captioned_digits.py`. The
+autoencoder gives 21.8 dB PSNR on held-out canvases and no dead bits; the prior has been trained for half of its steps only, on
+a machine that many shared, and its pictures have not been scored yet.
+"""
 
 from binlatent.config import defaults
 
