@@ -29,7 +29,6 @@ from binlatent.pipeline import Pipeline
 from binlatent.sampling import programs
 from binlatent.typing import Array, Bool, Denoise, Float, Key
 
-TICKS = 64  # possible times of a grid
 SAMPLE_SEED = 7  # as in `machines.digits`
 
 
@@ -92,7 +91,7 @@ def cost(costs: np.ndarray, times: tuple[float, ...]) -> float:
     return float(sum(costs[i, j] for i, j in itertools.pairwise(places)))
 
 
-def validation_costs(experiment: Experiment, model: Pipeline) -> np.ndarray:
+def validation_costs(experiment: Experiment, model: Pipeline, ticks: int) -> np.ndarray:
     """`step_costs` of up to 512 validation codes, bits a latent bit."""
     source, (y, x, k) = CodeSource(experiment.codes, "validation"), model.code_shape
     records = [source[i] for i in range(min(len(source), 512))]
@@ -106,7 +105,7 @@ def validation_costs(experiment: Experiment, model: Pipeline) -> np.ndarray:
         def denoise(z, t):
             return model.objective.calibrate(model.prior.net.apply({"params": params}, z, t, condition), t)
 
-        return step_costs(denoise, keys, code, schedule=model.objective.schedule, ticks=TICKS)
+        return step_costs(denoise, keys, code, schedule=model.objective.schedule, ticks=ticks)
 
     keys = prng.per_example(prng.stream(prng.root(0), "likelihood"), len(code))
     return np.asarray(jax.jit(table)(model.prior.params, keys, jnp.asarray(code), condition)) / (y * x * k)
@@ -133,12 +132,13 @@ def score(experiment: Experiment, model: Pipeline, times: tuple[float, ...], num
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workdir")
-    parser.add_argument("--steps", default="2,4,8,16", help=f"powers of 2 up to {TICKS}")
+    parser.add_argument("--steps", default="2,4,8,16", help="numbers that divide the ticks (default: %(default)s)")
+    parser.add_argument("--ticks", type=int, default=64, help="possible times of a grid (default: %(default)s)")
     parser.add_argument("--num", type=int, default=1000, help="samples of a score (default: %(default)s)")
     args = parser.parse_args(argv)
     experiment, model = Experiment.open(args.workdir), Pipeline.load(args.workdir, batch_size=250)
-    costs, scored = validation_costs(experiment, model), experiment.config.data.source == "digits"
-    fitted, columns = cheapest_grids(costs, TICKS), digits.COLUMNS if scored else ()
+    costs, scored = validation_costs(experiment, model, args.ticks), experiment.config.data.source == "digits"
+    fitted, columns = cheapest_grids(costs, args.ticks), digits.COLUMNS if scored else ()
     say("| steps | times | " + " | ".join(("bits per bit", *columns)) + " |\n" + "|---" * (3 + len(columns)) + "|")
     for steps in (int(s) for s in args.steps.split(",")):
         equal = tuple(float(t) for t in np.linspace(1, 0, steps + 1))

@@ -62,7 +62,7 @@ def test_scores_of_digits(trained_digits, capsys):
 
 
 def test_fitted_grids(trained_digits, capsys):
-    grids.main([str(trained_digits), "--steps", "1,4", "--num", "50"])
+    grids.main([str(trained_digits), "--steps", "1,4", "--ticks", "8", "--num", "50"])
     heading, *found = rows(capsys.readouterr().out)
     assert heading == ["steps", "times", "bits per bit", *digits.COLUMNS]
     assert found[0][2:] == found[1][2:]  # there is one grid of one step
