@@ -41,7 +41,10 @@ class Net:
 
 @dataclasses.dataclass(frozen=True)
 class Autoencoder:
-    """Its logits are the image less a half, its picture 1.5 times the first bit."""
+    """Its logits are the image less a half, its picture 1.5 times the first bit; a token is a pixel."""
+
+    code_shape: tuple = (1, 1, 4)
+    downsampling: int = 1
 
     def apply(self, params, x, method):
         if method == "encode":
@@ -71,9 +74,10 @@ def share(g):
 
 def test_codes_are_thresholds_or_draws_of_the_encoder_s_probability():
     images = jnp.full((400, 2, 2, 1), 0.75).at[:, 0, 0].set(0.25)
-    code = programs.encode(jnp.float32(4), images, None, net=Autoencoder())
+    net = Autoencoder(code_shape=(2, 2, 1))
+    code = programs.encode(jnp.float32(4), images, None, net=net)
     assert code[3].squeeze().tolist() == [[False, True], [True, True]]
-    drawn = programs.encode(jnp.float32(4), images, KEYS, net=Autoencoder())
+    drawn = programs.encode(jnp.float32(4), images, KEYS, net=net)
     np.testing.assert_allclose(drawn[:, 1, 1].mean(), share(1.0), atol=0.06)
     assert not np.array_equal(drawn[:, 0, 1], drawn[:, 1, 1])
 
