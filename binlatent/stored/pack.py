@@ -17,7 +17,7 @@ from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from binlatent.errors import UserError
-from binlatent.files import atomic, digest
+from binlatent.files import digest, write_atomic
 from binlatent.typing import PyTree
 
 SUFFIX = ".safetensors"
@@ -57,7 +57,7 @@ def write_pack(path: epath.PathLike, pack: Pack) -> None:
     Raises:
       UserError: the name has another ending.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     if not os.fspath(path).endswith(SUFFIX) or os.fspath(path).startswith(HUB):
         raise UserError(f"{path}: a pack is a local or gs:// file whose name ends in {SUFFIX}")
@@ -68,10 +68,8 @@ def write_pack(path: epath.PathLike, pack: Pack) -> None:
         "stages": pack.stages,
         "checksums": {name: digest(x) for name, x in arrays.items()},
     }
-    with atomic(path) as temporary:
-        save_file(
-            arrays, temporary, {KEY: json.dumps(header, sort_keys=True)}
-        )  # one key: the library writes several in any order
+    # one key: the library writes several in any order
+    write_atomic(path, save(arrays, {KEY: json.dumps(header, sort_keys=True)}))
 
 
 def read_pack(path: epath.PathLike) -> Pack:

@@ -88,6 +88,23 @@ def test_edit_own_images(tmp_path, trained, how, rows):
     assert np.load(out)["images"].shape == (rows, 8, 8, 1)
 
 
+def test_edit_with_a_mask_and_beyond_the_edges(tmp_path, trained):
+    image, mask = tiny.images(1)[0, ..., 0], np.zeros((16, 16), np.uint8)
+    mask[:, 8:] = 255  # of another size than the image: both are cut and resized alike
+    Image.fromarray(image).save(tmp_path / "a.png")
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    call = ["--workdir", str(trained), "--images", str(tmp_path / "a.png"), "--num", "2", "--steps", "2"]
+    more = ["--mask", str(tmp_path / "mask.png"), "--feather", "0", "--out", str(tmp_path / "in.npz")]
+    main(["edit", "inpaint", *call, *more])
+    known, *made = np.load(tmp_path / "in.npz")["images"][..., 0]
+    assert all(np.array_equal(each[:, :4], image[:, :4]) for each in (known, *made))
+    assert (known[:, 4:] == 128).all()
+    main(["edit", "outpaint", *call, "--margins", "1,0,2,3", "--feather", "0", "--out", str(tmp_path / "out.npz")])
+    known, *made = np.load(tmp_path / "out.npz")["images"][..., 0]
+    assert known.shape == (11, 11)
+    assert all(np.array_equal(each[1:9, :8], image) for each in (known, *made))
+
+
 def test_info(trained, capsys):
     main(["info", "--workdir", str(trained)])
     said = capsys.readouterr().out

@@ -1,6 +1,7 @@
 """A model in one file gives what its work directory gives, from anywhere; a file that is not whole is refused."""
 
 import json
+import os
 import re
 import sys
 import types
@@ -33,6 +34,9 @@ def test_a_pack_gives_what_its_work_directory_gives(trained, packed):
 
 
 def test_it_holds_no_optimizer(trained, packed):
+    mask = os.umask(0)
+    os.umask(mask)
+    assert packed.stat().st_mode & 0o777 == 0o666 & ~mask  # others may read it, as any new file
     checkpoints = sum(f.stat().st_size for f in trained.rglob("*") if f.is_file() and "checkpoints" in str(f))
     assert packed.stat().st_size < checkpoints / 2
 
