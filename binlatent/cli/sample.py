@@ -28,7 +28,7 @@ class Sample(flags.Command):
       workdir: the run's folder.
       num: how many images (default: 64, or of several prompts that many of each that they are 64, and one at least).
       out: .npz (images uint8, labels), .png, .jpg or .webp (one picture), otherwise a new or empty folder of PNG files
-        (default: samples/seed<seed>.png in the work directory).
+        (default: samples/seed<seed>.png in the work directory, seed<seed>.png here for a pack).
       labels: classes by number or name with commas between, repeated in turn over the images; none for images of no
         class (default: all classes in turn).
       seed: image i is a function of the seed, i, its label and the sampling options.
@@ -50,10 +50,12 @@ class Sample(flags.Command):
         from binlatent.cli.sink import ImageSink
         from binlatent.images import grid_columns
         from binlatent.pipeline import Pipeline
+        from binlatent.stored.pack import is_pack
 
         given, prompts = self.words.arguments(), self.words.sentences()
         num = self.num or len(prompts or [0]) * max(1, 64 // len(prompts or [0]))
-        sink = ImageSink(self.out or os.path.join(self.workdir, "samples", f"seed{self.seed}.png"))
+        folder = "" if is_pack(self.workdir) else os.path.join(self.workdir, "samples")
+        sink = ImageSink(self.out or os.path.join(folder, f"seed{self.seed}.png"))
         model = Pipeline.load(self.workdir, batch_size=self.batch_size)
         options = model.options(**self.sampling)
         labels = choose_labels(self.labels, model, options.guidance, given=bool(given))
