@@ -42,6 +42,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        listener.listen()  # from here on connections wait for the server rather than being refused
     except OSError as error:
         raise UserError(
             f"nothing can listen at {host}, port {port}: {error.strerror or error}; choose another --host or --port"
