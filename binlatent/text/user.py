@@ -1,6 +1,5 @@
 """A person's own text encoder: a function in a Python file."""
 
-import importlib.util
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from binlatent.errors import UserError
-from binlatent.files import digest
+from binlatent.files import digest, run_python
 from binlatent.text.encoder import Encoded
 
 SAMPLE = "a sentence"  # encoded once, for the shapes
@@ -44,12 +43,7 @@ class UserEncoder:
         file = pathlib.Path(path).expanduser()
         if not file.is_file():
             raise UserError(f"text.encoder: no file {path}; FILE.py:FUNCTION is expected")
-        spec = importlib.util.spec_from_file_location(f"binlatent_text_{file.stem}", file)
-        module = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:  # anything may go wrong in another person's file
-            raise UserError(f"{path} does not run: {type(error).__name__}: {error}") from error
+        module = run_python(file, f"{path} does not run", lambda module: module)
         if not callable(getattr(module, name, None)):
             raise UserError(f"{path} defines no function {name}(captions)")
         weights = digest(file.read_bytes(), str(getattr(module, "fingerprint", "")))
