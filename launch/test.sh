@@ -7,6 +7,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" test
 .venv/bin/ruff format --check --quiet .
 .venv/bin/ty check --python .venv
 if [ $# -eq 0 ]; then
-  set -- -m "not slow" -n "${TEST_WORKERS:-2}"
+  # a file's tests run on one worker, so that what they share is made once
+  set -- -m "not slow" -n "${TEST_WORKERS:-2}" --dist loadfile
 fi
 .venv/bin/python -m pytest "$@"

@@ -67,7 +67,7 @@ def test_fsdp_shards_the_state_and_keeps_the_loss(name):
     assert losses[-1] != losses[0]
 
 
-@pytest.mark.parametrize("shape", [(4, 1, 2), (2, 2, 2)])
+@pytest.mark.parametrize("shape", [pytest.param((4, 1, 2), marks=pytest.mark.slow), (2, 2, 2)])
 def test_tensor_parallelism_keeps_the_loss(shape):
     stage, batch = stages()["prior"]
     data, fsdp, tensor = shape

@@ -90,6 +90,7 @@ def test_resumed_ends_bit_equal(captioned, tmp_path):
     assert_equal(state_of(workdir, "prior"), state_of(captioned, "prior"))
 
 
+@pytest.mark.slow
 def test_one_device_and_eight_give_equal_losses(captioned, tmp_path, monkeypatch):
     one = jax.devices()[:1]
     monkeypatch.setattr(jax, "devices", lambda *a: one)

@@ -123,7 +123,7 @@ def assert_trees_close(got, expected, tolerance=1e-4):
         np.testing.assert_allclose(a / size, b / size, atol=tolerance, err_msg=mesh_lib.path_name(path))
 
 
-@pytest.mark.parametrize("kind", ["hinge", "non_saturating"])
+@pytest.mark.parametrize("kind", ["hinge", pytest.param("non_saturating", marks=pytest.mark.slow)])
 def test_one_pass_equals_two(kind):
     """Adaptive weight and both gradients against plain differentiation, one loss at a time."""
     stage = stage_of(adversarial=Adversarial(kind=kind, max_adaptive_weight=1e4, lecam_weight=0.1))
@@ -218,7 +218,7 @@ def test_the_discriminator_waits_for_its_start(disc):
     assert not any(map(np.array_equal, jax.tree.leaves(waiting.extra), jax.tree.leaves(started.extra)))
 
 
-@pytest.mark.parametrize("norm", ["group", "spectral"])
+@pytest.mark.parametrize("norm", [pytest.param("group", marks=pytest.mark.slow), "spectral"])
 def test_micro_batches_and_devices_change_nothing(norm):
     def run(micro_batches, devices):
         stage = stage_of(
@@ -365,6 +365,7 @@ def test_bf16_networks_keep_float32_losses_and_gradients():
         np.testing.assert_allclose(b["values"][name], value, rtol=0.1, atol=0.01, err_msg=name)
 
 
+@pytest.mark.slow
 def test_init_from_takes_over_the_discriminator_s_statistics(tmp_path):
     """They belong to its parameters: with fresh ones it would score the first batches on another scale."""
     from binlatent.checkpoint import load_parts

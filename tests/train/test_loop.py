@@ -68,7 +68,7 @@ def run(workdir, config_path, stage="", last=0):
     return result.returncode, result.stdout[-2000:]
 
 
-@pytest.mark.parametrize("stage", ["autoencoder", "prior"])
+@pytest.mark.parametrize("stage", [pytest.param("autoencoder", marks=pytest.mark.slow), "prior"])
 def test_killed_and_resumed_ends_bit_equal(tmp_path, trained, stage):
     """SIGKILL while a checkpoint in the middle of a stage is saved; the second run ends as the uninterrupted one did."""
     config_path, workdir = trained / "config.json", tmp_path / "run"
