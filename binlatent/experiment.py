@@ -17,7 +17,7 @@ from binlatent import mesh as mesh_lib
 from binlatent.checkpoint import checkpoint_steps, fingerprint, load_ema
 from binlatent.console import progress, say, warn
 from binlatent.data.codes import CodeSource, CodeWriter, code_columns
-from binlatent.data.loader import Validation, batch_spec, eval_batches, first_images, fitting_batch_size, train_batches
+from binlatent.data.loader import Validation, batch_spec, eval_batches, fitting_batch_size, spread_images, train_batches
 from binlatent.data.manifest import CodeSpec, Manifest
 from binlatent.data.splits import Splits, check_conditions, open_splits
 from binlatent.data.texts import CaptionedCodes
@@ -207,7 +207,7 @@ class Experiment:
 
     def _autoencoder_stage(self, splits: Splits):
         stage = config_lib.build_autoencoder_stage(self.config)
-        images = first_images(splits.validation, config_lib.build_data(self.config), PREVIEWS // 2)
+        images = spread_images(splits.validation, config_lib.build_data(self.config), PREVIEWS // 2)
 
         def preview(state: TrainState, step: int) -> np.ndarray:
             pipeline = self._pipeline(autoencoder=_trained(stage.net, state.ema["autoencoder"]))
@@ -290,7 +290,7 @@ class Experiment:
         if validation.spec.captions:
             validation = CaptionedCodes(validation, pipeline.text_encoder)
         samples = self._samples(pipeline, validation)
-        images = first_images(self.splits().validation, config_lib.build_data(self.config), PREVIEWS // 2)
+        images = spread_images(self.splits().validation, config_lib.build_data(self.config), PREVIEWS // 2)
         restored = comparison_grid(images, pipeline.reconstruct(images))
         if jax.process_index() != 0:
             return

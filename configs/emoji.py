@@ -13,6 +13,17 @@ Not run yet: sizes and numbers of steps are guesses for a CPU, after `captioned_
 
 from binlatent.config import defaults
 
+# Shown during training; those of the last row are held out of it.
+PROMPTS = (
+    "french fries", "rose", "watermelon", "strawberry", "mushroom", "cactus", "sun", "rainbow",
+    "cat face", "dog face", "panda", "octopus", "butterfly", "soccer ball", "rocket", "sailboat",
+    "Japan", "Brazil", "United Kingdom", "check mark button", "woman firefighter medium skin tone",
+    "woman firefighter dark skin tone", "waving hand medium skin tone", "thumbs up dark skin tone",
+    "man cook light skin tone", "thumbs down light skin tone", "mage light skin tone", "man swimming medium light skin tone",
+    "man astronaut medium dark skin tone", "woman farmer medium dark skin tone", "victory hand medium dark skin tone",
+    "pilot dark skin tone",
+)  # fmt: skip
+
 
 def get_config(argument: str = "32"):
     side = int(argument)
@@ -22,6 +33,7 @@ def get_config(argument: str = "32"):
     config.data.source = "emoji"
     config.data.captions = "own"
     config.data.resolution = side
+    config.text.prompts = PROMPTS
     config.plan.words = 2002
     config.plan.caption_words = 13
 
@@ -33,13 +45,14 @@ def get_config(argument: str = "32"):
     config.autoencoder.attention_resolutions = ()
     config.autoencoder.code_bits = 32
     config.autoencoder.embedding_width = 128
-    config.autoencoder_optimizer.learning_rate = 2e-3
+    config.autoencoder_loss.l2.weight = 2.0  # most of a picture is white, to which l1 alone pulls every pixel at first
+    config.autoencoder_optimizer.learning_rate = 1e-3
     config.autoencoder_optimizer.schedule = "cosine"
     config.autoencoder_optimizer.warmup_steps = 100
     config.autoencoder_optimizer.ema_decay = 0.99
-    config.autoencoder_training.num_steps = 3000
-    config.autoencoder_training.batch_size = 32
-    config.autoencoder_training.evaluate_every = 500
+    config.autoencoder_training.num_steps = 4000
+    config.autoencoder_training.batch_size = 16
+    config.autoencoder_training.evaluate_every = 1000
     config.autoencoder_training.checkpoint_every = 500
 
     config.prior.width = 192
@@ -49,6 +62,9 @@ def get_config(argument: str = "32"):
     config.prior_optimizer.schedule = "cosine"
     config.prior_optimizer.warmup_steps = 200
     config.prior_optimizer.weight_decay = 0.05
-    config.prior_training.num_steps = 4000
+    config.prior_training.num_steps = 3000
     config.prior_training.batch_size = 64
+    config.prior_training.evaluate_every = 1000
+    config.prior_training.checkpoint_every = 500
+    config.sampling.guidance = 1.0
     return config

@@ -138,10 +138,12 @@ def eval_batches(
     return _iterate(data.repeat() if endless else data, source, options, workers)
 
 
-def first_images(source: Source, options: DataOptions, num: int) -> np.ndarray:
-    """The first `num` images of a source, uint8 (n, h, w, c); fewer where some cannot be read."""
-    batch = next(iter(eval_batches(source, options, batch_size=num, limit=num)))
-    return batch["image"][batch["mask"]]
+def spread_images(source: Source, options: DataOptions, num: int) -> np.ndarray:
+    """`num` images spread evenly over a source, since many are sorted, uint8 (n, h, w, c); fewer where some cannot be read."""
+    transform = source.eval_transform(options)
+    indices = np.linspace(0, len(source) - 1, min(num, len(source)), dtype=int).tolist()
+    examples = {index: source[index] for index in indices}
+    return np.stack([transform(example)["image"] for index, example in examples.items() if source.counted(index)])
 
 
 class Validation:

@@ -24,7 +24,7 @@ from binlatent.data.loader import eval_batches
 from binlatent.errors import UserError
 from binlatent.evaluate.evaluation import Evaluation
 from binlatent.images import to_uint8
-from binlatent.text.pretrained import FILES
+from binlatent.text.pretrained import FILES, from_transformers
 
 BATCH = 64
 CHOICES = 100  # prompts among which an image's own is looked for
@@ -34,21 +34,10 @@ def load_clip(name: str) -> tuple[Any, Any]:
     """CLIP and its processor.
 
     Raises:
-      UserError: a package is missing, or the weights are neither here nor to be had.
+      UserError: see `from_transformers`.
     """
-    try:
-        import torch  # noqa: F401 (transformers needs it)
-        import transformers
-    except ImportError as error:
-        raise UserError(f"CLIP scores need {error.name!r}: pip install 'binlatent[text]'.") from error
-    try:
-        return transformers.CLIPModel.from_pretrained(name).eval(), transformers.CLIPProcessor.from_pretrained(name)
-    except Exception as error:  # of many kinds: no network, no such name, a file that is missing or damaged
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"no CLIP {name!r} here, and it could not be fetched ({reason[:200]}); put {FILES} and preprocessor_config.json "
-            "into a folder and give that. No CLIP score is computed without."
-        ) from error
+    advice = f"Put {FILES} and preprocessor_config.json into a folder and give that. No CLIP score is computed without."
+    return from_transformers("CLIPModel", "CLIPProcessor", name, what="CLIP", wanted_by="a CLIP score", advice=advice)
 
 
 def embed(clip: tuple[Any, Any], images: np.ndarray, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -38,31 +38,15 @@ class PretrainedEncoder:
         Raises:
           UserError: a package is missing, or the weights are neither here nor to be had.
         """
-        try:
-            import torch
-            import transformers
-        except ImportError as error:
-            raise UserError(
-                f"text.encoder='{kind}:{name}' needs {error.name!r}: pip install 'binlatent[text]'."
-            ) from error
         network = {"clip": "CLIPTextModelWithProjection", "t5": "T5EncoderModel"}[kind]
-        name = os.path.expanduser(name)
-        transformers.logging.set_verbosity_error()
-        try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(name)
-            model, report = getattr(transformers, network).from_pretrained(
-                name, output_loading_info=True, dtype=torch.float32
-            )
-        except Exception as error:  # of many kinds: no network, no such name, a file that is missing or damaged
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(
-                f"no {kind} text encoder {name!r} here, and it could not be fetched ({reason[:200]}). Put {FILES} of it into "
-                f"a folder and set text.encoder='{kind}:FOLDER'."
-            ) from error
-        if missing := report["missing_keys"]:
-            raise UserError(
-                f"{name} is no {kind} text encoder: it has no {sorted(missing)[0]} ({len(missing)} weights missing)"
-            )
+        model, tokenizer = from_transformers(
+            network,
+            "AutoTokenizer",
+            os.path.expanduser(name),
+            what=f"{kind} text encoder",
+            wanted_by=f"text.encoder='{kind}:{name}'",
+            advice=f"Put {FILES} of it into a folder and set text.encoder='{kind}:FOLDER'.",
+        )
         longest = getattr(model.config, "max_position_embeddings", length)
         weights = (
             f"{key} {np.asarray(value.shape)}".encode() + _bytes(value) for key, value in model.state_dict().items()
@@ -76,7 +60,7 @@ class PretrainedEncoder:
             "token_width": width if use == "tokens" else 0,
             "vector_width": model.config.projection_dim if kind == "clip" else width,
         }
-        return cls(record, kind, tokenizer, model.eval())
+        return cls(record, kind, tokenizer, model)
 
     def encode(self, captions: Sequence[str]) -> Encoded:
         parts = [self._batch(list(captions[i : i + BATCH])) for i in range(0, len(captions), BATCH)]
@@ -105,6 +89,41 @@ class PretrainedEncoder:
     def cut(self, captions: Sequence[str]) -> list[str]:
         long = (len(self._tokenizer(caption)["input_ids"]) > self.record["length"] for caption in captions)
         return [caption for caption, cut in zip(captions, long, strict=True) if cut]
+
+
+def from_transformers(
+    network: str, preprocessor: str, name: str, *, what: str, wanted_by: str, advice: str
+) -> tuple[Any, Any]:
+    """A frozen float32 network of `transformers` and what prepares its inputs.
+
+    Args:
+      network: its class, such as CLIPModel.
+      preprocessor: the class of its tokenizer or processor.
+      name: a folder, or a name at Hugging Face.
+      what: the network in words, for messages.
+      wanted_by: the setting that asks for it, for messages.
+      advice: where to put which files.
+
+    Raises:
+      UserError: a package is missing, or the weights are neither here nor to be had, or are not all there.
+    """
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise UserError(f"{wanted_by} needs {error.name!r}: pip install 'binlatent[text]'.") from error
+    transformers.logging.set_verbosity_error()
+    try:
+        prepare = getattr(transformers, preprocessor).from_pretrained(name)
+        model, report = getattr(transformers, network).from_pretrained(
+            name, output_loading_info=True, dtype=torch.float32
+        )
+    except Exception as error:  # of many kinds: no network, no such name, a file that is missing or damaged
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"no {what} {name!r} here, and it could not be fetched ({reason[:200]}). {advice}") from error
+    if missing := report["missing_keys"]:
+        raise UserError(f"{name} is no {what}: it has no {sorted(missing)[0]} ({len(missing)} weights missing)")
+    return model.eval(), prepare
 
 
 def _bytes(value: Any) -> bytes:

@@ -23,7 +23,7 @@ def test_without_weights_nothing_is_scored(monkeypatch, tmp_path):
     import sys
 
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(UserError, match=r"need 'torch': pip install 'binlatent\[text\]'"):
+    with pytest.raises(UserError, match=r"needs 'torch': pip install 'binlatent\[text\]'"):
         clip_score.load_clip(str(tmp_path))
 
 

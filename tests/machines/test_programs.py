@@ -70,7 +70,7 @@ def test_fitted_grids(trained_digits, capsys):
 
 
 def test_parts_of_a_training_step(capsys):
-    parts.main(["--channels", "32", "--batch_size", "2", "--rounds", "1"])
+    parts.main(["--channels", "8", "--batch_size", "1", "--rounds", "1"])
     text = capsys.readouterr().out
     heading, *found = rows(text)
     assert heading == ["program", "ms", "relative to one pass", "GFLOP"] and len(found) == 10

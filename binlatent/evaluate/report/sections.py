@@ -6,7 +6,7 @@ import numpy as np
 from etils import epath
 
 from binlatent import config as config_lib
-from binlatent.data.loader import first_images
+from binlatent.data.loader import spread_images
 from binlatent.evaluate.evaluation import Evaluation
 from binlatent.evaluate.report import figures
 from binlatent.evaluate.report.page import Picture, Report, render
@@ -80,13 +80,13 @@ def _facts(evaluation: Evaluation) -> dict:
 
 
 def _reconstructions(evaluation: Evaluation) -> Picture:
-    images = first_images(evaluation.splits.validation, evaluation.data, 4 * COLUMNS)
+    images = spread_images(evaluation.splits.validation, evaluation.data, 4 * COLUMNS)
     columns = min(COLUMNS, len(images))
     count = len(images) // columns * columns
     return Picture(
         image=comparison_grid(images, evaluation.pipeline.reconstruct(images), columns),
         width=columns * WIDTH,
-        caption=f"The first {count} validation images, each with its reconstruction below (thresholded code).",
+        caption=f"{count} validation images, spread evenly over the set, each with its reconstruction below (thresholded code).",
     )
 
 
