@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from binlatent.cli.sink import ImageSink
     from binlatent.pipeline import Pipeline
 
-# (an image (1, h, w, c), copies of it (num, h, w, c)) → (what is known of it, the results)
+# (an image (1, h, w, c), copies of it (num, h, w, c)) → (its known part, the results)
 Apply = Callable[["np.ndarray", "np.ndarray"], tuple["np.ndarray", "np.ndarray"]]
 UNKNOWN = 0.5  # grey, where nothing is known
 
@@ -33,14 +33,14 @@ class Edit(flags.Command):
         from each image to the next.
       workdir: the run's folder.
       images: a folder of images, or one image file.
-      out: .png, .jpg or .webp (one picture, a row for each image: what is known of it, then the results), .npz (uint8
+      out: .png, .jpg or .webp (one picture, a row for each image: its known part, then the results), .npz (uint8
         arrays in that order), otherwise a new or empty folder of PNG files.
       num: results for each image.
       mask: an image file, bright where inpaint makes pixels anew.
       box: the same as a box, in parts of the image's height and width.
       margins: pixels that outpaint adds on each side.
-      passes: how often inpaint and outpaint take each step; more are slower, and may fit better to what is known.
-      feather: pixels around what is made that are blended (default: a quarter of a token).
+      passes: repetitions of each step of inpaint and outpaint; more are slower, and may fit the known pixels better.
+      feather: pixels around the mask that are blended (default: a quarter of a token).
       clamp: how the known bits are fixed; noised as the step's noise level has them, code as they are.
       start: time from which a variation starts; 0 gives the reconstruction, 1 forgets the image.
       label: class of the results, by number or name (default: no class).
@@ -78,7 +78,7 @@ class Edit(flags.Command):
         say(f"{self.how}: {sink.path}")
 
     def _resample(self, model: "Pipeline", images: Images, shape: tuple[int, int, int], sink: "ImageSink") -> None:
-        """For each image what is known of it, and `num` results."""
+        """For each image its known part, and `num` results."""
         import numpy as np
 
         options = model.options(**self.sampling)
@@ -141,7 +141,7 @@ class Edit(flags.Command):
             top, left, bottom, right = (int(part) for part in (self.margins or "").split(","))
         except ValueError:
             raise UserError(
-                f"--margins {self.margins or ''}: four whole numbers of pixels with commas between are expected, "
+                f"--margins {self.margins or ''}: four comma-separated numbers of pixels are expected, "
                 "top,left,bottom,right"
             ) from None
 

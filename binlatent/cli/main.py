@@ -37,7 +37,7 @@ BROKEN_PIPE = 141  # exit status after a broken pipe, as in shells
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with error messages on one line: the flag, the value, what is expected."""
+    """argparse with error messages on one line: the flag, the value, the expected form."""
 
     def error(self, message: str) -> NoReturn:
         message = message.removeprefix("argument ").removesuffix(".")

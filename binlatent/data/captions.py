@@ -1,4 +1,4 @@
-"""Captions as people store them: a text file beside each image, or `metadata.jsonl`.
+"""Captions in files: a text file beside each image, or `metadata.jsonl`.
 
 An image has one caption or several, of which training draws one at every step. White space at both ends is dropped, and
 inside a caption it becomes single spaces, so a caption is always one line and several are joined by line breaks.

@@ -11,7 +11,7 @@ from binlatent.images import to_float
 from binlatent.pipeline import Pipeline
 
 LARGEST_CANVAS = 2**24  # pixels
-FILLINGS = 8  # samples that show which bits depend on what is not known
+FILLINGS = 8  # samples that show which bits depend on unknown pixels
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ def inpaint(
       images: uint8 or float in [0, 1], (b, h, w, c), of the model's size or a larger canvas whose sides are multiples of a
         token's. What they hold under the mask has no effect.
       mask: bool (h, w) or (b, h, w), True where pixels are to be made.
-      passes: of each step, see `Sampler`; more fit better to what is known, and take as many times longer.
+      passes: of each step, see `Sampler`; more fit the known bits better, at that many times the cost.
       feather: pixels beyond the mask that are blended; None takes a quarter of a token.
       **options: of `Pipeline.edit`: labels, and sampling options.
 
@@ -75,7 +75,7 @@ def outpaint(model: Pipeline, images: np.ndarray, margins: tuple[int, int, int, 
     """
     images, size = np.asarray(images), token_size(model)
     if len(margins) != 4 or any(not isinstance(m, int) or m < 0 for m in margins) or not any(margins):
-        raise UserError(f"margins are {margins}: four whole numbers of pixels, at least 0 and not all 0, are expected")
+        raise UserError(f"margins are {margins}: expected are four numbers of pixels, at least 0 and not all 0")
     top, left, bottom, right = margins
     height, width = images.shape[1] + top + bottom, images.shape[2] + left + right
     if height * width > LARGEST_CANVAS:

@@ -23,7 +23,7 @@ def check_mask(mask: np.ndarray, images: np.ndarray) -> np.ndarray:
         raise UserError(f"the mask is {mask.dtype} {mask.shape}: bool {images.shape[1:3]} is expected, as the images")
     mask = np.broadcast_to(mask, images.shape[:3])
     if not mask.any((1, 2)).all():
-        raise UserError("the mask is empty: mark what is to be made anew")
+        raise UserError("the mask is empty: mark the pixels to replace")
     return mask
 
 
@@ -36,7 +36,7 @@ def box(text: str, shape: tuple[int, int]) -> np.ndarray:
     try:
         top, left, bottom, right = (float(part) for part in text.split(","))
     except ValueError:
-        raise ValueError(f"{text!r}: four numbers with commas between are expected, top,left,bottom,right") from None
+        raise ValueError(f"{text!r}: four comma-separated numbers are expected: top,left,bottom,right") from None
     if not (0 <= top < bottom <= 1 and 0 <= left < right <= 1):
         raise ValueError(f"{text!r}: 0 <= top < bottom <= 1 and 0 <= left < right <= 1 is expected")
     (height, width), rows, columns = shape, np.arange(shape[0]), np.arange(shape[1])

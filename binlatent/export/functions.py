@@ -26,7 +26,7 @@ class Function:
 
     Attributes:
       arguments: shape and type of each, by name and in order; `b` is any number of examples.
-      results: names of what it returns, in order.
+      results: names of its results, in order.
     """
 
     name: str

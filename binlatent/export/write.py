@@ -1,6 +1,6 @@
 """A folder with an exported model: functions, parameters, a manifest with checksums, and a program that runs it.
 
-manifest.json          written last: without it the folder is not whole
+manifest.json          written last: without it the folder is incomplete
 encode.jax, decode.jax, denoise.jax, sample.jax
 params.safetensors     arrays named `autoencoder/…` and `prior/…`
 run.py                 makes images; needs jax, flatbuffers and numpy

@@ -1,4 +1,4 @@
-"""Inpainting of held-out digits: is the completed digit still taken for what it was?
+"""Inpainting of held-out digits: is the completed digit still recognised as the original?
 
     python -m binlatent.machines.inpainting runs/digits
 
@@ -7,7 +7,7 @@ images; no class is given. The ways to complete them:
 
 * tokens: the bits of tokens without a masked pixel are known, from the code of the image with the masked pixels grey; the
   result is what the code decodes to.
-* leak: the same from the code of the whole image, whose known tokens have seen what is masked.
+* leak: the same from the code of the whole image, whose known tokens have seen the masked pixels.
 * bits: the bits that do not depend on the masked pixels are known (`editing.known.known_code`), decoded.
 * pasted: the same, with the known pixels put back (`editing.complete.inpaint`).
 

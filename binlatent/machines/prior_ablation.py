@@ -3,7 +3,7 @@
     python -m binlatent.machines.prior_ablation --workdir runs/digits --out runs/arms --seeds 0,1,2 \\
         --arm default --arm one_component:prior.components=1 --arm release:config=release:digits
 
-An arm is a name and config overrides with commas between, of another config than that of `--workdir` where one of them is
+An arm is a name and comma-separated config overrides, of another config than that of `--workdir` where one of them is
 `config=NAME`. Its work directory shares the autoencoder and the codes of `--workdir` and trains a prior of its own. A
 finished arm is not trained again, so the command can be stopped and repeated. Digits are scored by `machines.digits`; other
 data by the Fréchet distance of the features of the classifier that `binlatent train-classifier` left in `--workdir`.

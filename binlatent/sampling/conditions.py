@@ -45,7 +45,7 @@ def _taken(array: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 
 def conditioning(metadata: Mapping[str, Any]) -> Conditioning:
-    """What a prior is conditioned on, of what its checkpoint says: `num_classes`, `condition_shape` and `text`."""
+    """What a prior is conditioned on, from its checkpoint's metadata: `num_classes`, `condition_shape` and `text`."""
     return Conditioning.of(metadata["num_classes"], tuple(metadata["condition_shape"]), metadata.get("text"))
 
 

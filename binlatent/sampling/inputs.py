@@ -1,4 +1,4 @@
-"""Arrays and numbers that people hand to a model, compared with what it takes."""
+"""Checks of the arrays and numbers that callers pass to a model."""
 
 import numbers
 from typing import Any
@@ -30,7 +30,7 @@ def check_images(images: Any, shape: tuple[int, int, int], multiple: int = 0) ->
 
 
 def _fits(found: tuple[int, ...], shape: tuple[int, int, int], multiple: int) -> bool:
-    """Whether (b, height, width, channels) is of a shape (height, width, channels), or larger by whole multiples."""
+    """Whether (b, height, width, channels) is of a shape (height, width, channels), or larger by integer multiples."""
     if len(found) != 4 or found[3] != shape[2]:
         return False
     if not multiple:

@@ -1,4 +1,4 @@
-"""What a person may choose when sampling; never an option of a model. Importing it does not import JAX."""
+"""The options of sampling, none of which is an option of a model. Importing it does not import JAX."""
 
 import dataclasses
 import math

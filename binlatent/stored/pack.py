@@ -52,7 +52,7 @@ def named_arrays(params: Mapping[str, PyTree]) -> dict[str, np.ndarray]:
 
 
 def write_pack(path: epath.PathLike, pack: Pack) -> None:
-    """Writes the file whole or not at all, locally or into a bucket.
+    """Writes the file completely or not at all, locally or into a bucket.
 
     Raises:
       UserError: the name has another ending.

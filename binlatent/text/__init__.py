@@ -1,5 +1,5 @@
 """Captions to features.
 
 One protocol (`encoder`) and encoders by name (`named`): words for a text tower that is trained with the prior (`words`), CLIP
-and T5 (`pretrained`), and a person's own function (`user`).
+and T5 (`pretrained`), and a user's function (`user`).
 """

@@ -1,4 +1,4 @@
-"""The protocol of text encoders, and what is asked of captions."""
+"""The protocol of text encoders, and checks of captions."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

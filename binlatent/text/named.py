@@ -14,7 +14,7 @@ def open_encoder(options: TextOptions, captions: Sequence[str] = ()) -> TextEnco
       captions: of the training data, from which `own` takes its words.
 
     Raises:
-      UserError: its weights are not here, a package is missing, or a person's file does not run.
+      UserError: its weights are not here, a package is missing, or the user's file fails.
     """
     kind, _, rest = options.encoder.partition(":")
     if kind == "own":

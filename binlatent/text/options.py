@@ -14,7 +14,7 @@ class TextOptions:
     Attributes:
       encoder: `own`: words by number, read by a small text tower that is trained with the prior. `clip:NAME` or `t5:NAME`:
         a pretrained encoder (extra `text`), a name at Hugging Face or a local folder. `FILE.py:FUNCTION`: one of your own.
-      length: most tokens of a caption; what is longer is cut.
+      length: most tokens of a caption; longer ones are cut.
       words: most words that `own` knows by number; it spells others in bytes.
       use: what the prior is given by an encoder that is not `own`: its `tokens` and its pooled vector, or only that
         (`pooled`).

@@ -1,4 +1,4 @@
-"""CLIP's and T5's text encoders, frozen, by way of `transformers` (extra `text`, which brings PyTorch for the CPU)."""
+"""CLIP's and T5's text encoders, frozen, loaded with `transformers` (extra `text`, which includes PyTorch)."""
 
 import os
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ class PretrainedEncoder:
     """A text encoder of `transformers`; see `text.encoder.TextEncoder`.
 
     CLIP gives the last layer's features and the projected vector that it compares with images; T5 its features and their
-    mean over the tokens that count. Neither is normalised.
+    mean over the unmasked tokens. Neither is normalised.
     """
 
     def __init__(self, record: dict[str, Any], kind: str, tokenizer: Any, model: Any):
@@ -36,7 +36,7 @@ class PretrainedEncoder:
           use: `tokens`, or `pooled` for the vector alone.
 
         Raises:
-          UserError: a package is missing, or the weights are neither here nor to be had.
+          UserError: a package is missing, or the weights cannot be found or fetched.
         """
         network = {"clip": "CLIPTextModelWithProjection", "t5": "T5EncoderModel"}[kind]
         model, tokenizer = from_transformers(
@@ -94,18 +94,18 @@ class PretrainedEncoder:
 def from_transformers(
     network: str, preprocessor: str, name: str, *, what: str, wanted_by: str, advice: str
 ) -> tuple[Any, Any]:
-    """A frozen float32 network of `transformers` and what prepares its inputs.
+    """A frozen float32 network of `transformers` and its tokenizer or processor.
 
     Args:
       network: its class, such as CLIPModel.
       preprocessor: the class of its tokenizer or processor.
       name: a folder, or a name at Hugging Face.
-      what: the network in words, for messages.
-      wanted_by: the setting that asks for it, for messages.
-      advice: where to put which files.
+      what: the network's name in messages.
+      wanted_by: the setting that needs it, for messages.
+      advice: which files to put where.
 
     Raises:
-      UserError: a package is missing, or the weights are neither here nor to be had, or are not all there.
+      UserError: a package is missing, or the weights cannot be found or fetched, or are incomplete.
     """
     try:
         import torch

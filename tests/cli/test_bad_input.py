@@ -139,7 +139,7 @@ REFUSED = [
     ("a mask that is no image", EDIT + " --mask {tmp}/file", ["--mask", "not an image"]),
     ("passes 0", EDIT + " --passes 0", ["--passes", "from 1 to"]),
     ("feather −1", EDIT + " --feather -1", ["feather is -1"]),
-    ("no margins", EDIT.replace("inpaint", "outpaint"), ["--margins", "four whole numbers"]),
+    ("no margins", EDIT.replace("inpaint", "outpaint"), ["--margins", "four comma-separated numbers"]),
     ("margins of words", EDIT.replace("inpaint", "outpaint") + " --margins a,b,c,d", ["--margins", "a,b,c,d"]),
     ("margins 0", EDIT.replace("inpaint", "outpaint") + " --margins 0,0,0,0", ["margins", "not all 0"]),
     # a model for others
