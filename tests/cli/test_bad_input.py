@@ -126,8 +126,8 @@ REFUSED = [
     ),
     # editing
     ("how", "edit paint --workdir {trained} --images {tmp}/mine --out {tmp}/e", ["'paint'", "inpaint", "vary"]),
-    ("box of words", EDIT + " --box left", ["--box", "'left'", "four numbers"]),
-    ("box of three", EDIT + " --box 0,0,1", ["--box", "four numbers"]),
+    ("box of words", EDIT + " --box left", ["--box", "'left'", "four comma-separated numbers"]),
+    ("box of three", EDIT + " --box 0,0,1", ["--box", "four comma-separated numbers"]),
     ("box upside down", EDIT + " --box 1,0,0,1", ["--box", "top < bottom"]),
     ("box of nan", EDIT + " --box nan,0,1,1", ["--box", "top < bottom"]),
     ("edit num 0", EDIT + " --num 0", ["--num", "from 1 to"]),

@@ -159,7 +159,7 @@ def test_wrong_requests_are_refused(address, change, message):
     [
         ({"label": "cat"}, "label 'cat' is no class"),
         ({"label": "3"}, "label 3 is no class"),
-        ({"kind": "inpaint", "picture": PICTURE, "mask": BLANK}, "the mask is empty: mark what is to be made"),
+        ({"kind": "inpaint", "picture": PICTURE, "mask": BLANK}, "the mask is empty: mark the pixels to replace"),
         ({"kind": "inpaint", "picture": TEXT, "mask": BLANK}, "the picture cannot be read: not an image"),
         ({"kind": "interpolate", "picture": PICTURE, "second": PICTURE, "num": 1}, "at least 2 images"),
     ],
