@@ -1,4 +1,6 @@
-"""Two processes over loopback, two virtual devices each, through the command line: equal to one process of four."""
+"""Two processes over loopback, two virtual devices each, through the command line: equal to one process of four.
+
+The model is conditioned on classes and captions."""
 
 import os
 import shutil
@@ -22,7 +24,7 @@ CONFIG = """
 from tests import tiny
 
 def get_config():
-    c = tiny.config({path!r})
+    c = tiny.config({path!r}, data__captions="captions", prior__text_depth=1)
     for training in (c.autoencoder_training, c.prior_training):
         training.update(num_steps=4, log_every=1, checkpoint_every=2, evaluate_every=4, keep_checkpoints=4)
     return c
@@ -43,8 +45,11 @@ def losses(workdir, stage):
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("config")
+    arrays = dict(np.load(tiny.npz(folder)))  # with classes, and captions for the text tower
+    captions = np.array([f"a {('red', 'green', 'blue')[label]} square" for label in arrays["labels"]])
+    np.savez(folder / "captioned.npz", **arrays, captions=captions)
     path = folder / "tiny.py"
-    path.write_text(CONFIG.format(path=tiny.npz(folder)))
+    path.write_text(CONFIG.format(path=str(folder / "captioned.npz")))
     return path
 
 
