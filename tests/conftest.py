@@ -46,3 +46,21 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     Experiment.open(folder / "run", tiny.config(tiny.npz(folder))).run()
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def captioned(tmp_path_factory):
+    """The same, trained on images with two captions each."""
+    import numpy as np
+
+    from binlatent.experiment import Experiment
+    from tests import tiny
+
+    folder, colours = tmp_path_factory.mktemp("captioned"), ("red", "green", "blue")
+    captions = np.array([[f"a {colours[i % 3]} square", f"square, {colours[i % 3]}"] for i in range(48)])
+    np.savez(folder / "images.npz", images=tiny.images(48), captions=captions)
+    config = tiny.config(
+        str(folder / "images.npz"), data__captions="captions", prior__text_depth=1, text__prompts=("a red square",)
+    )
+    Experiment.open(folder / "run", config).run()
+    return folder / "run"

@@ -16,21 +16,6 @@ from binlatent.train.metrics import read_records
 from tests import tiny
 from tests.train.test_loop import assert_equal, state_of
 
-COLOURS = ("red", "green", "blue")
-
-
-@pytest.fixture(scope="module")
-def captioned(tmp_path_factory):
-    """A work directory trained on images with two captions each; not to be changed by a test."""
-    folder = tmp_path_factory.mktemp("captioned")
-    captions = np.array([[f"a {COLOURS[i % 3]} square", f"square, {COLOURS[i % 3]}"] for i in range(48)])
-    np.savez(folder / "images.npz", images=tiny.images(48), captions=captions)
-    config = tiny.config(
-        str(folder / "images.npz"), data__captions="captions", prior__text_depth=1, text__prompts=("a red square",)
-    )
-    Experiment.open(folder / "run", config).run()
-    return folder / "run"
-
 
 @pytest.fixture(scope="module")
 def model(captioned):

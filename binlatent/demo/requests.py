@@ -27,6 +27,7 @@ LIMITS = {
     "passes": (1, 16),
 }
 LARGEST_UPLOAD = 12 * 2**20  # bytes of a request; pictures travel as base64, a third larger than their files
+LONGEST_PROMPT = 1000  # characters
 PREFIX = "data:image/"
 
 
@@ -38,19 +39,22 @@ class Request:
       kind: what to do.
       num: images to make.
       label: a class by number or name; empty for all in turn (sample) or none (the others).
+      prompt, negative_prompt: what the images show, and what guidance leads away from; empty for neither.
       strength: of a variation: 0 returns the reconstruction, 1 a fresh sample.
       passes: of each step of inpainting.
       picture, second: data URLs of pictures of the model's size.
       mask: the same, bright where pixels are to be made.
 
     Raises:
-      UserError: a number out of its limits, or a picture missing.
+      UserError: a number out of its limits, a prompt of spaces or too long, or a picture missing.
     """
 
     kind: Kind
     num: int = 4
     seed: int = 0
     label: str = ""
+    prompt: str = ""
+    negative_prompt: str = ""
     steps: int = 16
     guidance: float = 0.0
     temperature: float = 1.0
@@ -65,6 +69,12 @@ class Request:
             value = getattr(self, name)
             if not least <= value <= most:
                 raise UserError(f"{name} is {value}: a number from {least:,} to {most:,} is expected")
+        for name in ("prompt", "negative_prompt"):
+            text = getattr(self, name)
+            if text.isspace():
+                raise UserError(f"{name} is empty: a sentence is expected")
+            if len(text) > LONGEST_PROMPT:
+                raise UserError(f"{name} has {len(text):,} characters: at most {LONGEST_PROMPT:,} are taken")
         if missing := [name for name in PICTURES[self.kind] if not getattr(self, name)]:
             raise UserError(f"{self.kind} needs a {missing[0]}: choose one")
 

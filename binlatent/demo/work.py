@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from binlatent import config as config_lib
 from binlatent.demo.requests import Request, bits_picture, from_url, to_url
 from binlatent.editing.complete import inpaint
 from binlatent.errors import UserError
 from binlatent.pipeline import Pipeline
+from binlatent.sampling.conditions import NULL, Conditions, takes_prompts
+from binlatent.text.encoder import cut_message
 
 BATCH = 8  # images at a time: progress is reported between them
 FRAMES = 9  # of the way from noise
@@ -37,19 +40,21 @@ class Worker:
             "resolution": model.autoencoder.net.resolution,
             "code": "×".join(map(str, model.code_shape)),
             "classes": list(model.class_names) or [str(i) for i in range(model.num_classes)],
+            "prompts": takes_prompts(model.prior.metadata, config_lib.build_text(model.config)),
             "steps": sampling.steps,
             "guidance": sampling.guidance,
             "temperature": sampling.temperature,
         }
 
     def make(self, request: Request, progress: Progress) -> dict[str, Any]:
-        """Images as data URLs, `film` (of samples) and `command`.
+        """Images as data URLs, `film` (of samples), `command`, and `notes` of what had no effect.
 
         Raises:
           UserError: the request does not fit the model.
         """
         made = getattr(self, f"_{request.kind}")(request, progress)
-        return {**made, "images": [to_url(image) for image in made["images"]], "command": self.command(request)}
+        images = [to_url(image) for image in made["images"]]
+        return {**made, "images": images, "command": self.command(request), "notes": self._notes(request)}
 
     def picture(self, text: str) -> str:
         """An uploaded picture at the model's size, as a data URL."""
@@ -71,6 +76,9 @@ class Worker:
         if request.kind != "interpolate":
             if request.label:
                 words += ["--labels" if request.kind == "sample" else "--label", shlex.quote(request.label)]
+            for name in ("prompt", "negative_prompt"):
+                if text := getattr(request, name):
+                    words += [f"--{name}={shlex.quote(' '.join(text.split()))}"]  # with =: it may begin with a dash
             words += ["--steps", request.steps, "--guidance", request.guidance, "--temperature", request.temperature]
         return " ".join(map(str, [*words, "--out", "images"]))
 
@@ -79,21 +87,34 @@ class Worker:
     def _options(self, request: Request) -> dict[str, Any]:
         return {"steps": request.steps, "guidance": request.guidance, "temperature": request.temperature}
 
-    def _labels(self, request: Request, default: Any) -> Any:
-        """A class by number or name, `none`, or the default."""
-        label = request.label.strip()
-        return int(label) if label.isascii() and label.isdigit() else label or default
+    def _conditions(self, request: Request) -> Conditions | None:
+        """Of the class and the prompts; None for the null condition. Without a class, samples are of all in turn."""
+        label, model = request.label.strip(), self.model
+        default = np.arange(model.num_classes) if request.kind == "sample" and model.num_classes else None
+        return model.conditions(
+            labels=int(label) if label.isascii() and label.isdigit() else label or default,
+            prompts=request.prompt or None,
+            negative_prompts=request.negative_prompt or None,
+        )
+
+    def _notes(self, request: Request) -> list[str]:
+        notes, texts = [], [text for text in (request.prompt, request.negative_prompt) if text]
+        if texts and (message := cut_message(self.model.text_encoder, texts, "prompts")):
+            notes.append(message)
+        if request.negative_prompt and not request.guidance:
+            notes.append("the negative prompt has no effect where guidance is 0")
+        return notes
 
     def _sample(self, request: Request, progress: Progress) -> dict[str, Any]:
         images, film = [], []
-        labels = self._labels(request, None)
+        given = self._conditions(request)
         for start in range(0, request.num, BATCH):
             num = min(BATCH, request.num - start)
             # one shape for all batches: what is compiled for the first serves the rest
             part = next(
                 self.model.sample_batches(
-                    seed=request.seed, num=BATCH, start=start, labels=labels, trajectory=True, image_dtype="uint8",
-                    **self._options(request),
+                    seed=request.seed, num=BATCH, start=start, labels=NULL, condition=given, trajectory=True,
+                    image_dtype="uint8", **self._options(request),
                 )
             )  # fmt: skip
             images += list(part.images[:num])
@@ -115,7 +136,7 @@ class Worker:
         images = np.repeat(picture[None], request.num, axis=0)
         done = inpaint(
             self.model, images, mask[..., 0] > 127, seed=request.seed, passes=request.passes,
-            labels=self._labels(request, None), **self._options(request),
+            condition=self._conditions(request), **self._options(request),
         )  # fmt: skip
         progress(request.num, request.num)
         return {"images": list(done.images)}
@@ -124,7 +145,7 @@ class Worker:
         code = self.model.encode(self._image("picture", request.picture)[None])
         codes = self.model.edit(
             np.repeat(code, request.num, axis=0), start=request.strength, seed=request.seed,
-            labels=self._labels(request, None), **self._options(request),
+            condition=self._conditions(request), **self._options(request),
         )  # fmt: skip
         progress(request.num, request.num)
         return {"images": list(self.model.decode(codes))}

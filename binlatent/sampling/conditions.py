@@ -72,6 +72,13 @@ def encoder_of(metadata: Mapping[str, Any], options: TextOptions) -> TextEncoder
     return open_encoder(options)
 
 
+def takes_prompts(metadata: Mapping[str, Any], options: TextOptions) -> bool:
+    """Whether `encoder_of` has an encoder for a prior: its own, or the one that the config names."""
+    wanted = conditioning(metadata)
+    named = bool(wanted.token_width or wanted.vector_width) and options.encoder != "own"
+    return bool(metadata.get("text")) or named
+
+
 def encode_prompts(encoder: TextEncoder, prompts: Any) -> Encoded:
     """Sentences as a prior reads them; those that are cut are reported.
 

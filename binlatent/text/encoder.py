@@ -83,10 +83,18 @@ def check_captions(captions: Any, what: str = "prompt") -> list[str]:
     return [" ".join(caption.split()) for caption in captions]
 
 
+def cut_message(encoder: TextEncoder, captions: Sequence[str], what: str) -> str:
+    """One sentence about the captions that are cut; empty where none is."""
+    long = encoder.cut(captions)
+    if not long:
+        return ""
+    return (
+        f"{len(long)} of {len(captions)} {what} are longer than the {encoder.record['length']} tokens that the text "
+        f"encoder takes, and are cut; the first: {long[0][:80]!r}"
+    )
+
+
 def warn_of_cut(encoder: TextEncoder, captions: Sequence[str], what: str) -> None:
-    """Tells which captions are cut, once for all of them."""
-    if long := encoder.cut(captions):
-        warn(
-            f"{len(long)} of {len(captions)} {what} are longer than the {encoder.record['length']} tokens that the text "
-            f"encoder takes, and are cut; the first: {long[0][:80]!r}"
-        )
+    """Warns of captions that are cut, once for all of them."""
+    if message := cut_message(encoder, captions, what):
+        warn(message)

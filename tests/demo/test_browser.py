@@ -1,5 +1,6 @@
 """The page in a real browser: every kind of request, the brush, two clients, wrong input."""
 
+import base64
 import shutil
 
 import numpy as np
@@ -25,6 +26,12 @@ WAIT = 60  # seconds, of a busy machine
 @pytest.fixture(scope="module")
 def address(trained):
     with serving(trained) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def captions_address(captioned):
+    with serving(captioned) as address:
         yield address
 
 
@@ -85,8 +92,18 @@ class Page:
 
 @pytest.fixture
 def page(driver, address):
-    page = Page(driver, address)
-    yield page
+    yield Page(driver, address)
+    check_log(driver)
+
+
+@pytest.fixture
+def captions_page(driver, captions_address):
+    yield Page(driver, captions_address)
+    check_log(driver)
+
+
+def check_log(driver):
+    """No message of the browser's, but of requests that the server refuses."""
     severe = [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
     assert not [message for message in severe if " 400 " not in message], severe
 
@@ -106,6 +123,37 @@ def test_sample(page, address):
     assert "binlatent sample --workdir" in page.text("command")
     assert page.text("command").endswith("--steps 3 --guidance 0.0 --temperature 1.0 --out images")
     assert page.text("status").startswith("3 images in ")
+
+
+def test_prompts(captions_page, captions_address):
+    page, asked = captions_page, {"prompt": "a red square", "negative_prompt": "blue", "num": 3, "guidance": 2}
+    images, error = page.make(steps=3, seed=7, **asked)
+    assert not error
+    assert images == result(captions_address, kind="sample", steps=3, seed=7, **asked)["images"]
+    assert "--prompt='a red square' --negative_prompt=blue --steps 3" in page.text("command")
+    others = page.make(prompt="square, blue")[0]
+    assert len(others) == 3 and others != images
+    page.make(guidance=0, prompt="red " * 9)
+    assert "2 prompts are longer than the 3 tokens" in page.text("notes")
+    assert "no effect where guidance is 0" in page.text("notes")
+    assert page.make(prompt="a" * 1001)[1] == "prompt has 1,001 characters: at most 1,000 are taken"
+    assert page.make(prompt=" ")[1] == "prompt is empty: a sentence is expected"
+    assert "negative prompts are given without prompts" in page.make(prompt="")[1]
+
+
+def test_there_are_no_prompts_without_texts(page):
+    assert not page.find("prompt").is_displayed()
+
+
+def test_download(page, tmp_path):
+    page.driver.execute_cdp_cmd("Page.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    images, _ = page.make(num=2, steps=3)
+    page.find("download").click()
+    names = ["000000.png", "000001.png", "command.txt"]
+    page.wait(lambda: sorted(path.name for path in tmp_path.iterdir()) == names)
+    found = [(tmp_path / name).read_bytes() for name in names]
+    assert found[:2] == [base64.b64decode(url.partition(",")[2]) for url in images]
+    assert found[2].decode().strip() == page.text("command")
 
 
 def test_the_brush(page, picture):

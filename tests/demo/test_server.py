@@ -30,6 +30,12 @@ def address(trained):
 
 
 @pytest.fixture(scope="module")
+def captions_address(captioned):
+    with serving(captioned) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
 def model(trained):
     return binlatent.load(trained)
 
@@ -75,6 +81,32 @@ def test_edits_are_those_of_the_command(address, tmp_path, monkeypatch, change):
         named = {"picture": first, "mask": to_url(mask)}
     again = by_command(made, tmp_path, monkeypatch, **named)
     assert np.array_equal([pixels(url) for url in made["images"]], again)
+
+
+PROMPTED = {"kind": "sample", "num": 3, "seed": 5, "steps": 3, "guidance": 2.0, "prompt": "a  red square"}
+
+
+@pytest.mark.parametrize("change", [{"negative_prompt": "-blue $(id)"}, {"kind": "vary", "guidance": 0.0}])
+def test_prompts_are_those_of_the_command(captions_address, tmp_path, monkeypatch, change):
+    asked = PROMPTED | {"picture": to_url(tiny.images(1)[0])} | change
+    made = result(captions_address, **asked)
+    assert "--prompt='a red square'" in made["command"]
+    again = by_command(made, tmp_path, monkeypatch, picture=asked["picture"])
+    assert np.array_equal([pixels(url) for url in made["images"]], again)
+    other = result(captions_address, **asked | {"prompt": "square, blue"})
+    assert other["images"] != made["images"]
+
+
+def test_what_had_no_effect_is_said(captions_address):
+    long = PROMPTED | {"prompt": "red " * 50, "negative_prompt": "blue", "guidance": 0.0}
+    cut, unused = result(captions_address, **long)["notes"]
+    assert cut.startswith("1 of 2 prompts are longer than the 3 tokens") and "guidance is 0" in unused
+    assert result(captions_address, **PROMPTED)["notes"] == []
+
+
+def test_whether_a_model_takes_prompts(address, captions_address):
+    found = [ask(each, "GET", "/model")[1]["prompts"] for each in (address, captions_address)]
+    assert found == [False, True]
 
 
 def test_more_than_a_batch(address, model):
@@ -145,6 +177,10 @@ def huge_picture():
         ({"temperature": None}, "temperature has no value"),
         ({"temprature": 1}, "no key 'temprature'; did you mean temperature"),
         ({"kind": "print"}, "whose kind is one of sample, inpaint"),
+        ({"prompt": " \n"}, "prompt is empty: a sentence is expected"),
+        ({"prompt": "a" * 1001}, "prompt has 1,001 characters: at most 1,000"),
+        ({"prompt": ["a cat"]}, "prompt"),
+        ({"negative_prompt": " "}, "negative_prompt is empty"),
         ({"kind": "vary"}, "vary needs a picture"),
         ({"kind": "inpaint", "picture": PICTURE}, "inpaint needs a mask"),
     ],
@@ -159,6 +195,7 @@ def test_wrong_requests_are_refused(address, change, message):
     [
         ({"label": "cat"}, "label 'cat' is no class"),
         ({"label": "3"}, "label 3 is no class"),
+        ({"prompt": "a cat"}, "this model was trained without texts"),
         ({"kind": "inpaint", "picture": PICTURE, "mask": BLANK}, "the mask is empty: mark the pixels to replace"),
         ({"kind": "inpaint", "picture": TEXT, "mask": BLANK}, "the picture cannot be read: not an image"),
         ({"kind": "interpolate", "picture": PICTURE, "second": PICTURE, "num": 1}, "at least 2 images"),
@@ -166,6 +203,10 @@ def test_wrong_requests_are_refused(address, change, message):
 )
 def test_requests_that_do_not_fit_the_model_fail_with_a_reason(address, change, message):
     assert message in result(address, **SAMPLE | change)
+
+
+def test_a_negative_prompt_alone(captions_address):
+    assert "without prompts" in result(captions_address, **PROMPTED | {"prompt": "", "negative_prompt": "blue"})
 
 
 def test_wrong_bodies_and_uploads_are_refused(address):
