@@ -34,7 +34,8 @@ class Pipeline:
     """A model over a work directory; either half may be missing, and is then named by whatever needs it.
 
     Arrays go in and come out as NumPy. Work is done in batches of `batch_size`, spread over this process's devices; the
-    result does not depend on either. The device works on a batch while the host fetches the one before.
+    result does not depend on either. The device works on a batch while the host fetches the one before. Of a canvas larger
+    than the model's images, `batch_size` is also the number of windows that the networks get at a time.
     """
 
     config: ConfigDict
@@ -131,7 +132,7 @@ class Pipeline:
         net = trained.net
         images = check_images(images, (net.resolution, net.resolution, net.image_channels), net.downsampling)
         keys = None if key is None else lambda index: prng.per_example(key, len(index), int(index[0]))
-        program = functools.partial(programs.encode, trained.params, net=net)
+        program = functools.partial(programs.encode, trained.params, net=net, windows=self.batch_size)
         return self._concatenate(program, len(images), images.__getitem__, keys)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
@@ -142,7 +143,7 @@ class Pipeline:
         """
         trained = self._autoencoder()
         codes = check_codes(codes, self.code_shape, canvas=True)
-        program = functools.partial(programs.decode, trained.params, net=trained.net)
+        program = functools.partial(programs.decode, trained.params, net=trained.net, windows=self.batch_size)
         return self._concatenate(program, len(codes), codes.__getitem__)
 
     def reconstruct(self, images: np.ndarray) -> np.ndarray:
@@ -247,7 +248,7 @@ class Pipeline:
                 jnp.float32(options.guidance), jnp.float32(options.temperature), code, known, negative,
                 net=prior.net, objective=self.objective, autoencoder=autoencoder and autoencoder.net, sampler=sampler,
                 guidance=guidance, clamp=clamp, start=start, trajectory=trajectory, image_dtype=image_dtype,
-                passes=passes,
+                passes=passes, windows=self.batch_size,
             )  # fmt: skip
 
         rows = given and (lambda index: given.rows(first + index))

@@ -13,9 +13,9 @@ from binlatent.diffusion import elbo
 from binlatent.diffusion.prediction import marginal
 from binlatent.images import to_float
 from binlatent.nets import binarize
-from binlatent.sampling import editing, windows
+from binlatent.sampling import editing
 from binlatent.sampling.guidance import bind, guide
-from binlatent.sampling.windows import on_windows, windows_of
+from binlatent.sampling.windows import AT_A_TIME, on_windows, windows_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,26 +28,33 @@ class Samples:
     states: np.ndarray | None = None
 
 
-@partial(jax.jit, static_argnames=("net",))
-def encode(params, images, keys, *, net):
-    """Codes of images; drawn where keys (b,) are given, thresholded where not."""
-    y, x = (side // net.downsampling for side in images.shape[1:3])
-    before, after = (windows_of(net.code_shape, (y, x), scale) for scale in (net.downsampling, 1))
-    logits = windows.apply(partial(net.apply, {"params": params}, method="encode"), to_float(images), before, after)
+@partial(jax.jit, static_argnames=("net", "windows"))
+def encode(params, images, keys, *, net, windows=AT_A_TIME):
+    """Codes of images; drawn where keys (b,) are given, thresholded where not.
+
+    Of images larger than the network's, and of codes in `decode`, up to `windows` windows are worked on at a time.
+    """
+
+    def apply(images):
+        return net.apply({"params": params}, to_float(images), method="encode")
+
+    found = windows_of(net.code_shape, tuple(side // net.downsampling for side in images.shape[1:3]), windows)
+    logits = apply(images) if found is None else found(apply, images, scales=(net.downsampling, 1))
     if keys is None:
         return binarize.to_code(logits)
     return binarize.bernoulli(logits, prng.uniform(keys, logits.shape[1:])) > 0.5
 
 
-@partial(jax.jit, static_argnames=("net",))
-def decode(params, code, *, net):
+@partial(jax.jit, static_argnames=("net", "windows"))
+def decode(params, code, *, net, windows=AT_A_TIME):
     """Images in [0, 1] of codes."""
-    return _decode(params, code, net)
+    return _decode(params, code, net, windows)
 
 
-def _decode(params, code, net):
-    before, after = (windows_of(net.code_shape, code.shape[1:], scale) for scale in (1, net.downsampling))
-    return jnp.clip(windows.apply(partial(net.apply, {"params": params}, method="decode"), code, before, after), 0, 1)
+def _decode(params, code, net, windows):
+    apply = partial(net.apply, {"params": params}, method="decode")
+    found = windows_of(net.code_shape, code.shape[1:], windows)
+    return jnp.clip(apply(code) if found is None else found(apply, code, scales=(1, net.downsampling)), 0, 1)
 
 
 @partial(jax.jit, static_argnames=("net", "objective"))
@@ -60,12 +67,13 @@ def denoise(params, code, t, condition, condition_mask=None, *, net, objective):
     jax.jit,
     static_argnames=(
         "net", "objective", "autoencoder", "sampler", "guidance", "clamp", "start", "trajectory", "image_dtype", "passes",
+        "windows",
     ),
 )  # fmt: skip
 def generate(
     params, autoencoder_params, keys, condition, weight, temperature, code, known, negative=None,
     *, net, objective, autoencoder, sampler, guidance, clamp, start, trajectory, image_dtype="float32",
-    passes=1,
+    passes=1, windows=AT_A_TIME,
 ):  # fmt: skip
     """All of sampling in one compiled call: noise, the reverse steps, decoding.
 
@@ -83,6 +91,7 @@ def generate(
       sampler, guidance: a `Sampler`; a `Guidance`, or None for none.
       trajectory: also return every state.
       passes: of each step, see `Sampler`.
+      windows: of a canvas, how many to work on at a time.
       image_dtype: `float32` in [0, 1], or `uint8`, a quarter of the bytes to move from the device.
 
     Returns:
@@ -93,7 +102,7 @@ def generate(
         return net.apply({"params": params}, z, t, c, condition_mask)
 
     if code is not None:
-        apply = on_windows(apply, windows_of(net.code_shape, code.shape[1:]))
+        apply = on_windows(apply, windows_of(net.code_shape, code.shape[1:], windows))
     output = bind(apply, condition) if guidance is None else guide(apply, condition, weight, guidance, negative)
 
     def predict(z, t):
@@ -109,7 +118,7 @@ def generate(
     final, states = final if trajectory else (final, None)
     images = None
     if autoencoder is not None:
-        images = _decode(autoencoder_params, final, autoencoder)
+        images = _decode(autoencoder_params, final, autoencoder, windows)
         if image_dtype == "uint8":
             images = jnp.round(images * 255).astype(jnp.uint8)
     return images, final, states
