@@ -1,7 +1,6 @@
 """The page in a real browser: every kind of request, the brush, two clients, wrong input."""
 
 import base64
-import shutil
 
 import numpy as np
 import pytest
@@ -10,17 +9,12 @@ from PIL import Image
 pytest.importorskip("uvicorn", reason="the page's extra is not installed: pip install binlatent[demo]")
 pytest.importorskip("selenium", reason="selenium is not installed: pip install selenium")
 
-from selenium import webdriver
-from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
 
 from tests import tiny
+from tests.demo.browser import Page, browser, missing
 from tests.demo.serving import result, serving
 from tests.demo.test_server import pixels
-
-BROWSER, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
-WAIT = 60  # seconds, of a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -37,57 +31,10 @@ def captions_address(captioned):
 
 @pytest.fixture(scope="module")
 def driver():
-    if not (BROWSER and DRIVER):
-        pytest.skip("no Chromium with chromedriver on this machine: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1100,900"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    driver.set_script_timeout(WAIT)
-    yield driver
-    driver.quit()
-
-
-class Page:
-    """What a person sees and does."""
-
-    def __init__(self, driver, address):
-        self.driver = driver
-        driver.get(address)
-        self.wait(lambda: "pixels" in self.text("model"))
-
-    def wait(self, condition):
-        return WebDriverWait(self.driver, WAIT).until(lambda _: condition())
-
-    def find(self, name):
-        return self.driver.find_element(By.ID, name)
-
-    def text(self, name):
-        return self.find(name).text
-
-    def tab(self, kind):
-        self.driver.find_element(By.CSS_SELECTOR, f"nav [data-kind={kind}]").click()
-
-    def fill(self, **values):
-        for name, value in values.items():
-            field = self.find(name)
-            field.clear()
-            field.send_keys(str(value))
-
-    def make(self, **values):
-        """Fills in, clicks, and waits for images or an error: (data URLs, error)."""
-        self.fill(**values)
-        self.driver.execute_script("made = null; document.getElementById('error').textContent = ''")
-        self.find("go").click()
-        self.wait(lambda: self.driver.execute_script("return made && made.images") or self.text("error"))
-        return self.driver.execute_script("return made ? made.images : []"), self.text("error")
-
-    def shown(self):
-        """Images of the result that the browser has drawn."""
-        script = "return [...document.querySelectorAll('#images img')].filter(i => i.complete && i.naturalWidth).length"
-        return self.driver.execute_script(script)
+    if reason := missing():
+        pytest.skip(reason)
+    with browser() as driver:
+        yield driver
 
 
 @pytest.fixture
@@ -158,11 +105,8 @@ def test_download(page, tmp_path):
 
 def test_the_brush(page, picture):
     page.tab("inpaint")
-    page.find("picture").send_keys(picture)
-    page.wait(lambda: page.find("board").is_displayed())
-    board, step = page.find("mask"), page.find("mask").size["width"] / 8
-    strokes = ActionChains(page.driver).move_to_element_with_offset(board, 2.5 * step, 2.5 * step).click_and_hold()
-    strokes.move_by_offset(0, step).move_by_offset(step, 0).release().perform()
+    page.choose("picture", picture)
+    page.stroke((6.5, 6.5), (0, 1), (1, 0))
     images, error = page.make(num=2, steps=3, passes=2)
     assert not error
     assert len(images) == 2
@@ -179,13 +123,11 @@ def test_the_brush(page, picture):
 
 def test_vary_and_interpolate(page, picture):
     page.tab("vary")
-    page.find("picture").send_keys(picture)
-    page.wait(lambda: page.find("board").is_displayed())
+    page.choose("picture", picture)
     images, error = page.make(num=2, steps=3, strength=0)
     assert (images[0] == images[1], error) == (True, "")  # the reconstruction, twice
     page.tab("interpolate")
-    page.find("second").send_keys(picture)
-    page.wait(lambda: page.find("second-view").is_displayed())
+    page.choose("second", picture)
     images, error = page.make(num=3)
     assert (len(images), error) == (3, "")
 
