@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from binlatent.experiment import Experiment
-from binlatent.machines import ablation, digits, grids, parts, prior_ablation
+from binlatent.machines import ablation, digits, grids, parts, prior_ablation, seams
 from tests import tiny
 
 pytestmark = pytest.mark.slow
@@ -67,6 +67,13 @@ def test_fitted_grids(trained_digits, capsys):
     assert heading == ["steps", "times", "bits per bit", *digits.COLUMNS]
     assert found[0][2:] == found[1][2:]  # there is one grid of one step
     assert found[3][1] == "fitted" and float(found[3][2]) <= float(found[2][2])
+
+
+def test_seams(trained_digits, capsys):
+    seams.main([str(trained_digits), "--steps", "2", "--num", "4"])
+    heading, *found = rows(capsys.readouterr().out)
+    assert heading == ["across", "ratio"] and len(found) == 4
+    assert all(0 < float(cell) < 20 for _, cell in found)
 
 
 def test_parts_of_a_training_step(capsys):
