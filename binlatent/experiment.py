@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 from typing import Any
 
@@ -57,7 +58,6 @@ class Experiment:
 
     workdir: epath.Path
     config: ConfigDict
-    _restored: dict[str, Any] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def open(cls, workdir: epath.PathLike, config: ConfigDict | None = None) -> "Experiment":
@@ -107,13 +107,13 @@ class Experiment:
         num_steps = config_lib.build_training(self.config, stage).num_steps
         return self.step(stage) >= num_steps and self._restore(stage)[0] >= num_steps
 
+    @functools.cached_property
+    def _load(self):
+        """`load_ema` of (stage, step); what it read last is kept, since stages that follow each other read the same."""
+        return functools.lru_cache(maxsize=1)(lambda stage, step: load_ema(self.workdir / stage / "checkpoints"))
+
     def _restore(self, stage: str) -> tuple[int, PyTree, dict[str, Any]]:
-        """`load_ema` of a stage. What was read last is kept until another stage or a later checkpoint is asked for: stages
-        that follow each other read the same one."""
-        key = (stage, self.step(stage))
-        if self._restored.get("key") != key:
-            self._restored.update(key=key, value=load_ema(self.workdir / stage / "checkpoints"))
-        return self._restored["value"]
+        return self._load(stage, self.step(stage))
 
     def _trained_autoencoder(self) -> Trained:
         step, params, _ = self._restore("autoencoder")
