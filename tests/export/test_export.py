@@ -3,8 +3,11 @@
 import dataclasses
 import hashlib
 import json
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jaxtyping
@@ -122,6 +125,24 @@ def test_its_program_needs_jax_and_numpy_alone(folder, manifest, model, tmp_path
         assert np.array_equal(
             found["images"], next(model.sample_batches(seed=3, num=4, image_dtype="uint8", **OPTIONS)).images
         )
+
+
+@pytest.mark.slow
+def test_it_runs_in_an_environment_of_jax_flatbuffers_and_numpy(folder, model, tmp_path):
+    python, constraints = tmp_path / "venv/bin/python", Path(__file__).parents[2] / "launch/constraints.txt"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    wanted = ["install", "-q", "-c", constraints, "jax", "flatbuffers", "numpy"]
+    installed = subprocess.run([python, "-m", "pip", *wanted], capture_output=True, text=True)
+    if installed.returncode:
+        pytest.skip(f"pip installs nothing here: {installed.stderr.strip().splitlines()[-1]}")
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run([python, "elsewhere/run.py", "3", "64"], cwd=tmp_path, env=environment, check=True)
+    there = subprocess.run([python, "-c", "import binlatent"], cwd=tmp_path, env=environment, capture_output=True)
+    assert b"No module named 'binlatent'" in there.stderr
+    with np.load(tmp_path / "samples.npz") as found:
+        again = next(model.sample_batches(seed=3, num=64, image_dtype="uint8", **OPTIONS))
+        assert np.array_equal(found["images"], again.images)
 
 
 def test_half_a_model(model, tmp_path):
