@@ -45,6 +45,7 @@ class Edit(flags.Command):
       start: time from which a variation starts; 0 gives the reconstruction, 1 forgets the image.
       label: class of the results, by number or name (default: no class).
       seed: of the noise.
+      batch_size: images at a time, or windows of a larger canvas; does not change the result.
     """
 
     how: Literal["inpaint", "outpaint", "vary", "interpolate"] = flags.flag(positional=True)
@@ -62,6 +63,7 @@ class Edit(flags.Command):
     label: str | None = None
     words: Prompts = flags.nested(Prompts)
     seed: int = 0
+    batch_size: int = 64
     sampling: dict[str, Any] = flags.changes(SamplingOptions)
 
     def run(self) -> None:
@@ -69,7 +71,7 @@ class Edit(flags.Command):
         from binlatent.pipeline import Pipeline
 
         sink = ImageSink(self.out)
-        model = Pipeline.load(self.workdir)
+        model = Pipeline.load(self.workdir, batch_size=self.batch_size)
         shape, images = image_shape(model), Images(self.images, model)
         if self.how == "interpolate":
             self._interpolate(model, images, shape, sink)

@@ -167,6 +167,11 @@ REFUSED = [
         "edit interpolate --workdir {trained} --images {tmp}/mine --out {tmp}/e --num 1",
         ["--num 1", "at least 2"],
     ),
+    (
+        "edits of 0 at a time",
+        "edit vary --workdir {trained} --images {tmp}/mine --out {tmp}/e --batch_size 0",
+        ["--batch_size", "from 1 to"],
+    ),
     # configs
     ("no config", "run --workdir {new}", ["config.json", "--config"]),
     ("unknown config", "run --config nonsense --workdir {new}", ["'nonsense'", "digits"]),
