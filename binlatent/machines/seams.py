@@ -19,7 +19,7 @@ import numpy as np
 
 from binlatent import config as config_lib
 from binlatent.console import say
-from binlatent.data.loader import first_images
+from binlatent.data.loader import spread_images
 from binlatent.editing.complete import inpaint, outpaint
 from binlatent.experiment import Experiment
 from binlatent.images import to_float
@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(arguments)
     experiment, model = Experiment.open(args.workdir), Pipeline.load(args.workdir)
-    images = first_images(experiment.splits().validation, config_lib.build_data(experiment.config), args.num)
+    images = spread_images(experiment.splits().validation, config_lib.build_data(experiment.config), args.num)
     options = model.options(steps=args.steps)
     say(f"{len(images)} held-out images, {options.steps} steps, seed {args.seed}")
     say("| across | ratio |\n|---|---|")
