@@ -113,10 +113,11 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     experiment, model = Experiment.open(args.workdir), Pipeline.load(args.workdir)
     images = spread_images(experiment.splits().validation, config_lib.build_data(experiment.config), args.num)
-    options = model.options(steps=args.steps)
-    say(f"{len(images)} held-out images, {options.steps} steps, seed {args.seed}")
+    steps = model.options(steps=args.steps).steps
+    say(f"{len(images)} held-out images, {steps} steps, seed {args.seed}")
     say("| across | ratio |\n|---|---|")
-    for name, value in measure(model, np.asarray(to_float(images)), steps=options.steps, seed=args.seed).items():
+    found = measure(model, np.asarray(to_float(images)), steps=steps, guidance=0.0, seed=args.seed)
+    for name, value in found.items():
         say(f"| {name} | {value:.2f} |")
 
 
