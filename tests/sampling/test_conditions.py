@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from binlatent.errors import UserError
-from binlatent.sampling.conditions import conditions
+from binlatent.sampling.conditions import conditions, takes_prompts
+from binlatent.text.options import TextOptions
 
 CLASSES = {"condition_shape": [], "num_classes": 3, "class_names": ["cat", "dog", "2"]}
 VECTORS = {"condition_shape": [2], "num_classes": 0}
@@ -83,3 +84,18 @@ def test_embeddings_of_any_type_of_number(dtype):
 def test_what_cannot_be_is_named(given, metadata, words):
     with pytest.raises(UserError, match=words):
         given_to(given, metadata)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "encoder", "expected"),
+    [
+        (CLASSES, "own", False),
+        (CLASSES, "clip:NAME", False),  # a prior of classes reads no text, whatever its config says
+        (VECTORS, "own", False),  # embeddings of nobody knows what
+        (VECTORS, "clip:NAME", True),  # the PyTorch release's
+        (CLASSES | {"text": {"vocabulary": 9}}, "own", True),
+        (CLASSES | {"text": {"token_width": 8}}, "clip:NAME", True),
+    ],
+)
+def test_whether_prompts_are_taken(metadata, encoder, expected):
+    assert takes_prompts(metadata, TextOptions(encoder=encoder)) is expected
