@@ -23,6 +23,7 @@ from binlatent.console import say
 from binlatent.errors import UserError
 from binlatent.train import memory, metrics, throughput
 from binlatent.train.compile import StagePrograms
+from binlatent.train.goodput import Goodput
 from binlatent.train.lock import lock
 from binlatent.train.options import Training
 from binlatent.train.preemption import Preempted, StopRequest
@@ -83,6 +84,7 @@ def train(
     hooks, folder, per_call = hooks or Hooks(), epath.Path(folder), training.steps_per_call
     metadata = metadata | {"seed": seed, "batch_size": training.batch_size, "num_steps": training.num_steps}
     programs = StagePrograms(stage, mesh, batch_spec, key=prng.root(seed), steps_per_call=per_call)
+    goodput = Goodput()
     with contextlib.ExitStack() as opened:
         opened.enter_context(lock(folder))
         checkpoints = Checkpoints(
@@ -90,16 +92,18 @@ def train(
         )
         opened.callback(checkpoints.close)
         if max(checkpoints.steps(), default=0) < training.num_steps:
-            memory.check(name, programs.train_steps)
+            with goodput.during("compile"):
+                memory.check(name, programs.train_steps)
         state = first_state(checkpoints, programs, training=training, metadata=metadata, initial=hooks.initial)
         start = int(state.step)
         if start >= training.num_steps:
             return state
-        recorder = Recorder(name, folder, training, start=start, flops=_flops(programs))
+        recorder = Recorder(name, folder, training, start=start, flops=_flops(programs), goodput=goodput)
         stop, watchdog, tracer = StopRequest(), Watchdog(name), Tracer(folder / "profile", hooks.profile)
         for part in (recorder, stop, watchdog, tracer):
             opened.callback(part.close)
         frozen, batches = programs.frozen(), _on_devices(train_batches(start), mesh, per_call)
+        goodput.enter("steps")
         try:
             for step in range(start, training.num_steps + 1, per_call):
                 evaluating = step > start and training.due(step, training.evaluate_every)
@@ -108,16 +112,19 @@ def train(
                     recorder.settle()
                     watchdog.pause()
                 if evaluating:
-                    values = evaluate(programs, state, frozen, eval_batches)
-                    preview = None if hooks.preview is None else hooks.preview(state, step)
+                    with goodput.during("evaluation"):
+                        values = evaluate(programs, state, frozen, eval_batches)
+                        preview = None if hooks.preview is None else hooks.preview(state, step)
                     recorder.evaluated(step, values, stage.warnings(values), preview)
                 stopping = stop.asked()
                 if saving or (stopping and step > start):
                     recorder.settle()
-                    checkpoints.save(step, state, metadata)
+                    with goodput.during("checkpoint"):
+                        checkpoints.save(step, state, metadata)
                 if evaluating or saving:
                     recorder.pause()
                 if step == training.num_steps:
+                    goodput.enter("checkpoint")
                     break
                 if stopping:
                     checkpoints.wait()

@@ -9,6 +9,8 @@ import jax
 import numpy as np
 from etils import epath
 
+from binlatent.console import say
+from binlatent.train.goodput import Goodput
 from binlatent.train.metrics import MetricWriter
 from binlatent.train.options import Training
 from binlatent.train.progress import Progress
@@ -34,10 +36,13 @@ class Recorder:
       training: the interval of records, and whether a non-finite loss is an error.
       start: the step at which the run starts.
       flops: operations per step; None if the devices' peak is unknown.
+      goodput: the clock of the run; its values are written at every evaluation, and shown at the end.
     """
 
-    def __init__(self, name: str, folder: epath.Path, training: Training, *, start: int, flops: int | None):
-        self._name, self._training = name, training
+    def __init__(
+        self, name: str, folder: epath.Path, training: Training, *, start: int, flops: int | None, goodput: Goodput
+    ):
+        self._name, self._training, self._goodput = name, training, goodput
         self._window = Window(training.batch_size, flops)
         self._writer = MetricWriter(folder, start)
         self._progress = Progress(name, start, training.num_steps)
@@ -49,7 +54,12 @@ class Recorder:
         Raises:
           NonFiniteLoss: the last call's loss is not finite, and the run stops in that case.
         """
+        counted = self._pending is not None
         self.settle()
+        if counted:
+            self._goodput.stepped(self._training.steps_per_call)
+        else:
+            self._goodput.restart()
         self._pending = (step, metrics)
         self._progress.move(step)
 
@@ -75,6 +85,7 @@ class Recorder:
     def evaluated(self, step: int, values: dict[str, Any], warnings: list[str], preview: np.ndarray | None) -> None:
         """Writes and shows the metrics and warnings of an evaluation, and a preview (h, w, c) uint8."""
         self._writer.write(step, values | {"warnings": len(warnings)}, "validation")
+        self._writer.write(step, self._goodput.values(), "time")
         self._progress.say(step, values, warnings)
         if preview is not None:
             self._writer.write_image(step, self._name, preview)
@@ -83,7 +94,8 @@ class Recorder:
     def waiting(self) -> Iterator[None]:
         """Measures time spent waiting for data."""
         started = time.perf_counter()
-        yield
+        with self._goodput.during("input"):
+            yield
         self._window.waited += time.perf_counter() - started
 
     def pause(self) -> None:
@@ -93,3 +105,4 @@ class Recorder:
     def close(self) -> None:
         self._progress.close()
         self._writer.close()
+        say(f"{self._name}: {self._goodput.summary()}")

@@ -14,6 +14,7 @@ from binlatent.evaluate.result import read_parts
 from binlatent.evaluate.sweep import read_sweep, score_keys, series
 from binlatent.experiment import sample_grid, versions
 from binlatent.images import comparison_grid, image_grid
+from binlatent.train.goodput import summary
 from binlatent.train.metrics import read_records
 
 COLUMNS = 8  # images per row, and states of the film strip
@@ -76,6 +77,10 @@ def _facts(evaluation: Evaluation) -> dict:
         if half := getattr(pipeline, name):
             count = sum(leaf.size for leaf in jax.tree.leaves(half.params))
             facts[name] = f"{count:,} EMA parameters of step {half.step}"
+            times = [r for r in read_records(evaluation.experiment.workdir / name) if "time/goodput" in r]
+            if times:  # of the process that made the last evaluation
+                values = {key.removeprefix("time/"): value for key, value in times[-1].items()}
+                facts[f"time of {name}"] = summary(values)
     return facts | {"versions": json.dumps(versions())}
 
 
