@@ -1,20 +1,22 @@
 """Interrupts a run at random times, repeatedly, during both stages; it must end bit-equal to an uninterrupted run.
 
-    python -m tests.train.kill_often --kills 20 --folder /tmp/kill_often
-    python -m tests.train.kill_often --kills 5 --signal TERM --processes 2 --steps_per_call 4 --folder /tmp/term_often
+    python -m tests.train.kill_often --kills 5 --processes 1 2 --steps_per_call 1 4 --folder /tmp/kill_often
 
-It takes some minutes, so it is a script rather than a test; `tests/train/test_loop.py` kills each stage once. The signal is
-sent to one of the processes. After SIGTERM all of them must save and exit while they train; if one dies of the signal because
-it is still starting, the others are killed, as a launcher would do.
+interrupts 5 times by SIGKILL and 5 times by SIGTERM for each number of processes and of steps a call. That takes many
+minutes, so it is a script rather than a test; `tests/train/test_loop.py` kills each stage once. The signal is sent to one of
+the processes. After SIGTERM all of them must save and exit while they train; if one dies of the signal because it is still
+starting, the others are killed, as a launcher would do.
 """
 
 import argparse
+import itertools
 import random
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import jax
@@ -34,29 +36,27 @@ from tests import tiny
 def get_config():
     c = tiny.config({{path!r}})
     for training in (c.autoencoder_training, c.prior_training):
-        training.update(num_steps={STEPS}, log_every=1, checkpoint_every={{every}}, evaluate_every={STEPS},
+        training.update(num_steps={STEPS}, log_every=1, checkpoint_every=4, evaluate_every={STEPS},
                         steps_per_call={{per_call}})
     return c
 """
 
 
 class Runs:
-    """Runs of one config in work directories of one folder."""
+    """Runs of one config in work directories of one folder; compiled programs are cached beside it."""
 
     def __init__(self, folder: Path, num: int, per_call: int):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.num = folder, num
-        (folder / "config.py").write_text(
-            CONFIG.format(path=tiny.npz(folder), per_call=per_call, every=max(2, per_call))
-        )
+        (folder / "config.py").write_text(CONFIG.format(path=tiny.npz(folder), per_call=per_call))
 
     def start(self, name: str) -> list[subprocess.Popen]:
-        """Starts the command line; compiled programs are cached, so that restarts are quick."""
+        """Starts the command line."""
         return processes.start(
             ["run", "--config", self.folder / "config.py", "--workdir", self.folder / name],
             processes=self.num,
             log=self.log(name),
-            JAX_COMPILATION_CACHE_DIR=str(self.folder / "compiled"),
+            JAX_COMPILATION_CACHE_DIR=str(self.folder.parent / "compiled"),
             JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
         )
 
@@ -132,40 +132,50 @@ def differences(a: Path, b: Path) -> list[str]:
     return found + ["codes"] * (shards[0] != shards[1])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--signal", choices=("KILL", "TERM"), default="KILL")
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--steps_per_call", type=int, default=1)
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    runs, number = Runs(args.folder, args.processes, args.steps_per_call), signal.Signals[f"SIG{args.signal}"]
-    alone = args.folder / "alone"
-    runs.whole("alone")
-    startup, whole = runs.whole("alone"), runs.whole("again")  # with what is compiled
-    print(f"alone: {whole:.0f} s, of which {startup:.0f} s to start and see that all is done", flush=True)
-    if wrong := differences(alone, args.folder / "again"):
-        sys.exit(f"two runs that were left alone differ: {', '.join(wrong)}")
+def stage(done: dict[str, int]) -> str:
+    """The stage that a run with these checkpoints is in."""
+    return next((name for name in STAGES if done[name] < STEPS), STAGES[-1])
 
-    draw, kills, rounds, wrong = random.Random(args.seed), 0, 0, []
-    while kills < args.kills and not wrong:  # a run may end before it was killed often enough: then another one begins
-        name = f"killed{rounds}"
-        while kills < args.kills:
-            # from nothing at all to what a twentieth of the run takes beyond starting
-            after, victim = draw.uniform(0, startup + 2.5 * whole / 20), draw.randrange(args.processes)
+
+def interrupt(runs: Runs, number: signal.Signals, kills: int, longest: float, draw: random.Random) -> None:
+    """Interrupts runs `kills` times, or more until each stage was interrupted, and compares each with the one left alone."""
+    found, rounds = Counter(), 0
+    while found.total() < kills or len(found) < len(STAGES):  # a run may end before: then another one begins
+        name, rounds = f"{number.name}{rounds}", rounds + 1
+        while found.total() < kills or len(found) < len(STAGES):
+            after, victim = draw.uniform(0, longest), draw.randrange(runs.num)
             result = runs.interrupted(name, after, number, victim)
             if result is None:
                 break
-            kills += 1
-            print(f"{number.name} {kills}, to process {victim} after {after:.1f} s: {result}", flush=True)
-        rounds += 1
+            found[stage(runs.steps(name))] += 1
+            print(f"{number.name} {found.total()}, to process {victim} after {after:.1f} s: {result}", flush=True)
         runs.whole(name)
-        wrong = differences(alone, args.folder / name)
-    if wrong:
-        sys.exit(f"DIFFERENT from the run left alone: {', '.join(wrong)}")
-    print(f"{kills} {number.name} in {rounds} runs: all resumed and ended equal to the run left alone")
+        if wrong := differences(runs.folder / "alone", runs.folder / name):
+            sys.exit(f"DIFFERENT from the run left alone: {', '.join(wrong)}")
+    where = ", ".join(f"{found[name]} in stage {name}" for name in STAGES)
+    print(f"{number.name}: {found.total()} ({where}) in {rounds} runs, all equal to the run left alone", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--signal", nargs="+", choices=("KILL", "TERM"), default=["KILL", "TERM"])
+    parser.add_argument("--processes", type=int, nargs="+", default=[1])
+    parser.add_argument("--steps_per_call", type=int, nargs="+", default=[1])
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    for num, per_call in itertools.product(args.processes, args.steps_per_call):
+        runs = Runs(args.folder / f"{num}-{per_call}", num, per_call)
+        runs.whole("alone")
+        startup, whole = runs.whole("alone"), runs.whole("again")  # with what is compiled
+        print(f"{num} processes, {per_call} steps a call: {whole:.0f} s, of which {startup:.0f} s to start", flush=True)
+        if wrong := differences(runs.folder / "alone", runs.folder / "again"):
+            sys.exit(f"two runs that were left alone differ: {', '.join(wrong)}")
+        # from nothing at all to so much that all of the interruptions together take a run about as far as its end
+        longest = startup + 2.5 * (whole - startup) / args.kills
+        for name in args.signal:
+            interrupt(runs, signal.Signals[f"SIG{name}"], args.kills, longest, random.Random(args.seed))
 
 
 if __name__ == "__main__":
