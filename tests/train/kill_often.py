@@ -73,17 +73,37 @@ class Runs:
     def steps(self, name: str) -> dict[str, int]:
         return {s: max(checkpoint_steps(self.folder / name / s / "checkpoints"), default=0) for s in STAGES}
 
-    def interrupted(self, name: str, after: float, number: signal.Signals, victim: int) -> str | None:
-        """Sends the signal to a process after so many seconds and returns what happened; None if the run had ended by then."""
-        before = self.log(name).stat().st_size if self.log(name).exists() else 0
+    def bars(self, name: str, begin: int) -> list[str]:
+        """What the log shows the progress of, from its byte `begin` on."""
+        with self.log(name).open() as log:
+            log.seek(begin)
+            return re.findall(r"(\w+): +\d+%\|", log.read())
+
+    def interrupted(
+        self, name: str, after: float, number: signal.Signals, victim: int, *, training: bool
+    ) -> tuple[str, str] | None:
+        """Starts a run and sends a signal to one of its processes.
+
+        Args:
+          after: seconds from the start, or where `training`, from the first sign of a stage being trained.
+
+        Returns:
+          What had been begun last, and what happened; None if the run had ended by then.
+        """
+        begin = self.log(name).stat().st_size if self.log(name).exists() else 0
         started, end = self.start(name), time.monotonic() + after
         try:
-            while time.monotonic() < end and any(process.poll() is None for process in started):
-                time.sleep(0.01)
+            while any(process.poll() is None for process in started):
+                if training and not {*self.bars(name, begin)} & {*STAGES}:
+                    end = time.monotonic() + after
+                if time.monotonic() >= end:
+                    break
+                time.sleep(0.02)
             statuses = [process.poll() for process in started]
             if None not in statuses:
                 assert statuses == [0] * self.num, f"a resumed run failed with {statuses}: see {self.log(name)}"
                 return None
+            where = (["start-up", *self.bars(name, begin)])[-1]
             started[victim].send_signal(number)
             end = time.monotonic() + (GRACE if number == signal.SIGTERM else 0)
             while time.monotonic() < end and any(process.poll() is None for process in started):
@@ -96,17 +116,17 @@ class Runs:
                 process.wait()
         statuses = [process.returncode for process in started]
         with self.log(name).open() as log:
-            log.seek(before)
+            log.seek(begin)
             stopped = re.findall(r"^(\w+): stopped at step (\d+) as requested", log.read(), re.MULTILINE)
         if stopped:
             (stage, step), saved = stopped[-1], self.steps(name)
             assert statuses == [0] * self.num, f"asked to end, it ended with {statuses}: see {self.log(name)}"
             assert saved[stage] == int(step), f"stopped at step {step} with a checkpoint of {saved[stage]}"
-            return f"saved, {stage} {step}"
+            return where, f"saved, {stage} {step}"
         if statuses == [0] * self.num:
-            return "ended by itself"
+            return where, "ended by itself"
         assert -number in statuses or number == signal.SIGKILL, f"{statuses}: see {self.log(name)}"
-        return f"killed, {self.steps(name)}"
+        return where, f"killed, {self.steps(name)}"
 
 
 def state(folder: Path) -> list[np.ndarray]:
@@ -132,28 +152,35 @@ def differences(a: Path, b: Path) -> list[str]:
     return found + ["codes"] * (shards[0] != shards[1])
 
 
-def stage(done: dict[str, int]) -> str:
-    """The stage that a run with these checkpoints is in."""
-    return next((name for name in STAGES if done[name] < STEPS), STAGES[-1])
+def interrupt(runs: Runs, number: signal.Signals, kills: int, spans: tuple[float, float], draw: random.Random) -> None:
+    """Interrupts runs `kills` times, or more until each stage was interrupted, and compares each with the one left alone.
 
-
-def interrupt(runs: Runs, number: signal.Signals, kills: int, longest: float, draw: random.Random) -> None:
-    """Interrupts runs `kills` times, or more until each stage was interrupted, and compares each with the one left alone."""
-    found, rounds = Counter(), 0
-    while found.total() < kills or len(found) < len(STAGES):  # a run may end before: then another one begins
+    Args:
+      spans: seconds that an interruption may fall in, after the start (every other one) and after training has begun.
+    """
+    found, saved, rounds = Counter(), 0, 0
+    while found.total() < kills or not set(STAGES) <= set(found):  # a run may end before: then another one begins
         name, rounds = f"{number.name}{rounds}", rounds + 1
-        while found.total() < kills or len(found) < len(STAGES):
-            after, victim = draw.uniform(0, longest), draw.randrange(runs.num)
-            result = runs.interrupted(name, after, number, victim)
+        while found.total() < kills or not set(STAGES) <= set(found):
+            training = found.total() % 2 == 0
+            after, victim = draw.uniform(0, spans[training]), draw.randrange(runs.num)
+            result = runs.interrupted(name, after, number, victim, training=training)
             if result is None:
                 break
-            found[stage(runs.steps(name))] += 1
-            print(f"{number.name} {found.total()}, to process {victim} after {after:.1f} s: {result}", flush=True)
+            where, what = result
+            found[where], saved = found[where] + 1, saved + what.startswith("saved")
+            since = "of training" if training else "from the start"
+            print(
+                f"{number.name} {found.total()}, process {victim}, {after:.1f} s {since}, {where}: {what}", flush=True
+            )
         runs.whole(name)
         if wrong := differences(runs.folder / "alone", runs.folder / name):
             sys.exit(f"DIFFERENT from the run left alone: {', '.join(wrong)}")
-    where = ", ".join(f"{found[name]} in stage {name}" for name in STAGES)
-    print(f"{number.name}: {found.total()} ({where}) in {rounds} runs, all equal to the run left alone", flush=True)
+    where = ", ".join(f"{count} in {name}" for name, count in found.items())
+    print(
+        f"{number.name}: {found.total()} ({where}; {saved} saved), {rounds} runs, all equal to the one left alone",
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -172,10 +199,11 @@ def main() -> None:
         print(f"{num} processes, {per_call} steps a call: {whole:.0f} s, of which {startup:.0f} s to start", flush=True)
         if wrong := differences(runs.folder / "alone", runs.folder / "again"):
             sys.exit(f"two runs that were left alone differ: {', '.join(wrong)}")
-        # from nothing at all to so much that all of the interruptions together take a run about as far as its end
-        longest = startup + 2.5 * (whole - startup) / args.kills
+        part = (whole - startup) / args.kills  # so that all interruptions together take a run about as far as its end
         for name in args.signal:
-            interrupt(runs, signal.Signals[f"SIG{name}"], args.kills, longest, random.Random(args.seed))
+            interrupt(
+                runs, signal.Signals[f"SIG{name}"], args.kills, (startup + 2 * part, 2 * part), random.Random(args.seed)
+            )
 
 
 if __name__ == "__main__":
