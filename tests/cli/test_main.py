@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from binlatent.cli.main import main
+from binlatent.cli.sink import ImageSink
 from tests import tiny
 
 
@@ -36,7 +37,11 @@ def test_every_command_explains_itself(capsys, command):
     assert "--workdir" in capsys.readouterr().out
 
 
-def test_sample_to_every_kind_of_output(tmp_path, trained, capsys):
+def test_sample_to_every_kind_of_output(tmp_path, trained, monkeypatch):
+    types, add = set(), ImageSink.add
+    monkeypatch.setattr(
+        ImageSink, "add", lambda self, images, *rest: types.add(images.dtype) or add(self, images, *rest)
+    )
     common = ["sample", "--workdir", str(trained), "--num", "6", "--steps", "2", "--seed", "7"]
     main([*common, "--labels", "0,1,2", "--out", str(tmp_path / "s.npz")])
     arrays = np.load(tmp_path / "s.npz")
@@ -50,6 +55,7 @@ def test_sample_to_every_kind_of_output(tmp_path, trained, capsys):
     assert len(list((tmp_path / "folder").glob("*.png"))) == 6
     stored = np.asarray(Image.open(tmp_path / "folder" / "000001-1.png"))
     assert np.array_equal(stored, arrays["images"][1, ..., 0])
+    assert types == {np.dtype(np.uint8)}  # a quarter of the bytes to fetch from the device
 
 
 def test_reconstruct_own_images(tmp_path, trained, capsys):

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import numpy as np
@@ -97,6 +98,18 @@ def test_workers_do_not_change_the_stream(folder, monkeypatch):
         take(eval_batches(part, DataOptions(**options), batch_size=4), 99),
         take(eval_batches(part, DataOptions(**options, workers=2), batch_size=4), 99),
     )
+
+
+def test_few_examples_are_evaluated_without_workers(source, monkeypatch):
+    """Starting them takes seconds."""
+    workers = []
+    monkeypatch.setattr(loader, "_iterate", lambda *args: workers.append(args[-1]))
+    monkeypatch.setattr(loader, "WORKERS_FROM", 9)
+    options = dataclasses.replace(OPTIONS, workers=2)
+    for limit in (8, 9):
+        eval_batches(source, options, batch_size=4, limit=limit)
+    train_batches(source, options, seed=0, batch_size=4)
+    assert workers == [0, 2, 2]
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])

@@ -1,5 +1,7 @@
 """Records of a run, on a disk and in a bucket."""
 
+import threading
+
 import pytest
 
 from binlatent.train import metrics
@@ -32,3 +34,13 @@ def test_finished_files_in_a_bucket_are_not_rewritten(bucket, monkeypatch):  # n
     write(bucket / "run", 0, range(1, 9))
     sizes = [len(p.read_text().splitlines()) for p in sorted((bucket / "run").glob("metrics-*.jsonl"))]
     assert sizes == [3, 3, 2]
+
+
+def test_a_slow_bucket_does_not_hold_up_training(bucket, monkeypatch):  # noqa: F811
+    writer, free, write_text = MetricWriter(bucket / "run"), threading.Event(), type(bucket).write_text
+    monkeypatch.setattr(type(bucket), "write_text", lambda path, text: free.wait(3) and write_text(path, text))
+    for step in range(1, 5):
+        writer.write(step, {"loss": 1.0}, "train")  # in this thread, a write would give up after 3 s
+    free.set()
+    writer.close()
+    assert [r["step"] for r in read_records(bucket / "run")] == [1, 2, 3, 4]
