@@ -23,6 +23,7 @@ from binlatent.data.manifest import CodeSpec, Manifest
 from binlatent.data.splits import Splits, check_conditions, open_splits
 from binlatent.data.texts import CaptionedCodes
 from binlatent.errors import UserError
+from binlatent.files import user_path
 from binlatent.images import comparison_grid, image_grid, save_image
 from binlatent.nets.condition import Condition
 from binlatent.pipeline import Pipeline
@@ -69,7 +70,7 @@ class Experiment:
         Raises:
           UserError: there is neither a work directory nor a config, the config is not valid, or keys differ that are fixed.
         """
-        workdir = epath.Path(workdir)
+        workdir = user_path(workdir)
         path = workdir / "config.json"
         if config is None:
             if not path.exists():
@@ -157,7 +158,7 @@ class Experiment:
             self._training(each, len(splits.train), mesh)
         made, sources, metadata, preview = make(splits)
         if init_from is not None and not self.step(stage):
-            load_ema(epath.Path(init_from) / stage / "checkpoints")  # so that a wrong one leaves nothing behind
+            load_ema(user_path(init_from) / stage / "checkpoints")  # so that a wrong one leaves nothing behind
         if not (self.workdir / "config.json").exists():
             self.save_config()
         training, options = self._training(stage, len(sources[0]), mesh), config_lib.build_data(self.config)

@@ -26,6 +26,18 @@ def cache_directory() -> pathlib.Path:
     return pathlib.Path(base) / "binlatent"
 
 
+def user_path(path: epath.PathLike) -> epath.Path:
+    """A path that a user named: of a local file, or of an object store (`gs://`, `s3://`).
+
+    Raises:
+      UserError: it has another prefix, such as `https://`.
+    """
+    try:
+        return epath.Path(path)
+    except KeyError as error:
+        raise UserError(f"{os.fspath(path)}: paths are local, or begin with gs:// or s3://") from error
+
+
 @contextlib.contextmanager
 def atomic(path: epath.PathLike) -> Iterator[str]:
     """Yields the name of a temporary local file, which becomes `path` when the block ends.

@@ -180,10 +180,10 @@ def read_mask(path: str, resolution: int) -> "np.ndarray":
       OSError: the file cannot be read.
       ValueError: it is no image.
     """
-    from etils import epath
 
     from binlatent.data.decode import decode_image
     from binlatent.data.transforms import cut_square, to_channels
+    from binlatent.files import user_path
 
-    image = to_channels(decode_image(epath.Path(path).read_bytes(), resolution), 1)
+    image = to_channels(decode_image(user_path(path).read_bytes(), resolution), 1)
     return cut_square(image, resolution, 0.5)[..., 0] > 127

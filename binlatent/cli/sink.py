@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 
 from binlatent.errors import UserError
-from binlatent.files import atomic
+from binlatent.files import atomic, user_path
 from binlatent.images import image_grid, save_image, to_uint8
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -39,7 +39,7 @@ class ImageSink:
 
     def __init__(self, path: epath.PathLike):
         text = os.fspath(path)
-        self.path = epath.Path(path).expanduser()
+        self.path = user_path(path).expanduser()
         suffix = "" if text.endswith("/") else self.path.suffix.lower()
         if suffix in OTHERS:
             raise UserError(

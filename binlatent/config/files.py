@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from binlatent.config.build import defaults
 from binlatent.config.values import expected, nearest
 from binlatent.errors import UserError
-from binlatent.files import run_python, write_atomic
+from binlatent.files import run_python, user_path, write_atomic
 
 REMOVED = {"sampling": ("time_power",)}  # keys of earlier work directories that trained nothing: left out
 FORMAT = 2  # of config.json; version 0.1 of this package did not write a format
@@ -40,7 +40,7 @@ def load(config: str, overrides: Sequence[str] = ()) -> ConfigDict:
     """
     name, _, argument = config.partition(":")
     path = Path(name) if name.endswith(".py") else shipped().get(name)
-    if path is None and (stored := epath.Path(config) / "config.json").exists():
+    if path is None and (stored := user_path(config) / "config.json").exists():
         return override(read(stored), overrides)
     if path is None or not path.is_file():
         raise UserError(

@@ -22,6 +22,7 @@ from binlatent.convert.denoiser import ImportedDenoiser, import_denoiser
 from binlatent.convert.hyperparameters import Hyperparameters
 from binlatent.convert.torch_file import read_state
 from binlatent.errors import UserError
+from binlatent.files import user_path
 from binlatent.nets import weights
 from binlatent.train.state import TrainState
 from binlatent.typing import PyTree
@@ -54,7 +55,7 @@ def to_workdir(
     """
     if autoencoder is None and denoiser is None:
         raise UserError("nothing to convert: give --autoencoder, --denoiser, or both")
-    workdir = epath.Path(workdir)
+    workdir = user_path(workdir)
     if workdir.exists() and any(workdir.iterdir()):
         raise UserError(f"{workdir} is not empty; give the path of a new work directory")
 

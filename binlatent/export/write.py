@@ -20,7 +20,7 @@ from binlatent import __version__
 from binlatent.checkpoint import fingerprint
 from binlatent.errors import UserError
 from binlatent.export.functions import PLATFORMS, Function, functions
-from binlatent.files import write_atomic
+from binlatent.files import user_path, write_atomic
 from binlatent.pipeline import Pipeline
 from binlatent.sampling.options import SamplingOptions
 from binlatent.stored.pack import named_arrays
@@ -72,7 +72,7 @@ def export_model(model: Pipeline, out: epath.PathLike, options: SamplingOptions)
 
 
 def _new_folder(out: epath.PathLike) -> epath.Path:
-    folder = epath.Path(out).expanduser()
+    folder = user_path(out).expanduser()
     try:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"--out {out} is a file: a new or empty folder is expected")

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from binlatent import config as config_lib
 from binlatent import mesh as mesh_lib
 from binlatent.data.options import ExpectedData
+from binlatent.files import user_path
 from binlatent.nets.condition import Condition, Conditioning
 from binlatent.nets.resnet import ResNet50
 from binlatent.nets.vgg import LPIPS
@@ -195,5 +196,5 @@ def table(names: list[str], mesh_devices: int, *, compiled: bool) -> str:
 
 def write(path: epath.PathLike, text: str, devices: int) -> None:
     """Writes a table with an explanation of its columns."""
-    epath.Path(path).parent.mkdir(parents=True, exist_ok=True)
-    epath.Path(path).write_text(f"{HEADER.format(devices=devices)}\n{text}")
+    user_path(path).parent.mkdir(parents=True, exist_ok=True)
+    user_path(path).write_text(f"{HEADER.format(devices=devices)}\n{text}")

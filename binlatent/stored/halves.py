@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from binlatent import config as config_lib
 from binlatent.checkpoint import checkpoint_steps, fingerprint, load_ema
 from binlatent.errors import UserError
+from binlatent.files import user_path
 from binlatent.sampling.conditions import conditioning
 from binlatent.stored.pack import Pack, is_pack, read_pack
 from binlatent.train.state import Trained
@@ -70,7 +71,7 @@ def open_halves(path: epath.PathLike, sharding: Sharding) -> Halves:
 
 
 def _workdir(path: epath.PathLike, sharding: Sharding) -> tuple[ConfigDict, ReadStage]:
-    folder = epath.Path(path)
+    folder = user_path(path)
     if not (folder / "config.json").exists():
         raise UserError(f"{folder} is no work directory: it has no config.json. `binlatent run` makes one.")
 

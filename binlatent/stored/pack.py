@@ -17,7 +17,7 @@ from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from binlatent.errors import UserError
-from binlatent.files import digest, write_atomic
+from binlatent.files import digest, user_path, write_atomic
 from binlatent.typing import PyTree
 
 SUFFIX = ".safetensors"
@@ -110,7 +110,7 @@ def read_pack(path: epath.PathLike) -> Pack:
 
 def _content(path: epath.PathLike) -> bytes:
     text = os.fspath(path)
-    local = epath.Path(_from_hub(text) if text.startswith(HUB) else path)
+    local = user_path(_from_hub(text) if text.startswith(HUB) else path)
     try:
         if local.is_dir():
             raise UserError(f"{path} is a folder: a file made by `binlatent pack`, or a work directory, is expected")

@@ -145,6 +145,8 @@ def train(
                 "or set on_nonfinite to 'skip'."
             ) from error
         checkpoints.wait()
+        if stopping or stop.asked():  # during the last call, evaluation or save
+            raise Preempted(name, step, interrupted=stop.interrupted)
         return state
 
 

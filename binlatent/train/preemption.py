@@ -53,7 +53,7 @@ class StopRequest:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     def asked(self) -> bool:
-        """Whether to stop now. Must be called once before every call of the training program.
+        """Whether to stop now. Must be called before every call of the training program and at the end of a stage.
 
         The processes agree on the first call that none has begun and compare for equality, so a count that skips
         numbers, like that of steps, could miss it.

@@ -12,6 +12,7 @@ from binlatent import mesh as mesh_lib
 from binlatent.checkpoint import Checkpoints, load_parts
 from binlatent.console import say, warn
 from binlatent.errors import UserError
+from binlatent.files import user_path
 from binlatent.train.compile import StagePrograms
 from binlatent.train.optimizer import Optimizer
 from binlatent.train.options import Training
@@ -89,7 +90,7 @@ def start_from(state: TrainState, workdir: epath.PathLike, stage: str) -> TrainS
     Raises:
       UserError: the parameters there do not have the shapes of this stage's.
     """
-    parts = load_parts(epath.Path(workdir) / stage / "checkpoints", ("ema", "extra"))[1]
+    parts = load_parts(user_path(workdir) / stage / "checkpoints", ("ema", "extra"))[1]
     params, extra = parts["ema"], parts["extra"]
     fresh = {name: x for name, x in state.params.items() if name not in params}
     taken = {name: params[name] for name in state.params if name in params}

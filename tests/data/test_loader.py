@@ -103,7 +103,7 @@ def test_workers_do_not_change_the_stream(folder, monkeypatch):
 def test_few_examples_are_evaluated_without_workers(source, monkeypatch):
     """Starting them takes seconds."""
     workers = []
-    monkeypatch.setattr(loader, "_iterate", lambda *args: workers.append(args[-1]))
+    monkeypatch.setattr(loader, "_iterate", lambda *args: workers.append(args[-1]) or iter(()))
     monkeypatch.setattr(loader, "WORKERS_FROM", 9)
     options = dataclasses.replace(OPTIONS, workers=2)
     for limit in (8, 9):

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from binlatent.errors import UserError
-from binlatent.sampling.conditions import conditions, takes_prompts
+from binlatent.sampling.conditions import conditions, encode_prompts, encoder_of, takes_prompts
+from binlatent.text.encoder import Encoded
 from binlatent.text.options import TextOptions
+from binlatent.text.words import WordEncoder
 
 CLASSES = {"condition_shape": [], "num_classes": 3, "class_names": ["cat", "dog", "2"]}
 VECTORS = {"condition_shape": [2], "num_classes": 0}
@@ -52,6 +54,62 @@ def test_a_class_without_names_and_an_imported_model_with_any_number_of_tokens()
     mask = np.ones((1, 4), bool)
     with pytest.raises(UserError, match="token_mask has another shape than tokens"):
         given_to({"tokens": np.zeros((1, 5, 2)), "token_mask": mask}, text)
+
+
+WORDS = WordEncoder.of(["a cat", "a dog"], length=8, words=9)
+READS_WORDS = {"condition_shape": [], "num_classes": 0, "text": WORDS.record}
+TOKENS = {"condition_shape": [0, 2], "num_classes": 0}
+
+
+def test_prompts_and_negative_prompts_come_in_turn():
+    encoder = encoder_of(READS_WORDS, TextOptions())
+    given = [encode_prompts(encoder, prompts) for prompts in (["a cat", "a dog"], "dog")]
+    found = conditions(READS_WORDS, texts=given[0], negative=given[1])
+    rows, negative = found.rows(np.array([1, 2])), found.negative_rows(np.array([1, 2]))
+    assert rows.tokens.tolist() == WORDS.encode(["a dog", "a cat"]).tokens.tolist()
+    assert rows.token_mask.tolist() == [[True, True], [True, True]] and rows.tokens.dtype == np.uint16
+    assert negative.tokens.tolist() == WORDS.encode(["dog", "dog"]).tokens.tolist()
+    assert negative.token_mask.tolist() == [[True, False], [True, False]]
+    assert conditions(READS_WORDS, texts=given[0]).negative is None
+    with pytest.raises(UserError, match="negative prompts are given without prompts"):
+        conditions(READS_WORDS, negative=given[1])
+
+
+def test_a_pooled_text_is_one_token_of_a_model_that_reads_tokens_only():
+    vector, tokens = np.ones((3, 2), np.float16), np.zeros((3, 4, 2), np.float16)
+    assert conditions(TOKENS, texts=Encoded(vector=vector)).values.tokens.shape == (3, 1, 2)
+    found = conditions(TOKENS, texts=Encoded(tokens=tokens, mask=np.ones((3, 4), bool))).values
+    assert found.tokens is tokens and found.token_mask.shape == (3, 4) and found.vector is None
+    pooled = {"condition_shape": [2], "num_classes": 0}
+    assert conditions(pooled, texts=Encoded(vector=vector)).values.vector is vector
+
+
+def test_embeddings_of_several_parts():
+    given = {"tokens": np.zeros((2, 3, 2)), "token_mask": np.array([[True, False, False], [True, True, True]])}
+    found = conditions(TOKENS, embeddings=given).values
+    assert found.tokens.shape == (2, 3, 2) and found.token_mask.tolist() == given["token_mask"].tolist()
+    for name, mask in {"bool": np.zeros((2, 3), bool), "int64": np.ones((2, 3), int)}.items():
+        with pytest.raises(UserError, match=rf"token_mask is {name} \(2, 3\): bool"):
+            conditions(TOKENS, embeddings=given | {"token_mask": mask})
+    with pytest.raises(UserError, match="embeddings have vector; this model takes tokens, token_mask"):
+        conditions(TOKENS, embeddings=given | {"vector": np.zeros((2, 2))})
+    both = {"condition_shape": [2], "num_classes": 2}
+    with pytest.raises(UserError, match="conditioned on labels too"):
+        conditions(both, embeddings=np.zeros((1, 2)))
+    with pytest.raises(UserError, match="conditioned on vectors too"):
+        conditions(both, labels=1)
+
+
+def test_what_a_model_was_not_trained_with_is_refused():
+    none, vectors = {"condition_shape": [], "num_classes": 0}, {"condition_shape": [2], "num_classes": 0}
+    with pytest.raises(UserError, match="embeddings are given, but this model was trained without any"):
+        conditions(none, embeddings=np.zeros((1, 2)))
+    with pytest.raises(UserError, match="reads words by itself: give prompts"):
+        conditions(READS_WORDS, embeddings=np.zeros((1, 2)))
+    with pytest.raises(UserError, match="a prompt is given, but this model was trained without texts"):
+        encoder_of(none, TextOptions())
+    with pytest.raises(UserError, match="does not say of which text encoder"):
+        encoder_of(vectors, TextOptions())
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int8, np.uint8, jnp.bfloat16])

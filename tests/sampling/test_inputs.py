@@ -28,6 +28,18 @@ def test_what_fits_is_taken_as_it_is():
     assert inputs.check_count("n", 1) == 1
 
 
+def test_canvases_are_larger_by_whole_tokens():
+    assert inputs.check_images(np.zeros((1, 8, 4, 1)), (4, 4, 1), 4).shape == (1, 8, 4, 1)
+    assert inputs.check_codes(np.zeros((1, 2, 3, 3), bool), (2, 2, 3), canvas=True).shape == (1, 2, 3, 3)
+    for height, width in ((6, 8), (8, 6), (4, 8), (8, 4)):
+        with pytest.raises(UserError, match=r"takes \(b, 8, 8, 1\), or larger multiples of 4 pixels"):
+            inputs.check_images(np.zeros((1, height, width, 1)), (8, 8, 1), 4)
+    with pytest.raises(UserError, match="is expected"):
+        inputs.check_codes(np.zeros((1, 2, 1, 3), bool), (2, 2, 3), canvas=True)
+    with pytest.raises(UserError, match="is expected"):
+        inputs.check_codes(np.zeros((1, 2, 3, 3), bool), (2, 2, 3))
+
+
 @pytest.mark.parametrize(
     ("check", "words"),
     [

@@ -104,6 +104,7 @@ class Runs:
                 assert statuses == [0] * self.num, f"a resumed run failed with {statuses}: see {self.log(name)}"
                 return None
             where = (["start-up", *self.bars(name, begin)])[-1]
+            sent = self.log(name).stat().st_size
             started[victim].send_signal(number)
             end = time.monotonic() + (GRACE if number == signal.SIGTERM else 0)
             while time.monotonic() < end and any(process.poll() is None for process in started):
@@ -124,6 +125,7 @@ class Runs:
             assert saved[stage] == int(step), f"stopped at step {step} with a checkpoint of {saved[stage]}"
             return where, f"saved, {stage} {step}"
         if statuses == [0] * self.num:
+            assert set(self.bars(name, sent)) <= {where}, f"it went on after {number.name}: see {self.log(name)}"
             return where, "ended by itself"
         assert -number in statuses or number == signal.SIGKILL, f"{statuses}: see {self.log(name)}"
         return where, f"killed, {self.steps(name)}"

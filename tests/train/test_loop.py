@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from binlatent import config as config_lib
-from binlatent.checkpoint import checkpoint_steps, load_ema
+from binlatent.checkpoint import Checkpoints, checkpoint_steps, load_ema
 from binlatent.errors import UserError
 from binlatent.experiment import Experiment
+from binlatent.train import loop
 from binlatent.train.metrics import read_records
+from binlatent.train.preemption import Preempted
 from tests import tiny
 from tests.processes import ROOT
 
@@ -149,6 +151,18 @@ def test_a_work_directory_of_before_a_key_was_there_opens(tmp_path, monkeypatch)
     monkeypatch.setattr(Experiment, "step", lambda self, stage: 6)  # both stages have a checkpoint
     with pytest.raises(UserError, match="remat: 'none' in the work directory, 'full' requested"):
         Experiment.open(tmp_path / "run", config)
+
+
+@pytest.mark.parametrize("place", ["evaluate", "wait"])
+def test_a_request_during_the_last_evaluation_or_save_ends_the_run(tmp_path, monkeypatch, place):
+    """Rather than being forgotten, so that the next stage begins."""
+    target = loop if place == "evaluate" else Checkpoints
+    last = getattr(target, place)
+    monkeypatch.setattr(target, place, lambda *args: signal.raise_signal(signal.SIGTERM) or last(*args))
+    every = {f"autoencoder_training__{name}": 2 for name in ("num_steps", "evaluate_every", "checkpoint_every")}
+    with pytest.raises(Preempted, match="autoencoder: stopped at step 2 as requested; its state is saved"):
+        Experiment.open(tmp_path / "run", tiny.config(tiny.npz(tmp_path), **every)).run()
+    assert checkpoint_steps(tmp_path / "run/autoencoder/checkpoints") == [2]
 
 
 def test_a_nonfinite_loss_stops_with_the_state_kept(tmp_path):

@@ -10,7 +10,7 @@ from binlatent.data.options import DataOptions
 from binlatent.data.sources.base import Example, ImageSource, Opened, embedding, held_out
 from binlatent.data.strings import PackedStrings
 from binlatent.errors import UserError
-from binlatent.files import digest
+from binlatent.files import digest, user_path
 
 
 class ArraySource(ImageSource):
@@ -93,7 +93,7 @@ def open_digits(options: DataOptions, seed: int) -> Opened:
 def open_npz(options: DataOptions, seed: int) -> Opened:
     """Opens an npz file with `images` uint8 (n, h, w, c) or (n, h, w), and optionally `labels` (n,)."""
     _no_validation_split(options)
-    path = epath.Path(options.path).expanduser()
+    path = user_path(options.path).expanduser()
     if not options.path or not path.exists():
         raise UserError(f"data.path='{options.path}': no such file; give an npz file with an array `images`.")
     wanted = ("images", "labels", "condition", options.captions)

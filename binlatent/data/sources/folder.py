@@ -13,7 +13,7 @@ from binlatent.data.sources.base import BrokenExample, Example, ImageSource, Ope
 from binlatent.data.sources.index import Index, build_index, single_file
 from binlatent.data.strings import PackedStrings
 from binlatent.errors import UserError
-from binlatent.files import digest
+from binlatent.files import digest, user_path
 
 # If all sub-folders have these names, they are splits, not classes.
 SPLIT_NAMES = frozenset(("train", "training", "val", "valid", "validation", "test", "eval"))
@@ -162,7 +162,7 @@ def open_images(path: str, options: DataOptions) -> FolderSource:
 
 
 def _existing(name: str, path: str) -> epath.Path:
-    root = epath.Path(path).expanduser()
+    root = user_path(path).expanduser()
     try:
         exists = bool(path) and root.exists()
     except (OSError, ValueError) as error:  # a link to itself, too long a name, a null byte
@@ -269,7 +269,7 @@ def _source(options: DataOptions, root: epath.Path, index: Index, names: tuple[s
 
 def _metadata(options: DataOptions, root: epath.Path, index: Index) -> PackedStrings:
     """The captions of every image, from `metadata.jsonl` in `root` or else in `data.path`."""
-    top = epath.Path(options.path).expanduser()
+    top = user_path(options.path).expanduser()
     path, prefix = root / caption_files.METADATA, ""
     if not path.exists():
         path, prefix = top / caption_files.METADATA, "" if root == top else f"{root.name}/"

@@ -18,7 +18,7 @@ from binlatent.data.decode import SUFFIXES, decode_image
 from binlatent.data.options import DataOptions
 from binlatent.data.sources.base import BrokenExample, Example, ImageSource, Opened, embedding, held_out, printable
 from binlatent.errors import UserError
-from binlatent.files import digest, load_cached, store_cached
+from binlatent.files import digest, load_cached, store_cached, user_path
 
 _VERSION = 2
 _PARTS = {"npy": "array", "txt": "text"}  # by suffix: what an example may have besides image and class
@@ -132,7 +132,7 @@ def open_shards(options: DataOptions, seed: int) -> Opened:
     With `validation_split`, files whose names begin with it are for validation, and files whose names begin with `split`
     for training (`train-0000.tar`, `val-0000.tar`). Otherwise a fraction of all examples is held out by hash.
     """
-    root = epath.Path(options.path).expanduser()
+    root = user_path(options.path).expanduser()
     if not options.path or not root.is_dir():
         raise UserError(f"data.path='{options.path}': no such folder; give a folder of tar files.")
     paths = sorted(path for path in root.iterdir() if path.suffix == ".tar" and not path.name.startswith("."))

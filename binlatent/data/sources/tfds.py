@@ -3,13 +3,12 @@
 from typing import Any
 
 import numpy as np
-from etils import epath
 
 from binlatent.data import captions as caption_files
 from binlatent.data.options import DataOptions
 from binlatent.data.sources.base import BrokenExample, Example, ImageSource, Opened, held_out
 from binlatent.errors import UserError
-from binlatent.files import digest
+from binlatent.files import digest, user_path
 
 
 class TfdsSource(ImageSource):
@@ -82,7 +81,7 @@ def _builder(options: DataOptions) -> Any:
 
     if not options.name and not options.path:
         raise UserError("data.name is empty: give the name of a TFDS set, such as cifar10.")
-    folder = epath.Path(options.path).expanduser() if options.path else None
+    folder = user_path(options.path).expanduser() if options.path else None
     if not options.name:
         if not (folder / "dataset_info.json").exists():
             raise UserError(
