@@ -70,8 +70,7 @@ class Experiment:
         Raises:
           UserError: there is neither a work directory nor a config, the config is not valid, or keys differ that are fixed.
         """
-        workdir = user_path(workdir)
-        path = workdir / "config.json"
+        path = (workdir := user_path(workdir)) / "config.json"
         if config is None:
             if not path.exists():
                 raise UserError(f"{workdir} is no work directory: it has no config.json; give a --config to make one")
