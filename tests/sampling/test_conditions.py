@@ -114,7 +114,8 @@ def test_what_a_model_was_not_trained_with_is_refused():
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int8, np.uint8, jnp.bfloat16])
 def test_embeddings_of_any_type_of_number(dtype):
-    assert given_to(np.ones((1, 2), dtype), VECTORS).values.vector.shape == (1, 2)
+    found = given_to(np.ones((1, 2), dtype), VECTORS).values.vector
+    assert found.shape == (1, 2) and found.dtype == (dtype if np.dtype(dtype).kind == "f" else np.float32)
 
 
 @pytest.mark.parametrize(
