@@ -8,7 +8,9 @@
 `data/sources/emoji.py`: of the persons that come in all five single tones, in alphabetical order, number i is not trained on
 in tone i mod 10, where that is below 5. Emojis designed by OpenMoji, licence CC BY-SA 4.0.
 
-Not run yet: sizes and numbers of steps are guesses for a CPU, after `captioned_digits`, and nothing is known of its pictures.
+Run once, on two shared cores: the autoencoder gives 24.6 dB PSNR on held-out pictures and no dead bits. The prior's 2,000 steps
+(43 minutes on one core, 0.180 bits per bit) are too few: people in their skin tones are drawn, most objects are not. See
+docs/text.md.
 """
 
 from binlatent.config import defaults
