@@ -30,10 +30,13 @@ def user_path(path: epath.PathLike) -> epath.Path:
     """A path that a user named: of a local file, or of an object store (`gs://`, `s3://`).
 
     Raises:
-      UserError: it has another prefix, such as `https://`.
+      UserError: it has another prefix, such as `https://`, or characters that no file name has.
     """
     try:
+        os.fsencode(path)
         return epath.Path(path)
+    except UnicodeEncodeError as error:
+        raise UserError(f"{os.fspath(path)!r} is no path: {error.reason} at character {error.start + 1}") from error
     except KeyError as error:
         raise UserError(f"{os.fspath(path)}: paths are local, or begin with gs:// or s3://") from error
 

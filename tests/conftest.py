@@ -15,6 +15,7 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(os.path.dirname(__file__)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
+import hypothesis
 import jax
 import pytest
 from absl import flags
@@ -22,6 +23,9 @@ from absl import flags
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 gc.set_threshold(100_000, 50, 100)  # with as many objects as JAX traces, collections take a tenth of the suite's time
+# Hypothesis draws the same examples every time; HYPOTHESIS_PROFILE=default draws others.
+hypothesis.settings.register_profile("fixed", derandomize=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 if not flags.FLAGS.is_parsed():  # grain's workers read absl flags
     flags.FLAGS.mark_as_parsed()
 

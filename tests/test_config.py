@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from binlatent import config as config_lib
@@ -162,6 +162,8 @@ def test_a_config_file_with_any_content_is_read_or_refused(tmp_path_factory, con
 
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from([*KEYS, "data", ""]), st.sampled_from(["=", "", "=="]), st.text(max_size=20))
+@example("prior.dtype", "=", "0:")
+@example("prior.dtype", "=", "01")
 def test_any_override_is_accepted_or_refused(key, separator, text):
     try:
         config = config_lib.override(tiny.config(), [key + separator + text])

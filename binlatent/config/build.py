@@ -109,7 +109,7 @@ def _build(section: str, make, config: Mapping[str, Any] | ConfigDict, **derived
 def _dtype(section: str, name: Any) -> jnp.dtype:
     try:
         dtype = jnp.dtype(name)
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):  # NumPy reads it as a structure of types
         dtype = None
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         raise UserError(f"config section {section!r}: dtype is {name!r}: float32, bfloat16 or float16 is expected")

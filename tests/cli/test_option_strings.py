@@ -162,6 +162,7 @@ def test_any_steps_to_profile_are_two_steps_or_named(text):
 @settings(max_examples=150, deadline=None)
 @given(TEXT)
 @example("a.PNG")
+@example("\ud800")
 def test_any_place_is_written_or_named(tmp_path_factory, text):
     place = f"{tmp_path_factory.mktemp('out')}/{text}"
     try:
