@@ -67,6 +67,9 @@ def parse(argv: list[str]) -> flags.Command:
       UserError: values contradict each other.
     """
     overrides, rest = _split_overrides(argv)
+    for flag, _, value in (text.partition("=") for text in rest):
+        if value == "--" and flag.startswith("--"):  # which argparse drops
+            _fail(f"{flag}: '--' is no value")
     parser = _parser()
     args, unknown = parser.parse_known_args(rest)
     command = COMMANDS[args.command]

@@ -102,6 +102,7 @@ def outcome(function, *arguments):
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(OPTIONS), TEXT)
+@example(next(o for o in OPTIONS if o[0] == "sample" and o[1] == "--num"), "--")
 def test_any_text_is_parsed_or_refused_by_name(option, text):
     command, name, rest = option
     status, message = outcome(cli.parse, [command, f"{name}={text}", *rest])
