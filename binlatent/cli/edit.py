@@ -180,7 +180,6 @@ def read_mask(path: str, resolution: int) -> "np.ndarray":
       OSError: the file cannot be read.
       ValueError: it is no image.
     """
-
     from binlatent.data.decode import decode_image
     from binlatent.data.transforms import cut_square, to_channels
     from binlatent.files import user_path

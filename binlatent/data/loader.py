@@ -138,6 +138,13 @@ def eval_batches(
     return _iterate(data.repeat() if endless else data, source, options, workers)
 
 
+def captioned_images(source: Source, options: DataOptions, num: int) -> tuple[np.ndarray, list[str]]:
+    """The first `num` images of a source with captions, uint8 (n, h, w, c), and the first caption of each; fewer where some
+    cannot be read."""
+    batch = next(eval_batches(source, options, batch_size=num, limit=num, captions=True))
+    return batch["image"][batch["mask"]], [caption_files.split(text)[0] for text in batch["caption"][batch["mask"]]]
+
+
 def spread_images(source: Source, options: DataOptions, num: int) -> np.ndarray:
     """`num` images spread evenly over a source, since many are sorted, uint8 (n, h, w, c); fewer where some cannot be read."""
     transform = source.eval_transform(options)

@@ -14,7 +14,7 @@ from binlatent import config as config_lib
 from binlatent.checkpoint import checkpoint_steps, fingerprint, load_ema
 from binlatent.console import progress, say
 from binlatent.data import captions as caption_files
-from binlatent.data.loader import eval_batches
+from binlatent.data.loader import captioned_images, eval_batches
 from binlatent.data.splits import Splits
 from binlatent.errors import UserError
 from binlatent.evaluate.code import code
@@ -275,8 +275,7 @@ class Evaluation:
         """The first 64 captions that samples are given in turn; none without texts."""
         if not self.pipeline.prior.metadata.get("text"):
             return ()
-        batch = next(eval_batches(self.splits.validation, self.data, batch_size=64, limit=64, captions=True))
-        return tuple(caption_files.split(text)[0] for text in batch["caption"][batch["mask"]])
+        return tuple(captioned_images(self.splits.validation, self.data, 64)[1])
 
     def conditions(self) -> Conditions | None:
         """Labels, captions or embeddings that samples are given in turn; None for an unconditional model."""

@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 
 from binlatent.console import say
-from binlatent.data import captions as caption_files
-from binlatent.data.loader import eval_batches
+from binlatent.data.loader import captioned_images
 from binlatent.errors import UserError
 from binlatent.evaluate.evaluation import Evaluation
 from binlatent.images import to_uint8
@@ -87,9 +86,7 @@ def main() -> None:
     splits = evaluation.splits
     if not splits.captions:
         raise UserError(f"{args.workdir}: its data have no captions (data.captions)")
-    batch = next(eval_batches(splits.validation, evaluation.data, batch_size=args.num, limit=args.num, captions=True))
-    images = batch["image"][batch["mask"]]
-    prompts = [caption_files.split(text)[0] for text in batch["caption"][batch["mask"]]]
+    images, prompts = captioned_images(splits.validation, evaluation.data, args.num)
     say("| images | guidance | clip_score | retrieval |\n|---|---|---|---|")
 
     def row(what: str, guidance: str, images: np.ndarray) -> None:

@@ -196,5 +196,6 @@ def table(names: list[str], mesh_devices: int, *, compiled: bool) -> str:
 
 def write(path: epath.PathLike, text: str, devices: int) -> None:
     """Writes a table with an explanation of its columns."""
-    user_path(path).parent.mkdir(parents=True, exist_ok=True)
-    user_path(path).write_text(f"{HEADER.format(devices=devices)}\n{text}")
+    path = user_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{HEADER.format(devices=devices)}\n{text}")

@@ -19,8 +19,7 @@ from collections.abc import Callable
 import numpy as np
 
 from binlatent.console import progress, say
-from binlatent.data import captions as caption_files
-from binlatent.data.loader import eval_batches
+from binlatent.data.loader import captioned_images
 from binlatent.errors import UserError
 from binlatent.evaluate.evaluation import Evaluation
 
@@ -64,9 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
     splits = evaluation.splits
     if not splits.captions:
         raise UserError(f"{args.workdir}: its data have no captions (data.captions)")
-    batch = next(eval_batches(splits.validation, evaluation.data, batch_size=args.num, limit=args.num, captions=True))
-    images = batch["image"][batch["mask"]]
-    captions = [caption_files.split(text)[0] for text in batch["caption"][batch["mask"]]]
+    images, captions = captioned_images(splits.validation, evaluation.data, args.num)
     num = len(images) // args.choices * args.choices
     if not num:
         raise UserError(f"--choices {args.choices}: there are {len(images)} validation images")

@@ -6,7 +6,7 @@ means the same whatever z_t is.
 
 Blocks are pre-norm with adaLN-zero modulation (Peebles and Xie, 2023). One modulation network is shared by all blocks and
 each block adds offsets of its own (Chen et al., 2023, PixArt-α), so that parameters stay near the release's instead of
-growing by 6·d² a block. Layers are scanned: compile time does not depend on the depth.
+growing by 6·d² a block. Layers are scanned, so compile time does not depend on the depth; on CPUs, few layers are unrolled.
 """
 
 import math
@@ -29,6 +29,9 @@ REMAT_POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
+
+# On CPUs, up to so many layers are unrolled: XLA copies what a loop carries and stacks, a fifth of a step (docs/throughput.md).
+UNROLLED_ON_CPU = 12
 
 
 def time_features(t: Float[Array, "b"], width: int) -> Float[Array, "b d"]:
@@ -196,6 +199,7 @@ class Denoiser(nn.Module):
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),
             length=self.depth,
+            unroll=self.depth if jax.default_backend() == "cpu" and self.depth <= UNROLLED_ON_CPU else 1,
             metadata_params={nn.PARTITION_NAME: None},
         )
         tokens, _ = layers(self.width, self.heads, self.mlp_ratio, self.conditioning.texts, self.dtype, name="blocks")(

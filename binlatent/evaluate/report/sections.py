@@ -37,11 +37,12 @@ def write_report(evaluation: Evaluation, *, seed: int = 0) -> epath.Path:
     names = sweep_settings.get("score_names", {})
     both = pipeline.autoencoder is not None and pipeline.prior is not None
     stages = [stage for stage in ("autoencoder", "prior", "classifier") if (workdir / stage / "metrics.jsonl").exists()]
+    records = {stage: read_records(workdir / stage) for stage in stages}
     report = Report(
         title=workdir.name or str(workdir),
-        facts=_facts(evaluation),
+        facts=_facts(evaluation, records),
         config=config_lib.to_json(evaluation.experiment.config),
-        records={stage: read_records(workdir / stage) for stage in stages},
+        records=records,
         parts=read_parts(evaluation.scores_file),
         sweep=[{_heading(key, names): value for key, value in row.items()} for row in rows],
         sweep_settings=sweep_settings,
@@ -61,8 +62,8 @@ def _heading(key: str, names: dict[str, str]) -> str:
     return f"± {names[score]}" if score != key and score in names else names.get(key, key)
 
 
-def _facts(evaluation: Evaluation) -> dict:
-    """A short description of the model."""
+def _facts(evaluation: Evaluation, records: dict[str, list[dict]]) -> dict:
+    """A short description of the model; `records` are those of each stage's `metrics.jsonl`."""
     import jax
 
     pipeline, data = evaluation.pipeline, evaluation.data
@@ -77,9 +78,9 @@ def _facts(evaluation: Evaluation) -> dict:
         if half := getattr(pipeline, name):
             count = sum(leaf.size for leaf in jax.tree.leaves(half.params))
             facts[name] = f"{count:,} EMA parameters of step {half.step}"
-            times = [r for r in read_records(evaluation.experiment.workdir / name) if "time/goodput" in r]
+            times = [r for r in records.get(name, ()) if "time/goodput" in r]
             if times:  # of the process that made the last evaluation
-                values = {key.removeprefix("time/"): value for key, value in times[-1].items()}
+                values = {key.removeprefix("time/"): x for key, x in times[-1].items() if key.startswith("time/")}
                 facts[f"time of {name}"] = summary(values)
     return facts | {"versions": json.dumps(versions())}
 
