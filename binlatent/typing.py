@@ -22,15 +22,19 @@ PyTree = Any
 
 
 class Prediction(NamedTuple):
-    """A denoiser's output: for every token, a mixture of C products of independent bits (docs/prior.md).
+    """A denoiser's output: a mixture of G products over tokens, in each of which every token is a mixture of C products of
+    independent bits (docs/prior.md).
 
     Attributes:
-      logits: (b, …, C, k), the log-odds that z_0 differs from z_t, for every component and bit.
-      weights: (b, …, C), log-weights of the components, up to a constant per token; irrelevant if C = 1.
+      logits: (b, …, G·C, k), the log-odds that z_0 differs from z_t, for every component and bit; the C components of a
+        token in one of the code lie side by side.
+      weights: (b, …, G·C), log-weights of a token's components, up to a constant per token and component of the code.
+      code_weights: (b, G), log-weights of the code's components, up to a constant; None for G = 1, independent tokens.
     """
 
     logits: Array
     weights: Array
+    code_weights: Array | None = None
 
 
 # (code z_t, times t) -> prediction, for a fixed condition

@@ -73,9 +73,12 @@ class Oracle:
 
 
 def guess(code, t):
-    """A prediction of two components that depends on every bit and on the time, for codes (b, l, k) and times (b,)."""
-    logits = jnp.where(code, 1.0, -0.5)[:, :, None] * jnp.array([1.0, -2.0])[None, None, :, None]
-    return Prediction(logits + t[:, None, None, None], jnp.where(code[..., :2], 0.3, -0.4) * t[:, None, None])
+    """A prediction of two components of the code, of two each a token, that depends on every bit and on the time, for codes
+    (b, l, k) and times (b,)."""
+    logits = jnp.where(code, 1.0, -0.5)[:, :, None] * jnp.array([1.0, -2.0, 0.5, 3.0])[None, None, :, None]
+    weights = jnp.where(code[..., :1], 0.3, -0.4) * jnp.array([[[1.0, -1.0, 2.0, 0.5]]]) * t[:, None, None]
+    code_weights = jnp.stack([t, code.mean((1, 2))], axis=-1)
+    return Prediction(logits + t[:, None, None, None], weights, code_weights)
 
 
 def all_codes(bits):

@@ -277,10 +277,11 @@ def build_prior_stage(config: ConfigDict, code_shape: tuple[int, int, int], cond
     if not fits(dropout, float) or not 0 <= dropout <= 1:
         raise UserError(f"config.prior_objective.label_dropout is {dropout!r}: a number from 0 to 1 is expected")
     net, objective = build_denoiser(config, code_shape, conditioning), build_objective(config)
-    if objective.weighting == "balanced" and getattr(net, "components", 1) > 1:
+    components = {name: getattr(net, name, 1) for name in ("components", "code_components")}
+    if objective.weighting == "balanced" and max(components.values()) > 1:
         raise UserError(
-            f"config.prior_objective.weighting is 'balanced', which is a loss of independent bits, and "
-            f"config.prior.components is {net.components}: set prior.components to 1, or another weighting"
+            "config.prior_objective.weighting is 'balanced', which is a loss of independent bits, and config.prior has "
+            f"{components}: set prior.components to 1 and prior.code_components to 1, or another weighting"
         )
     return PriorStage(
         net=net,

@@ -26,11 +26,10 @@ def term(
     Args:
       prediction: flip log-odds f at (z_t, t).
       flipped: where z_0 differs from z_t.
-      uniform: U[0, 1) draws for z_s, used where bits of a token are tied together.
+      uniform: U[0, 1) draws for z_s, used where bits are tied together.
     """
     alpha_t, alpha_s = schedule(index / steps), schedule((index - 1) / steps)
-    nats = process.divergence(prediction, flipped, uniform, alpha_t, alpha_s)
-    return nats.sum(tuple(range(1, nats.ndim))) / jnp.log(2.0)
+    return process.divergence(prediction, flipped, uniform, alpha_t, alpha_s) / jnp.log(2.0)
 
 
 def negative_elbo(

@@ -1,6 +1,7 @@
 """What the denoiser is trained on: cross-entropy on the bits that the forward process flipped."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -99,12 +100,12 @@ class Objective:
         Raises:
           ValueError: the balanced loss of a mixture, which is not defined, or no `s` for the auxiliary term.
         """
-        bits, k = tuple(range(1, code.ndim)), code.shape[-1]
+        bits = tuple(range(1, code.ndim))
         flipped = code ^ code_t
-        output = Prediction(*(x.astype(jnp.float32) for x in output))
+        output = jax.tree.map(lambda x: x.astype(jnp.float32), output)
         calibrated = self.calibrate(output, t)
         terms = {
-            "flip_cross_entropy": -process.log_probability(calibrated, flipped).mean(bits[:-1]) / k,
+            "flip_cross_entropy": -process.log_probability(calibrated, flipped) / math.prod(code.shape[1:]),
             "flip_accuracy": ((prediction_lib.marginal(calibrated) > 0) == flipped).mean(bits),
         }
         loss = terms["flip_cross_entropy"]

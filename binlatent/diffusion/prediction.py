@@ -11,6 +11,7 @@ without bound as t → 0.
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 
 from binlatent.diffusion.schedule import Schedule
 from binlatent.typing import Array, Float, Prediction
@@ -60,16 +61,39 @@ def calibrate(output: Prediction, t: Float[Array, "b"], *, schedule: Schedule, p
     return output._replace(logits=output.logits + _shaped(evidence(schedule(t)), output))
 
 
-def log_weights(prediction: Prediction) -> Float[Array, "b *tokens c"]:
-    """Normalised log-weights; exactly 0 for one component."""
-    return jax.nn.log_softmax(prediction.weights, axis=-1)
+def log_weights(prediction: Prediction) -> Float[Array, "b *tokens g c"]:
+    """Normalised log-weights of a token's C components, in each component of the code; exactly 0 for C = 1."""
+    return jax.nn.log_softmax(by_code_component(prediction.weights, prediction), axis=-1)
+
+
+def log_code_weights(prediction: Prediction) -> Float[Array, "b g"]:
+    """Normalised log-weights of the code's G components; exactly 0 for G = 1."""
+    if prediction.code_weights is None:
+        return jnp.zeros((prediction.logits.shape[0], 1))
+    return jax.nn.log_softmax(prediction.code_weights, axis=-1)
+
+
+def by_code_component(x: Float[Array, "b *tokens gc"], prediction: Prediction) -> Float[Array, "b *tokens g c"]:
+    """What is given for each component, with those of one component of the code along an axis of their own."""
+    num = 1 if prediction.code_weights is None else prediction.code_weights.shape[-1]
+    return rearrange(x, "... (g c) -> ... g c", g=num)
+
+
+def untied(prediction: Prediction) -> Prediction:
+    """The same distribution of every token alone, with tokens independent: a mixture of G·C products a token."""
+    if prediction.code_weights is None:
+        return prediction
+    weights = log_weights(prediction)
+    code = log_code_weights(prediction)
+    weights = weights + code.reshape(code.shape[0], *(1,) * (weights.ndim - 3), code.shape[-1], 1)
+    return Prediction(prediction.logits, weights.reshape(prediction.weights.shape))
 
 
 def marginal(prediction: Prediction) -> Float[Array, "b *tokens k"]:
     """Flip log-odds of every bit alone."""
     if prediction.logits.shape[-2] == 1:
         return prediction.logits[..., 0, :]
-    weights = log_weights(prediction)[..., None]
+    weights = jax.nn.log_softmax(untied(prediction).weights, axis=-1)[..., None]
     flip = jax.nn.logsumexp(weights + jax.nn.log_sigmoid(prediction.logits), axis=-2)
     stay = jax.nn.logsumexp(weights + jax.nn.log_sigmoid(-prediction.logits), axis=-2)
     return flip - stay

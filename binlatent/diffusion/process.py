@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from binlatent.diffusion.prediction import log_weights, marginal
+from binlatent.diffusion.prediction import by_code_component, log_code_weights, log_weights, marginal
 from binlatent.typing import Array, Bool, Float, Prediction
 
 POSTERIORS = ("mixture", "plugin")
@@ -99,25 +99,42 @@ def reverse(logits: Float[Array, "b *bits"], alpha_t, alpha_s, kind: str) -> Fli
 
 def draw(
     prediction: Prediction, uniform: Float[Array, "b *bits"], choice: Float[Array, "b *tokens"],
-    alpha_t, alpha_s, kind: str,
+    code_choice: Float[Array, "b"], alpha_t, alpha_s, kind: str,
 ) -> Bool[Array, "b *bits"]:  # fmt: skip
-    """Where z_s ~ p(z_s | z_t) differs from z_t: one component is drawn a token, then its bits by the step `kind`.
+    """Where z_s ~ p(z_s | z_t) differs from z_t: a component of the code is drawn, in it one of every token, then the
+    token's bits by the step `kind`.
 
     Args:
-      uniform, choice: U[0, 1) draws, one a bit and one a token.
+      uniform, choice, code_choice: U[0, 1) draws, one a bit, a token and an example.
     """
-    upper = jnp.cumsum(jnp.exp(log_weights(prediction)), axis=-1)[..., :-1]
-    component = (choice[..., None] >= upper).sum(-1)
-    return uniform < jnp.exp(reverse(_component(prediction, component), alpha_t, alpha_s, kind).flip)
+    code_component = _drawn(log_code_weights(prediction), code_choice)
+    component = _drawn(_of_code_component(log_weights(prediction), code_component, axis=-2), choice)
+    logits = _component(prediction, code_component, component)
+    return uniform < jnp.exp(reverse(logits, alpha_t, alpha_s, kind).flip)
 
 
 def likeliest(prediction: Prediction) -> Bool[Array, "b *bits"]:
-    """Where the likelier value of each bit of z_0, within its token's likeliest component, differs from z_t."""
-    return _component(prediction, jnp.argmax(prediction.weights, axis=-1)) > 0
+    """Where the likelier value of each bit of z_0, within the likeliest component of its code and then of its token, differs
+    from z_t."""
+    code_component = jnp.argmax(log_code_weights(prediction), axis=-1)
+    weights = _of_code_component(by_code_component(prediction.weights, prediction), code_component, axis=-2)
+    return _component(prediction, code_component, jnp.argmax(weights, axis=-1)) > 0
 
 
-def _component(prediction: Prediction, index: Array) -> Array:
-    """Logits (b, …, k) of one component a token."""
+def _drawn(weights: Float[Array, "*b c"], uniform: Float[Array, "*b"]) -> Array:
+    """Indices with probabilities exp(weights)."""
+    return (uniform[..., None] >= jnp.cumsum(jnp.exp(weights), axis=-1)[..., :-1]).sum(-1)
+
+
+def _of_code_component(x: Array, index: Array, *, axis: int) -> Array:
+    """Of what is given for every component of the code along an axis, that of one component an example."""
+    return jnp.take_along_axis(x, per_bit(index, x.ndim), axis=axis).squeeze(axis)
+
+
+def _component(prediction: Prediction, code_component: Array, component: Array) -> Array:
+    """Logits (b, …, k) of one component a token, (b, …), in one of the code, (b,)."""
+    size = by_code_component(prediction.weights, prediction).shape[-1]
+    index = per_bit(code_component, component.ndim) * size + component
     return jnp.take_along_axis(prediction.logits, index[..., None, None], axis=-2).squeeze(-2)
 
 
@@ -126,32 +143,37 @@ def kl(q: Flips, p: Flips) -> Array:
     return jnp.exp(q.flip) * (q.flip - p.flip) + jnp.exp(q.stay) * (q.stay - p.stay)
 
 
-def log_probability(prediction: Prediction, flipped: Bool[Array, "b *bits"]) -> Float[Array, "b *tokens"]:
-    """log p(z_0 | z_t) a token, in nats, for flip log-odds f; `flipped` says where z_0 differs from z_t."""
+def log_probability(prediction: Prediction, flipped: Bool[Array, "b *bits"]) -> Float[Array, "b"]:
+    """log p(z_0 | z_t) of a code, in nats, for flip log-odds f; `flipped` says where z_0 differs from z_t."""
     signed = jnp.where(flipped[..., None, :], prediction.logits, -prediction.logits)
-    return jax.nn.logsumexp(log_weights(prediction) + jax.nn.log_sigmoid(signed).sum(-1), axis=-1)
+    return _joint(prediction, jax.nn.log_sigmoid(signed).sum(-1))
+
+
+def _joint(prediction: Prediction, parts: Float[Array, "b *tokens gc"]) -> Float[Array, "b"]:
+    """The log-probability of a code, from that of each token in each component."""
+    tokens = jax.nn.logsumexp(log_weights(prediction) + by_code_component(parts, prediction), axis=-1)
+    return jax.nn.logsumexp(log_code_weights(prediction) + tokens.sum(tuple(range(1, tokens.ndim - 1))), axis=-1)
 
 
 def divergence(
     prediction: Prediction, flipped: Bool[Array, "b *bits"], uniform: Float[Array, "b *bits"], alpha_t, alpha_s
-) -> Float[Array, "b *tokens"]:
-    """An unbiased estimate of KL(q(z_s | z_t, z_0) ‖ p(z_s | z_t)) a token, in nats, for the `mixture` step.
+) -> Float[Array, "b"]:
+    """An unbiased estimate of KL(q(z_s | z_t, z_0) ‖ p(z_s | z_t)) of a code, in nats, for the `mixture` step.
 
     It is the exact KL to the product of the model's marginals, plus log(that product / p) at one draw of z_s. The second
-    part is what the components tie together: small for small steps, and exactly 0 for one component.
+    part is what the components tie together: small for small steps, and 0 for one component.
 
     Args:
       prediction: flip log-odds f.
       flipped: where z_0 differs from z_t.
       uniform: U[0, 1) draws, one a bit, for z_s.
     """
-    true = posterior(flipped, alpha_t, alpha_s)
+    true, bits = posterior(flipped, alpha_t, alpha_s), tuple(range(1, flipped.ndim))
     moves = uniform < jnp.exp(true.flip)
     parts = reverse(prediction.logits, alpha_t, alpha_s, "mixture")
-    joint = jax.nn.logsumexp(log_weights(prediction) + jnp.where(moves[..., None, :], *parts).sum(-1), axis=-1)
+    joint = _joint(prediction, jnp.where(moves[..., None, :], *parts).sum(-1))
     alone = reverse(marginal(prediction), alpha_t, alpha_s, "mixture")
-    separate = jnp.where(moves, *alone).sum(-1)
-    return kl(true, alone).sum(-1) + separate - joint
+    return kl(true, alone).sum(bits) + jnp.where(moves, *alone).sum(bits) - joint
 
 
 def marginal_divergence(

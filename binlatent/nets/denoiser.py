@@ -1,8 +1,8 @@
 """The denoiser: a diffusion transformer over the tokens of a code, giving leave-one-out log-odds of its bits.
 
-A token's bits are a mixture of products (docs/prior.md), so that bits of a token can be drawn jointly in one step; with one
-component they are independent. Components are predicted as log-odds of z_0 = 1 and turned by the sign of z_t, so that one
-means the same whatever z_t is.
+A code is a mixture of products over tokens, and in each of its components a token is a mixture of products over bits
+(docs/prior.md), so that bits can be drawn jointly in one step; with one component they are independent. Components are
+predicted as log-odds of z_0 = 1 and turned by the sign of z_t, so that one means the same whatever z_t is.
 
 Blocks are pre-norm with adaLN-zero modulation (Peebles and Xie, 2023). One modulation network is shared by all blocks and
 each block adds offsets of its own (Chen et al., 2023, PixArt-α), so that parameters stay near the release's instead of
@@ -119,6 +119,7 @@ class Denoiser(nn.Module):
       code_shape: (y, x, k) of the codes.
       width, depth, heads, mlp_ratio: of the transformer.
       components: C of the mixture of a token's bits; 1 for independent bits.
+      code_components: G of the mixture of whole codes, each with C components a token; 1 for independent tokens.
       conditioning: what it is conditioned on. Classes and vectors are added to the time embedding, tokens of a text are
         read by cross-attention.
       text_depth: layers of the text tower, where texts come as numbers of words.
@@ -135,13 +136,14 @@ class Denoiser(nn.Module):
     heads: int = 12
     mlp_ratio: float = 4.0
     components: int = 8
+    code_components: int = 1
     conditioning: Conditioning = Conditioning()
     text_depth: int = 2
     remat: str = "none"
     dtype: DType = jnp.float32
 
     def __post_init__(self):
-        for name in ("width", "depth", "heads", "components"):
+        for name in ("width", "depth", "heads", "components", "code_components"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: at least 1 is expected")
         if self.mlp_ratio <= 0:
@@ -159,7 +161,7 @@ class Denoiser(nn.Module):
         self, code: Bool[Array, "b y x k"], t: Float[Array, "b"], condition: Condition | None = None,
         condition_mask: Bool[Array, "b"] | None = None,
     ) -> Prediction:  # fmt: skip
-        """Leave-one-out flip log-odds g of z_t, (b, y, x, components, k), and weights (b, y, x, components).
+        """Leave-one-out flip log-odds g of z_t, with the weights of the mixture's components.
 
         Args:
           code: z_t.
@@ -212,12 +214,17 @@ class Denoiser(nn.Module):
         tokens = nn.LayerNorm(use_bias=False, use_scale=False, epsilon=1e-6)(tokens).reshape(b, y * x, d)
         tokens = (tokens * (1 + scale) + shift).reshape(-1, d).astype(self.dtype)
         # components that start equal would stay so
-        bias = nn.initializers.normal(0.5) if self.components > 1 else zeros
-        ones = dense(self.components * k, kernel_init=zeros, bias_init=bias, name="bits")(tokens)
-        ones = ones.astype(jnp.float32).reshape(b, y, x, self.components, k)  # log-odds of z_0 = 1
-        weights = dense(self.components, kernel_init=zeros, name="weights")(tokens) if self.components > 1 else None
-        weights = jnp.zeros((b, y, x, 1)) if weights is None else weights.astype(jnp.float32).reshape(b, y, x, -1)
-        return Prediction(jnp.where(code[..., None, :], -ones, ones), weights)
+        num = self.code_components * self.components
+        bias = nn.initializers.normal(0.5) if num > 1 else zeros
+        ones = dense(num * k, kernel_init=zeros, bias_init=bias, name="bits")(tokens)
+        ones = ones.astype(jnp.float32).reshape(b, y, x, num, k)  # log-odds of z_0 = 1
+        weights, code_weights = jnp.zeros((b, y, x, num)), None
+        if self.components > 1:
+            weights = dense(num, kernel_init=zeros, name="weights")(tokens).astype(jnp.float32).reshape(b, y, x, num)
+        if self.code_components > 1:
+            mean = tokens.reshape(b, y * x, d).mean(1)
+            code_weights = dense(self.code_components, kernel_init=zeros, name="code_weights")(mean).astype(jnp.float32)
+        return Prediction(jnp.where(code[..., None, :], -ones, ones), weights, code_weights)
 
     def _condition(
         self, condition: Condition | None, keep: Array | None, b: int

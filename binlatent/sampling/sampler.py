@@ -90,7 +90,8 @@ class Sampler:
             step_keys = prng.fold(keys, number)
             uniform = prng.uniform(prng.fold(step_keys, 0), code.shape[1:])
             choice = prng.uniform(prng.fold(step_keys, 2), code.shape[1:-1])
-            flips = process.draw(prediction, uniform, choice, alpha_t, alpha_s, self.posterior)
+            code_choice = prng.uniform(prng.fold(step_keys, 4), ())
+            flips = process.draw(prediction, uniform, choice, code_choice, alpha_t, alpha_s, self.posterior)
             if self.last_step == "argmax":
                 # of the estimate itself: at s = 0 the plugin step would count z_t once more
                 flips = jnp.where(i == self.steps - 1, process.likeliest(prediction), flips)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from binlatent.diffusion.prediction import untied
 from binlatent.sampling.guidance import ConditionalDenoise
 from binlatent.typing import Array, PyTree
 
@@ -132,7 +133,11 @@ def windows_of(size: tuple[int, ...], found: tuple[int, ...], at_a_time: int = A
 
 
 def on_windows(denoise: ConditionalDenoise, windows: Windows | None) -> ConditionalDenoise:
-    """A denoiser of the whole canvas."""
+    """A denoiser of the whole canvas, whose tokens are independent: what ties them holds within one window only."""
     if windows is None:
         return denoise
-    return lambda code, t, condition, condition_mask: windows(denoise, code, t, condition, condition_mask)
+
+    def window(*rows):
+        return untied(denoise(*rows))
+
+    return lambda code, t, condition, condition_mask: windows(window, code, t, condition, condition_mask)

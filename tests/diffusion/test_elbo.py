@@ -17,7 +17,7 @@ def bound(oracle, codes, steps, seed=0):
 
 @jax.debug_key_reuse(False)
 def test_it_is_the_loop_over_its_terms():
-    """Written out, with the keys of every draw, for two tokens of three bits and two components."""
+    """Written out, with the keys of every draw, for two tokens of three bits and components of the code and of tokens."""
     keys = prng.per_example(jax.random.key(2), 4)
     code = prng.uniform(prng.fold(keys, 100), (2, 3)) < 0.5
     found = elbo.negative_elbo(guess, keys, code, schedule=Linear(), steps=3)
@@ -26,7 +26,7 @@ def test_it_is_the_loop_over_its_terms():
         a_t, a_s, step = 1 - i / 3, 1 - (i - 1) / 3, prng.fold(keys, i)
         noise, uniform = prng.uniform(prng.fold(step, 0), (2, 3)), prng.uniform(prng.fold(step, 1), (2, 3))
         code_t = code ^ (noise < (1 - a_t) / 2)
-        nats = process.divergence(guess(code_t, jnp.full(4, i / 3)), code ^ code_t, uniform, a_t, a_s).sum(-1)
+        nats = process.divergence(guess(code_t, jnp.full(4, i / 3)), code ^ code_t, uniform, a_t, a_s)
         np.testing.assert_allclose(found[i - 1], nats / np.log(2), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="at least 1 step, got 0"):
         elbo.negative_elbo(guess, keys, code, schedule=Linear(), steps=0)

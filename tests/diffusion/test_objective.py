@@ -75,7 +75,7 @@ def test_loss_and_gradient_are_finite(name, parametrization, components):
 
     value, gradient = jax.value_and_grad(loss)(Prediction(logits, jnp.zeros((12, components))))
     assert np.isfinite(value)
-    assert all(np.isfinite(x).all() for x in gradient)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradient))
     assert float(jnp.abs(gradient.logits).max()) > 0.1  # a sure and wrong estimate is pulled back
 
 
@@ -139,7 +139,7 @@ def test_times_wrap_around_and_depend_on_the_key():
 
 
 def test_the_terms_are_functions_of_the_network_s_output_in_any_type():
-    half = Prediction(*(x.astype(jnp.bfloat16) for x in product(LOGITS)))
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), product(LOGITS))
     found = Objective(schedule=Linear(), parametrization="flip")(half, CODE, CODE_T, T)
     assert found["loss"].dtype == jnp.float32
     np.testing.assert_allclose(found["loss"], [CROSS_ENTROPY.mean()], rtol=1e-5)

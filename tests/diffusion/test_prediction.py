@@ -48,12 +48,12 @@ def test_temper_divides_g_whatever_the_network_gives():
 def test_a_product_is_a_mixture_of_one():
     single = prediction.product(LOGITS[:, :, 0])
     assert (single.logits.shape, single.weights.shape) == ((2, 2, 1, 3), (2, 2, 1))
-    assert np.array_equal(prediction.log_weights(single), np.zeros((2, 2, 1)))
+    assert np.array_equal(prediction.log_weights(single), np.zeros((2, 2, 1, 1)))
     assert np.array_equal(prediction.marginal(single), LOGITS[:, :, 0])
 
 
 def test_weights_are_normalised():
-    np.testing.assert_allclose(np.exp(prediction.log_weights(MIXTURE)).sum(-1), np.ones((2, 2)), rtol=1e-6)
+    np.testing.assert_allclose(np.exp(prediction.log_weights(MIXTURE)).sum(-1), np.ones((2, 2, 1)), rtol=1e-6)
 
 
 def test_the_marginal_of_a_mixture_is_the_weighted_probability():

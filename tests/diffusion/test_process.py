@@ -7,7 +7,7 @@ import pytest
 
 from binlatent import prng
 from binlatent.diffusion import process
-from binlatent.diffusion.prediction import product
+from binlatent.diffusion.prediction import marginal, product, untied
 from binlatent.diffusion.schedule import SCHEDULES, schedule
 from binlatent.typing import Prediction
 from tests.oracle import all_codes
@@ -129,6 +129,10 @@ WEIGHTS = jnp.log(jnp.array([[0.2, 0.5, 0.3]]))
 COMPONENTS = Prediction(2 * jax.random.normal(jax.random.key(5), (1, 3, 3)), WEIGHTS + 4.0)  # normalised where used
 
 
+def repeated(prediction, n):
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (n, *x.shape[1:])), prediction)
+
+
 def _joint(alpha_t, alpha_s, kind="mixture"):
     """p(flips of three bits), by enumeration from the definition."""
     parts = np.exp(process.reverse(COMPONENTS.logits, alpha_t, alpha_s, kind).flip)[0]
@@ -140,8 +144,8 @@ def _joint(alpha_t, alpha_s, kind="mixture"):
 def test_draws_of_a_mixture_have_its_joint_distribution(kind):
     n = 40_000
     uniform, choice = jax.random.uniform(jax.random.key(0), (n, 3)), jax.random.uniform(jax.random.key(1), (n,))
-    many = Prediction(*(jnp.broadcast_to(x, (n, *x.shape[1:])) for x in COMPONENTS))
-    drawn = np.asarray(process.draw(many, uniform, choice, 0.3, 0.8, kind))
+    many = repeated(COMPONENTS, n)
+    drawn = np.asarray(process.draw(many, uniform, choice, jnp.zeros(n), 0.3, 0.8, kind))
     codes, expected = _joint(0.3, 0.8, kind)
     found = (drawn[:, None] == codes[None]).all(-1).mean(0)
     np.testing.assert_allclose(found, expected, atol=4 * 0.5 / n**0.5)
@@ -152,7 +156,7 @@ def test_divergence_of_a_mixture_is_the_kl_by_enumeration():
     codes, p = _joint(0.3, 0.8)
     true = np.exp(process.posterior(flipped, 0.3, 0.8).flip)
     q = np.where(codes, true, 1 - true).prod(-1)
-    many = Prediction(*(jnp.broadcast_to(x, (n, *x.shape[1:])) for x in COMPONENTS))
+    many = repeated(COMPONENTS, n)
     uniform = jax.random.uniform(jax.random.key(0), (n, 3))
     found = np.asarray(process.divergence(many, jnp.broadcast_to(flipped, (n, 3)), uniform, 0.3, 0.8))
     assert abs(found.mean() - (q * np.log(q / p)).sum()) < 4 * found.std() / n**0.5 + 1e-4
@@ -160,9 +164,7 @@ def test_divergence_of_a_mixture_is_the_kl_by_enumeration():
 
 def test_log_probability_of_a_mixture_by_enumeration():
     codes, p = _joint(0.3, 1.0)  # at s = 0 the reverse step is the estimate
-    found = process.log_probability(
-        Prediction(*(jnp.broadcast_to(x, (8, *x.shape[1:])) for x in COMPONENTS)), jnp.asarray(codes)
-    )
+    found = process.log_probability(repeated(COMPONENTS, 8), jnp.asarray(codes))
     np.testing.assert_allclose(np.exp(found), p, rtol=1e-4)
 
 
@@ -170,12 +172,66 @@ def test_one_component_and_equal_components_are_independent_bits():
     logits, flipped = jax.random.normal(jax.random.key(0), (5, 2, 4)), jnp.arange(40).reshape(5, 2, 4) % 3 == 0
     uniform, choice = jax.random.uniform(jax.random.key(1), (5, 2, 4)), jax.random.uniform(jax.random.key(2), (5, 2))
     single = product(logits)
-    drawn = process.draw(single, uniform, choice, 0.3, 0.8, "mixture")
+    drawn = process.draw(single, uniform, choice, jnp.zeros(5), 0.3, 0.8, "mixture")
     assert np.array_equal(drawn, uniform < jnp.exp(process.reverse(logits, 0.3, 0.8, "mixture").flip))
     found = process.divergence(single, flipped, uniform, 0.3, 0.8)
-    np.testing.assert_allclose(found, process.marginal_divergence(single, flipped, 0.3, 0.8).sum(-1), atol=1e-6)
+    np.testing.assert_allclose(found, process.marginal_divergence(single, flipped, 0.3, 0.8).sum((1, 2)), atol=1e-6)
     equal = Prediction(jnp.repeat(single.logits, 3, -2), jax.random.normal(jax.random.key(3), (5, 2, 3)))
     np.testing.assert_allclose(process.divergence(equal, flipped, uniform, 0.3, 0.8), found, atol=1e-5)
+
+
+# three components of the code, in each two components of each of two tokens of two bits
+TIED = Prediction(
+    2 * jax.random.normal(jax.random.key(6), (1, 2, 6, 2)),
+    jax.random.normal(jax.random.key(7), (1, 2, 6)),
+    jnp.log(jnp.array([[0.2, 0.5, 0.3]])) + 4.0,
+)
+
+
+def _tied(alpha_t, alpha_s):
+    """Codes (16, 2, 2) of flips and p of each, by enumeration over components from the definition."""
+    codes = all_codes(4).reshape(16, 2, 2)
+    flip = np.exp(process.reverse(TIED.logits, alpha_t, alpha_s, "mixture").flip)[0].reshape(2, 3, 2, 2)
+    pi = np.exp(TIED.weights)[0].reshape(2, 3, 2)
+    pi = pi / pi.sum(-1, keepdims=True)
+    p = np.zeros(16)
+    for g, share in enumerate((0.2, 0.5, 0.3)):
+        for c in itertools.product(range(2), repeat=2):  # a component of each token
+            parts = np.stack([flip[token, g, c[token]] for token in range(2)])  # (token, bit)
+            bits = np.where(codes, parts, 1 - parts).prod((1, 2))
+            p += share * pi[0, g, c[0]] * pi[1, g, c[1]] * bits
+    return codes, p
+
+
+def test_components_of_the_code_by_enumeration():
+    codes, p = _tied(0.3, 1.0)  # at s = 0 the reverse step is the estimate
+    assert abs(p.sum() - 1) < 1e-6
+    np.testing.assert_allclose(np.exp(process.log_probability(repeated(TIED, 16), jnp.asarray(codes))), p, rtol=1e-4)
+    m = (p[:, None, None] * codes).sum(0)
+    np.testing.assert_allclose(marginal(TIED)[0], np.log(m / (1 - m)), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(marginal(untied(TIED)), marginal(TIED), rtol=1e-4, atol=1e-6)
+
+
+def test_draws_and_divergence_with_components_of_the_code():
+    n, (codes, p) = 60_000, _tied(0.3, 0.8)
+    uniform, choice, code_choice = (
+        jax.random.uniform(jax.random.key(i), (n, *shape)) for i, shape in enumerate(((2, 2), (2,), ()))
+    )
+    drawn = np.asarray(process.draw(repeated(TIED, n), uniform, choice, code_choice, 0.3, 0.8, "mixture"))
+    found = (drawn[:, None] == codes[None]).all((2, 3)).mean(0)
+    np.testing.assert_allclose(found, p, atol=4 * 0.5 / n**0.5)
+    flipped = jnp.array([[[True, False], [True, True]]])
+    true = np.exp(process.posterior(flipped, 0.3, 0.8).flip)
+    q = np.where(codes, true, 1 - true).prod((1, 2))
+    nats = np.asarray(process.divergence(repeated(TIED, n), repeated(flipped, n), uniform, 0.3, 0.8))
+    assert abs(nats.mean() - (q * np.log(q / p)).sum()) < 4 * nats.std() / n**0.5 + 1e-4
+
+
+def test_likeliest_is_within_the_likeliest_component_of_the_code():
+    logits = jnp.array([[[1.0, -1.0], [-1.0, 1.0], [2.0, 2.0], [-3.0, -3.0]]])[:, None]  # one token, 2 × 2 components
+    prediction = Prediction(logits, jnp.array([[[9.0, 8.0, 1.0, 2.0]]]), jnp.array([[0.0, 1.0]]))
+    assert process.likeliest(prediction).tolist() == [[[False, False]]]
+    assert process.likeliest(prediction._replace(code_weights=jnp.array([[1.0, 0.0]]))).tolist() == [[[True, False]]]
 
 
 def test_likeliest_is_of_the_likeliest_component():

@@ -94,6 +94,18 @@ def test_components_differ_from_the_start_and_mean_the_same_whatever_the_noised_
     assert not np.asarray(found.weights).any()
 
 
+def test_components_of_the_code_have_weights_of_their_own():
+    net = Denoiser(code_shape=SHAPE, width=16, depth=2, heads=2, components=2, code_components=3)
+    code, t = jax.random.bernoulli(jax.random.key(3), 0.5, (4, *SHAPE)), jnp.full(4, 0.5)
+    params = net.init(jax.random.key(0), code, t)
+    found = net.apply(params, code, t)
+    assert (found.logits.shape, found.weights.shape) == ((4, *SHAPE[:2], 6, SHAPE[2]), (4, *SHAPE[:2], 6))
+    assert found.code_weights.shape == (4, 3) and not np.asarray(found.code_weights).any()
+    params["params"]["code_weights"]["kernel"] = jnp.ones((16, 3))
+    weights = net.apply(params, code, t).code_weights
+    assert len({round(float(w), 5) for w in weights[:, 0]}) == 4  # of each example
+
+
 @pytest.mark.parametrize("remat", ["full", "dots"])
 def test_remat_changes_no_number(remat):
     net, params, code, t = make({}, None)

@@ -11,6 +11,7 @@ from binlatent.diffusion import process
 from binlatent.diffusion.prediction import product
 from binlatent.diffusion.schedule import Cosine, Linear
 from binlatent.sampling.sampler import Sampler
+from binlatent.typing import Prediction
 from tests.oracle import Oracle, guess
 
 DRAWS = 6_000
@@ -41,7 +42,7 @@ def test_it_is_the_loop_over_its_steps(last_step, clamped):
         step, prediction = prng.fold(keys, i), guess(expected[-1], jnp.full(4, times[i]))
         uniform, choice = prng.uniform(prng.fold(step, 0), (2, 3)), prng.uniform(prng.fold(step, 2), (2,))
         alphas = alpha(times[i]), alpha(times[i + 1])
-        flips = process.draw(prediction, uniform, choice, *alphas, "plugin")
+        flips = process.draw(prediction, uniform, choice, prng.uniform(prng.fold(step, 4), ()), *alphas, "plugin")
         if i == 2 and last_step == "argmax":
             flips = process.likeliest(prediction)
         code = expected[-1] ^ flips
@@ -78,6 +79,23 @@ def test_components_bring_few_steps_nearer_the_truth(steps):
     independent, some, exact = (total_variation("mixture", steps, components) for components in (1, 4, 12))
     assert exact < some < independent
     assert exact < 3 * Oracle.random(Linear(), seed=3).expected_noise(DRAWS)  # one component a pattern is the joint
+
+
+@pytest.mark.parametrize("steps", [2, 8])
+def test_components_of_the_code_tie_tokens_as_those_of_a_token_tie_its_bits(steps):
+    """Ten tokens of one bit, tied by four components of the code, instead of one token of ten bits and four components."""
+    oracle, sampler = Oracle.random(Linear(), seed=3, components=4), Sampler(schedule=Linear(), steps=steps)
+
+    def tokens(code, t):
+        prediction = oracle(code[..., 0], t)
+        logits = jnp.swapaxes(prediction.logits, 1, 2)[..., None]
+        return Prediction(logits, jnp.zeros(logits.shape[:-1]), prediction.weights)
+
+    keys = prng.per_example(jax.random.key(steps), DRAWS)
+    codes = jax.jit(lambda k: sampler(tokens, k, sampler.noise(k, (10, 1))))(keys)
+    noise = oracle.expected_noise(DRAWS)
+    assert abs(oracle.total_variation(codes[..., 0]) - total_variation("mixture", steps, 4)) < 2 * noise
+    assert oracle.total_variation(codes[..., 0]) < total_variation("mixture", steps, 1) - 2 * noise
 
 
 def test_same_key_same_code_whatever_the_batch():

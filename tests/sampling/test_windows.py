@@ -7,6 +7,7 @@ import pytest
 
 from binlatent import config as config_lib
 from binlatent import prng
+from binlatent.diffusion.prediction import marginal
 from binlatent.diffusion.schedule import Linear
 from binlatent.nets.condition import Conditioning
 from binlatent.sampling import programs
@@ -87,6 +88,20 @@ def test_where_windows_agree_the_canvas_is_as_without_them():
     )
     assert np.array_equal(with_windows, without)
     assert not np.array_equal(with_windows[0], with_windows[1])
+
+
+def test_on_a_canvas_tokens_are_not_tied_beyond_a_window():
+    """A canvas of one window: the marginals of the window's prediction, with all its components in each token."""
+
+    def tied(code, t, condition, condition_mask):
+        shape = code.shape[:-1]
+        logits = jnp.array([2.0, -1.0]).reshape(1, 1, 1, 2, 1) * jnp.where(code, -1.0, 1.0)[..., None, :]
+        return Prediction(logits, jnp.zeros((*shape, 2)), jnp.broadcast_to(jnp.array([0.0, 1.0]), (shape[0], 2)))
+
+    code = jax.random.bernoulli(jax.random.key(0), 0.5, (2, 4, 4, 3))
+    whole = on_windows(tied, Windows(size=(4, 4), canvas=(4, 4)))(code, jnp.ones(2), None, None)
+    assert whole.code_weights is None
+    np.testing.assert_allclose(marginal(whole), marginal(tied(code, None, None, None)), rtol=1e-5, atol=1e-6)
 
 
 def test_where_windows_differ_their_log_odds_are_averaged():
