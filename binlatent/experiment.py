@@ -1,6 +1,5 @@
 """A work directory: its config, its stages, what is done and what is left."""
 
-import contextlib
 import dataclasses
 import functools
 import importlib.metadata
@@ -9,15 +8,15 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from binlatent import config as config_lib
 from binlatent import mesh as mesh_lib
 from binlatent.checkpoint import checkpoint_steps, fingerprint, load_ema
-from binlatent.console import progress, say, warn
-from binlatent.data.codes import CodeSource, CodeWriter, code_columns
+from binlatent.console import say, warn
+from binlatent.data.codes import CodeSource
+from binlatent.data.encoding import write_codes
 from binlatent.data.loader import Validation, batch_spec, eval_batches, fitting_batch_size, spread_images, train_batches
 from binlatent.data.manifest import CodeSpec, Manifest
 from binlatent.data.splits import Splits, check_conditions, open_splits
@@ -261,26 +260,7 @@ class Experiment:
             captions=splits.captions,
             flips=self.config.codes.flips,
         )
-        sources = {"train": splits.train, "validation": splits.validation}
-        writer = CodeWriter(self.codes, spec, examples={name: len(source) for name, source in sources.items()})
-        missing = writer.missing(jax.process_index(), jax.process_count())
-        count = sum(writer.span(*shard)[1] for shard in missing)
-        with progress(count, "encode") if missing else contextlib.nullcontext() as bar:
-            for split, index in missing:
-                start, limit = writer.span(split, index)
-                with writer.shard(split, index) as write:
-                    batches = eval_batches(
-                        sources[split], options, batch_size=256, start=start, limit=limit, captions=spec.captions
-                    )
-                    for batch in batches:
-                        write(**_packed(pipeline, batch, spec))
-                        bar.update(int(batch["mask"].sum()))
-        multihost_utils.sync_global_devices("codes written")
-        manifest = writer.finish() if jax.process_index() == 0 else None
-        multihost_utils.sync_global_devices("manifest written")
-        if not missing:
-            say("codes: done")
-        return manifest or Manifest.load(self.codes)
+        return write_codes(self.codes, spec, splits, options, pipeline.encode)
 
     def show(self) -> None:
         """Writes `samples/samples.png` and `samples/reconstructions.png` of the trained model."""
@@ -335,16 +315,3 @@ def sample_grid(pipeline: Pipeline, given: Conditions | None, *, seed: int, num:
 
 def _trained(net, params, step: int = 0, metadata: dict[str, Any] | None = None) -> Trained:
     return Trained(net=net, params=params, step=step, metadata=metadata or {})
-
-
-def _packed(pipeline: Pipeline, batch: dict[str, np.ndarray], spec: CodeSpec) -> dict[str, np.ndarray]:
-    """The columns of a record for the examples of a batch that count."""
-    mask = batch["mask"]
-
-    def codes(images):
-        return np.packbits(pipeline.encode(images).reshape(len(images), -1), axis=-1)
-
-    columns = {"code": codes(batch["image"])[mask]} | code_columns(batch, spec)
-    if spec.flips:
-        columns["flipped"] = codes(batch["image"][:, :, ::-1])[mask]
-    return columns
