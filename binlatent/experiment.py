@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib.metadata
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -24,9 +25,11 @@ from binlatent.data.texts import CaptionedCodes
 from binlatent.errors import UserError
 from binlatent.files import user_path
 from binlatent.images import comparison_grid, image_grid, save_image
+from binlatent.nets.autoencoder import decoder_params
 from binlatent.nets.condition import Condition
 from binlatent.pipeline import Pipeline
 from binlatent.sampling.conditions import Conditions, conditioning
+from binlatent.stored.halves import check_decoder
 from binlatent.text.encoder import check_record
 from binlatent.text.named import open_encoder
 from binlatent.train.loop import Hooks, train
@@ -35,7 +38,8 @@ from binlatent.train.resume import start_from
 from binlatent.train.state import Trained, TrainState
 from binlatent.typing import PyTree
 
-STAGES = ("autoencoder", "prior")
+STAGES = ("autoencoder", "prior")  # of `run`
+ALL_STAGES = (*STAGES, "decoder")
 
 # The split of the data into training and validation is the same for every seed, so that runs can be compared.
 SPLIT_SEED = 0
@@ -77,7 +81,7 @@ class Experiment:
         config_lib.check(config)
         experiment = cls(workdir=workdir, config=config_lib.from_json(config_lib.to_json(config)))
         if path.exists():
-            old, trained = config_lib.read(path), [stage for stage in STAGES if experiment.step(stage)]
+            old, trained = config_lib.read(path), [stage for stage in ALL_STAGES if experiment.step(stage)]
             for text in config_lib.check_changes(workdir, old, config, trained):
                 warn(text)
             if config_lib.differences(old, config):
@@ -145,22 +149,23 @@ class Experiment:
           profile: (first, last) steps to trace.
 
         Raises:
-          UserError: see `train.loop.train`; also no codes for the prior, or parameters that do not fit.
+          UserError: see `train.loop.train`; also no autoencoder for the decoder, no codes for the prior, or parameters
+            that do not fit.
         """
         if self.done(stage):
             say(f"{stage}: done ({self.step(stage)} steps)")
             return
-        make = {"autoencoder": self._autoencoder_stage, "prior": self._prior_stage}[stage]
+        made_by = {"autoencoder": self._autoencoder_stage, "prior": self._prior_stage, "decoder": self._decoder_stage}
         splits, mesh = self.splits(), config_lib.build_mesh(self.config)
-        for each in STAGES:  # found before anything is trained
+        for each in {*STAGES, stage}:  # found before anything is trained
             self._training(each, len(splits.train), mesh)
-        made, sources, metadata, preview = make(splits)
+        made, sources, metadata, preview = made_by[stage](splits)
         if init_from is not None and not self.step(stage):
             load_ema(user_path(init_from) / stage / "checkpoints")  # so that a wrong one leaves nothing behind
         if not (self.workdir / "config.json").exists():
             self.save_config()
         training, options = self._training(stage, len(sources[0]), mesh), config_lib.build_data(self.config)
-        asked = self.config[f"{stage}_training"].batch_size
+        asked = config_lib.build_training(self.config, stage).batch_size
         if training.batch_size < asked:
             fits = f"for {len(sources[0])} training examples"
             say(f"{stage}: batch size {training.batch_size} instead of {asked}, {fits}")
@@ -182,10 +187,18 @@ class Experiment:
             metadata=metadata | {"stage": stage, "config": config_lib.to_json(self.config), "versions": versions()},
             hooks=Hooks(
                 preview=preview,
-                initial=None if init_from is None else lambda state: start_from(state, init_from, stage),
+                initial=self._initial(stage, init_from),
                 profile=profile,
             ),
         )
+
+    def _initial(self, stage: str, init_from: epath.PathLike | None) -> Callable[[TrainState], TrainState] | None:
+        """What a fresh run of a stage starts from; None for random parameters."""
+        if init_from is not None:
+            return lambda state: start_from(state, init_from, stage)
+        if stage == "decoder":
+            return lambda state: start_from(state, self.workdir, stage, source="autoencoder")
+        return None
 
     def _training(self, stage: str, num_examples: int, mesh: Mesh) -> Training:
         """The options of a stage, with a batch size that fits the training examples where there are few of them."""
@@ -206,13 +219,27 @@ class Experiment:
 
     def _autoencoder_stage(self, splits: Splits):
         stage = config_lib.build_autoencoder_stage(self.config)
-        images = spread_images(splits.validation, config_lib.build_data(self.config), PREVIEWS // 2)
 
-        def preview(state: TrainState, step: int) -> np.ndarray:
-            pipeline = self._pipeline(autoencoder=_trained(stage.net, state.ema["autoencoder"]))
-            return comparison_grid(images, pipeline.reconstruct(images))
+        def reconstruct(state: TrainState, images: np.ndarray) -> np.ndarray:
+            return self._pipeline(autoencoder=_trained(stage.net, state.ema["autoencoder"])).reconstruct(images)
 
-        return stage, (splits.train, splits.validation), {"data": splits.fingerprint}, preview
+        metadata, preview = {"data": splits.fingerprint}, self._comparison(splits, reconstruct)
+        return stage, (splits.train, splits.validation), metadata, preview
+
+    def _decoder_stage(self, splits: Splits):
+        autoencoder = self._trained_autoencoder()
+        metadata = {"data": splits.fingerprint, "autoencoder": fingerprint(autoencoder.params)}
+        if self.step("decoder"):
+            check_decoder(self.workdir, self._restore("decoder")[2], metadata["autoencoder"])
+        decoder = decoder_params(autoencoder.params)
+        encoder = {name: tree for name, tree in autoencoder.params.items() if name not in decoder}
+        stage = config_lib.build_decoder_stage(self.config, encoder)
+
+        def reconstruct(state: TrainState, images: np.ndarray) -> np.ndarray:
+            params = autoencoder.params | state.ema["decoder"]
+            return self._pipeline(autoencoder=_trained(stage.net, params)).reconstruct(images)
+
+        return stage, (splits.train, splits.validation), metadata, self._comparison(splits, reconstruct)
 
     def _prior_stage(self, splits: Splits):
         autoencoder = self._trained_autoencoder()
@@ -261,6 +288,11 @@ class Experiment:
             flips=self.config.codes.flips,
         )
         return write_codes(self.codes, spec, splits, options, pipeline.encode)
+
+    def _comparison(self, splits: Splits, reconstruct: Callable[[TrainState, np.ndarray], np.ndarray]):
+        """The preview of reconstructions: (state, step) → validation images, each above its reconstruction."""
+        images = spread_images(splits.validation, config_lib.build_data(self.config), PREVIEWS // 2)
+        return lambda state, step: comparison_grid(images, reconstruct(state, images))
 
     def show(self) -> None:
         """Writes `samples/samples.png` and `samples/reconstructions.png` of the trained model."""

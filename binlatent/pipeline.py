@@ -66,7 +66,9 @@ class Pipeline:
             if trained is None:
                 return "none"
             count = sum(x.size for x in jax.tree.leaves(trained.params))
-            return f"{type(trained.net).__name__} of {count:,} parameters at step {trained.step}"
+            decoder = trained.metadata.get("decoder")
+            more = f", its decoder trained on for {decoder['step']} steps" if decoder else ""
+            return f"{type(trained.net).__name__} of {count:,} parameters at step {trained.step}{more}"
 
         y, x, k = self.code_shape
         classes = f", {self.num_classes} classes" if self.prior and self.num_classes else ""

@@ -250,6 +250,13 @@ REFUSED = [
         "train --stage prior --config digits --workdir {new}",
         ["no checkpoint", "train"],
     ),
+    (
+        "the decoder before the autoencoder",
+        "train --stage decoder --config digits --workdir {new}",
+        ["no checkpoint", "autoencoder", "train"],
+    ),
+    ("a rate that is no probability", RUN + " --config.decoder.flip_rate=0.7", ["flip_rate is 0.7", "0 to 0.5"]),
+    ("a wrong term of the decoder", RUN + " --config.decoder_loss.batch_entropy.weight=1", ["decoder_loss", "mean"]),
     ("codes before the autoencoder", RUN.replace("run", "encode", 1), ["no checkpoint", "train"]),
     (
         "a start from nothing",
