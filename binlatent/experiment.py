@@ -19,7 +19,7 @@ from binlatent.console import say, warn
 from binlatent.data.codes import CodeSource
 from binlatent.data.encoding import write_codes
 from binlatent.data.loader import Validation, batch_spec, eval_batches, fitting_batch_size, spread_images, train_batches
-from binlatent.data.manifest import CodeSpec, Manifest
+from binlatent.data.manifest import Manifest
 from binlatent.data.splits import Splits, check_conditions, open_splits
 from binlatent.data.texts import CaptionedCodes
 from binlatent.errors import UserError
@@ -244,6 +244,7 @@ class Experiment:
     def _prior_stage(self, splits: Splits):
         autoencoder = self._trained_autoencoder()
         expected = {"expected_fingerprint": fingerprint(autoencoder.params), "expected_data": splits.fingerprint}
+        expected["expected_options"] = config_lib.build_codes(self.config)
         sources = tuple(CodeSource(self.codes, split, **expected) for split in ("train", "validation"))
         spec, text = sources[0].spec, None
         if spec.captions:
@@ -276,18 +277,17 @@ class Experiment:
         """
         autoencoder = self._trained_autoencoder()
         pipeline = self._pipeline(autoencoder=autoencoder)
-        splits, options = self.splits(), config_lib.build_data(self.config)
-        spec = CodeSpec(
+        return write_codes(
+            self.codes,
+            self.splits(),
+            config_lib.build_data(self.config),
+            config_lib.build_codes(self.config),
+            pipeline.encode,
             autoencoder=fingerprint(autoencoder.params),
-            data=splits.fingerprint,
             code_shape=pipeline.code_shape,
-            num_classes=splits.num_classes,
-            class_names=splits.class_names,
-            condition_shape=splits.condition_shape,
-            captions=splits.captions,
-            flips=self.config.codes.flips,
+            seed=self.config.seed,
+            drawn=not autoencoder.net.deterministic,  # otherwise its probabilities mean nothing to the decoder
         )
-        return write_codes(self.codes, spec, splits, options, pipeline.encode)
 
     def _comparison(self, splits: Splits, reconstruct: Callable[[TrainState, np.ndarray], np.ndarray]):
         """The preview of reconstructions: (state, step) → validation images, each above its reconstruction."""

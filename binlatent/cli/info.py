@@ -86,4 +86,6 @@ def _codes(folder: epath.Path) -> str:
     except UserError as error:
         return f"unreadable: {json.dumps(str(error))}"
     counts = ", ".join(f"{manifest.count(split)} {split}" for split in manifest.shards)
+    if manifest.spec.count > 1:
+        counts += f", {manifest.spec.count} codes of each image"
     return f"{counts}; from autoencoder {manifest.spec.autoencoder}"

@@ -240,6 +240,8 @@ REFUSED = [
     ("the balanced loss of a mixture", RUN + " --config.prior_objective.weighting=balanced", ["prior.components to 1"]),
     ("a seed that is not whole", RUN + " --config.seed=1.5", ["seed", "1.5"]),
     ("flips that are no answer", RUN + " --config.codes.flips=maybe", ["flips", "maybe"]),
+    ("no views", RUN + " --config.codes.views=0", ["codes.views=0", "from 1"]),
+    ("half a view", RUN + " --config.codes.views=1.5", ["views", "an integer"]),
     ("no devices along an axis", RUN + " --config.mesh.data=0", ["mesh", "positive"]),
     ("an interval of one number", RUN + " --config.sampling.guidance_interval=0.5", ["guidance_interval", "tuple"]),
     ("a work directory that is a file", "run --config digits --workdir {tmp}/file", ["{tmp}/file"]),
