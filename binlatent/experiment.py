@@ -1,33 +1,35 @@
 """A work directory: its config, its stages, what is done and what is left."""
 
-import contextlib
 import dataclasses
 import functools
 import importlib.metadata
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from binlatent import config as config_lib
 from binlatent import mesh as mesh_lib
 from binlatent.checkpoint import checkpoint_steps, fingerprint, load_ema
-from binlatent.console import progress, say, warn
-from binlatent.data.codes import CodeSource, CodeWriter, code_columns
+from binlatent.console import say, warn
+from binlatent.data.codes import CodeSource
+from binlatent.data.encoding import write_codes
 from binlatent.data.loader import Validation, batch_spec, eval_batches, fitting_batch_size, spread_images, train_batches
-from binlatent.data.manifest import CodeSpec, Manifest
+from binlatent.data.manifest import Manifest
 from binlatent.data.splits import Splits, check_conditions, open_splits
 from binlatent.data.texts import CaptionedCodes
 from binlatent.errors import UserError
 from binlatent.files import user_path
 from binlatent.images import comparison_grid, image_grid, save_image
+from binlatent.nets.autoencoder import decoder_params
 from binlatent.nets.condition import Condition
 from binlatent.pipeline import Pipeline
 from binlatent.sampling.conditions import Conditions, conditioning
+from binlatent.stored.halves import check_decoder
 from binlatent.text.encoder import check_record
 from binlatent.text.named import open_encoder
 from binlatent.train.loop import Hooks, train
@@ -36,7 +38,8 @@ from binlatent.train.resume import start_from
 from binlatent.train.state import Trained, TrainState
 from binlatent.typing import PyTree
 
-STAGES = ("autoencoder", "prior")
+STAGES = ("autoencoder", "prior")  # of `run`
+ALL_STAGES = (*STAGES, "decoder")
 
 # The split of the data into training and validation is the same for every seed, so that runs can be compared.
 SPLIT_SEED = 0
@@ -78,7 +81,7 @@ class Experiment:
         config_lib.check(config)
         experiment = cls(workdir=workdir, config=config_lib.from_json(config_lib.to_json(config)))
         if path.exists():
-            old, trained = config_lib.read(path), [stage for stage in STAGES if experiment.step(stage)]
+            old, trained = config_lib.read(path), [stage for stage in ALL_STAGES if experiment.step(stage)]
             for text in config_lib.check_changes(workdir, old, config, trained):
                 warn(text)
             if config_lib.differences(old, config):
@@ -146,22 +149,23 @@ class Experiment:
           profile: (first, last) steps to trace.
 
         Raises:
-          UserError: see `train.loop.train`; also no codes for the prior, or parameters that do not fit.
+          UserError: see `train.loop.train`; also no autoencoder for the decoder, no codes for the prior, or parameters
+            that do not fit.
         """
         if self.done(stage):
             say(f"{stage}: done ({self.step(stage)} steps)")
             return
-        make = {"autoencoder": self._autoencoder_stage, "prior": self._prior_stage}[stage]
+        made_by = {"autoencoder": self._autoencoder_stage, "prior": self._prior_stage, "decoder": self._decoder_stage}
         splits, mesh = self.splits(), config_lib.build_mesh(self.config)
-        for each in STAGES:  # found before anything is trained
+        for each in {*STAGES, stage}:  # found before anything is trained
             self._training(each, len(splits.train), mesh)
-        made, sources, metadata, preview = make(splits)
+        made, sources, metadata, preview = made_by[stage](splits)
         if init_from is not None and not self.step(stage):
             load_ema(user_path(init_from) / stage / "checkpoints")  # so that a wrong one leaves nothing behind
         if not (self.workdir / "config.json").exists():
             self.save_config()
         training, options = self._training(stage, len(sources[0]), mesh), config_lib.build_data(self.config)
-        asked = self.config[f"{stage}_training"].batch_size
+        asked = config_lib.build_training(self.config, stage).batch_size
         if training.batch_size < asked:
             fits = f"for {len(sources[0])} training examples"
             say(f"{stage}: batch size {training.batch_size} instead of {asked}, {fits}")
@@ -183,10 +187,18 @@ class Experiment:
             metadata=metadata | {"stage": stage, "config": config_lib.to_json(self.config), "versions": versions()},
             hooks=Hooks(
                 preview=preview,
-                initial=None if init_from is None else lambda state: start_from(state, init_from, stage),
+                initial=self._initial(stage, init_from),
                 profile=profile,
             ),
         )
+
+    def _initial(self, stage: str, init_from: epath.PathLike | None) -> Callable[[TrainState], TrainState] | None:
+        """What a fresh run of a stage starts from; None for random parameters."""
+        if init_from is not None:
+            return lambda state: start_from(state, init_from, stage)
+        if stage == "decoder":
+            return lambda state: start_from(state, self.workdir, stage, source="autoencoder")
+        return None
 
     def _training(self, stage: str, num_examples: int, mesh: Mesh) -> Training:
         """The options of a stage, with a batch size that fits the training examples where there are few of them."""
@@ -207,17 +219,32 @@ class Experiment:
 
     def _autoencoder_stage(self, splits: Splits):
         stage = config_lib.build_autoencoder_stage(self.config)
-        images = spread_images(splits.validation, config_lib.build_data(self.config), PREVIEWS // 2)
 
-        def preview(state: TrainState, step: int) -> np.ndarray:
-            pipeline = self._pipeline(autoencoder=_trained(stage.net, state.ema["autoencoder"]))
-            return comparison_grid(images, pipeline.reconstruct(images))
+        def reconstruct(state: TrainState, images: np.ndarray) -> np.ndarray:
+            return self._pipeline(autoencoder=_trained(stage.net, state.ema["autoencoder"])).reconstruct(images)
 
-        return stage, (splits.train, splits.validation), {"data": splits.fingerprint}, preview
+        metadata, preview = {"data": splits.fingerprint}, self._comparison(splits, reconstruct)
+        return stage, (splits.train, splits.validation), metadata, preview
+
+    def _decoder_stage(self, splits: Splits):
+        autoencoder = self._trained_autoencoder()
+        metadata = {"data": splits.fingerprint, "autoencoder": fingerprint(autoencoder.params)}
+        if self.step("decoder"):
+            check_decoder(self.workdir, self._restore("decoder")[2], metadata["autoencoder"])
+        decoder = decoder_params(autoencoder.params)
+        encoder = {name: tree for name, tree in autoencoder.params.items() if name not in decoder}
+        stage = config_lib.build_decoder_stage(self.config, encoder)
+
+        def reconstruct(state: TrainState, images: np.ndarray) -> np.ndarray:
+            params = autoencoder.params | state.ema["decoder"]
+            return self._pipeline(autoencoder=_trained(stage.net, params)).reconstruct(images)
+
+        return stage, (splits.train, splits.validation), metadata, self._comparison(splits, reconstruct)
 
     def _prior_stage(self, splits: Splits):
         autoencoder = self._trained_autoencoder()
         expected = {"expected_fingerprint": fingerprint(autoencoder.params), "expected_data": splits.fingerprint}
+        expected["expected_options"] = config_lib.build_codes(self.config)
         sources = tuple(CodeSource(self.codes, split, **expected) for split in ("train", "validation"))
         spec, text = sources[0].spec, None
         if spec.captions:
@@ -250,37 +277,22 @@ class Experiment:
         """
         autoencoder = self._trained_autoencoder()
         pipeline = self._pipeline(autoencoder=autoencoder)
-        splits, options = self.splits(), config_lib.build_data(self.config)
-        spec = CodeSpec(
+        return write_codes(
+            self.codes,
+            self.splits(),
+            config_lib.build_data(self.config),
+            config_lib.build_codes(self.config),
+            pipeline.encode,
             autoencoder=fingerprint(autoencoder.params),
-            data=splits.fingerprint,
             code_shape=pipeline.code_shape,
-            num_classes=splits.num_classes,
-            class_names=splits.class_names,
-            condition_shape=splits.condition_shape,
-            captions=splits.captions,
-            flips=self.config.codes.flips,
+            seed=self.config.seed,
+            drawn=not autoencoder.net.deterministic,  # otherwise its probabilities mean nothing to the decoder
         )
-        sources = {"train": splits.train, "validation": splits.validation}
-        writer = CodeWriter(self.codes, spec, examples={name: len(source) for name, source in sources.items()})
-        missing = writer.missing(jax.process_index(), jax.process_count())
-        count = sum(writer.span(*shard)[1] for shard in missing)
-        with progress(count, "encode") if missing else contextlib.nullcontext() as bar:
-            for split, index in missing:
-                start, limit = writer.span(split, index)
-                with writer.shard(split, index) as write:
-                    batches = eval_batches(
-                        sources[split], options, batch_size=256, start=start, limit=limit, captions=spec.captions
-                    )
-                    for batch in batches:
-                        write(**_packed(pipeline, batch, spec))
-                        bar.update(int(batch["mask"].sum()))
-        multihost_utils.sync_global_devices("codes written")
-        manifest = writer.finish() if jax.process_index() == 0 else None
-        multihost_utils.sync_global_devices("manifest written")
-        if not missing:
-            say("codes: done")
-        return manifest or Manifest.load(self.codes)
+
+    def _comparison(self, splits: Splits, reconstruct: Callable[[TrainState, np.ndarray], np.ndarray]):
+        """The preview of reconstructions: (state, step) → validation images, each above its reconstruction."""
+        images = spread_images(splits.validation, config_lib.build_data(self.config), PREVIEWS // 2)
+        return lambda state, step: comparison_grid(images, reconstruct(state, images))
 
     def show(self) -> None:
         """Writes `samples/samples.png` and `samples/reconstructions.png` of the trained model."""
@@ -335,16 +347,3 @@ def sample_grid(pipeline: Pipeline, given: Conditions | None, *, seed: int, num:
 
 def _trained(net, params, step: int = 0, metadata: dict[str, Any] | None = None) -> Trained:
     return Trained(net=net, params=params, step=step, metadata=metadata or {})
-
-
-def _packed(pipeline: Pipeline, batch: dict[str, np.ndarray], spec: CodeSpec) -> dict[str, np.ndarray]:
-    """The columns of a record for the examples of a batch that count."""
-    mask = batch["mask"]
-
-    def codes(images):
-        return np.packbits(pipeline.encode(images).reshape(len(images), -1), axis=-1)
-
-    columns = {"code": codes(batch["image"])[mask]} | code_columns(batch, spec)
-    if spec.flips:
-        columns["flipped"] = codes(batch["image"][:, :, ::-1])[mask]
-    return columns

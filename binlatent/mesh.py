@@ -136,9 +136,10 @@ def gather(tree: PyTree, mesh: Mesh) -> PyTree:
         return isinstance(x, jax.Array) and not x.is_fully_addressable
 
     leaves, structure = jax.tree.flatten(tree)
-    if any(map(spans_processes, leaves)):
-        shardings = [replicated(x.sharding.mesh) for x in leaves]
-        leaves = [x.addressable_data(0) for x in jax.jit(lambda x: x, out_shardings=shardings)(leaves)]
+    if spanning := [x for x in leaves if spans_processes(x)]:
+        shardings = [replicated(x.sharding.mesh) for x in spanning]
+        gathered = iter(jax.jit(lambda x: x, out_shardings=shardings)(spanning))
+        leaves = [next(gathered).addressable_data(0) if spans_processes(x) else x for x in leaves]
     return jax.device_put(jax.tree.unflatten(structure, leaves), replicated(mesh))
 
 

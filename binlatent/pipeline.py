@@ -66,7 +66,9 @@ class Pipeline:
             if trained is None:
                 return "none"
             count = sum(x.size for x in jax.tree.leaves(trained.params))
-            return f"{type(trained.net).__name__} of {count:,} parameters at step {trained.step}"
+            decoder = trained.metadata.get("decoder")
+            more = f", its decoder trained on for {decoder['step']} steps" if decoder else ""
+            return f"{type(trained.net).__name__} of {count:,} parameters at step {trained.step}{more}"
 
         y, x, k = self.code_shape
         classes = f", {self.num_classes} classes" if self.prior and self.num_classes else ""
@@ -119,10 +121,11 @@ class Pipeline:
         key = prng.stream(prng.root(seed), stream)
         return lambda index: prng.per_example(key, len(index), jnp.uint32(start + int(index[0])))
 
-    def encode(self, images: np.ndarray, key=None) -> np.ndarray:
+    def encode(self, images: np.ndarray, key=None, start: int = 0) -> np.ndarray:
         """Codes, bool (b, y, x, k), of images (b, h, w, c), uint8 or float in [0, 1].
 
-        Thresholded at one half, unless a key is given: then drawn from the code's distribution. Images larger than the
+        Thresholded at one half, unless a key is given: then drawn from the code's distribution, for image i as a function of
+        (key, start + i). Images larger than the
         model's, with sides that are multiples of a token's, are encoded by overlapping windows (`sampling.windows`).
 
         Raises:
@@ -131,7 +134,7 @@ class Pipeline:
         trained = self._autoencoder()
         net = trained.net
         images = check_images(images, (net.resolution, net.resolution, net.image_channels), net.downsampling)
-        keys = None if key is None else lambda index: prng.per_example(key, len(index), int(index[0]))
+        keys = None if key is None else lambda index: prng.per_example(key, len(index), start + int(index[0]))
         program = functools.partial(programs.encode, trained.params, net=net, windows=self.batch_size)
         return self._concatenate(program, len(images), images.__getitem__, keys)
 

@@ -29,7 +29,14 @@ def one_device(monkeypatch):
         ("autoencoder_training.batch_size", ("autoencoder",), True),
         ("autoencoder_training.num_steps", ("autoencoder",), False),
         ("discriminator_loss.weight", ("autoencoder",), True),
-        ("codes.flips", ("autoencoder",), True),
+        ("codes.flips", ("autoencoder",), False),
+        ("codes.views", ("autoencoder", "prior"), True),
+        ("codes.views", ("autoencoder", "decoder"), True),
+        ("autoencoder.channels", ("decoder",), True),
+        ("decoder_loss.l1.weight", ("autoencoder", "prior"), False),
+        ("decoder.flip_rate", ("decoder",), True),
+        ("decoder_training.num_steps", ("decoder",), False),
+        ("prior.width", ("autoencoder", "decoder"), False),
         ("data.labels", ("autoencoder",), True),
         ("data.path", ("autoencoder", "prior"), False),
         ("seed", (), False),
@@ -44,6 +51,11 @@ def one_device(monkeypatch):
 )
 def test_keys_are_fixed_by_the_checkpoints_that_depend_on_them(key, trained, fixed):
     assert is_fixed(key, trained) == fixed
+
+
+def test_a_discriminator_that_the_autoencoder_does_not_have_is_the_decoder_s():
+    assert not is_fixed("discriminator.channels", ("autoencoder", "prior"), discriminator=False)
+    assert is_fixed("discriminator.channels", ("autoencoder", "decoder"), discriminator=False)
 
 
 def test_a_stage_without_a_checkpoint_takes_another_config(tmp_path, trained, capsys):

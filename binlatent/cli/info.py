@@ -11,7 +11,7 @@ from binlatent import config as config_lib
 from binlatent.checkpoint import load_ema
 from binlatent.data.manifest import MANIFEST, Manifest
 from binlatent.errors import UserError
-from binlatent.experiment import STAGES, Experiment
+from binlatent.experiment import ALL_STAGES, STAGES, Experiment
 from binlatent.train.metrics import read_records
 
 MOST_CLASSES = 40  # classes listed by name
@@ -29,11 +29,11 @@ def describe(workdir: epath.PathLike) -> str:
         f"  code         {y}×{x}×{k} = {y * x * k} bits per image, {pixels * 8 / (y * x * k):.1f} times fewer than its pixels",
     ]
     remaining = []
-    for stage in STAGES:
+    for stage in ALL_STAGES if experiment.step("decoder") else STAGES:
         lines += [f"  {stage:12s} {_stage(experiment, stage)}"]
         if stage == "prior":
             lines.insert(-1, f"  {'codes':12s} {_codes(experiment.codes)}")
-        if not experiment.done(stage):
+        if stage in STAGES and not experiment.done(stage):
             remaining.append(stage)
     if remaining:
         lines.append(f"  remaining: {', '.join(remaining)} (binlatent run --workdir {workdir})")
@@ -47,6 +47,8 @@ def _stage(experiment: Experiment, stage: str) -> str:
     step, params, metadata = load_ema(experiment.workdir / stage / "checkpoints")
     parts = (f"{name} {sum(math.prod(a.shape) for a in jax.tree.leaves(tree)):,}" for name, tree in params.items())
     line = f"{step} of {total} steps; parameters: {', '.join(parts)}"
+    if stage == "decoder":
+        line += "; it decodes in place of the autoencoder's"
     scores = [r for r in read_records(experiment.workdir / stage) if any(key.startswith("validation/") for key in r)]
     for name in ("psnr", "dead_bits", "bits_per_bit") if scores else ():
         if f"validation/{name}" in scores[-1]:
@@ -84,4 +86,6 @@ def _codes(folder: epath.Path) -> str:
     except UserError as error:
         return f"unreadable: {json.dumps(str(error))}"
     counts = ", ".join(f"{manifest.count(split)} {split}" for split in manifest.shards)
+    if manifest.spec.count > 1:
+        counts += f", {manifest.spec.count} codes of each image"
     return f"{counts}; from autoencoder {manifest.spec.autoencoder}"

@@ -76,12 +76,12 @@ class Train(Work):
     """Train one stage, or resume it.
 
     Attributes:
-      stage: the stage.
+      stage: the stage; `decoder` trains the decoder of a trained autoencoder on, codes and prior stay valid.
       init_from: start a new run from the EMA parameters of this work directory.
       profile: trace these steps for TensorBoard's profiler.
     """
 
-    stage: Literal["autoencoder", "prior"]
+    stage: Literal["autoencoder", "prior", "decoder"]
     init_from: str | None = flags.flag(None, metavar="DIR")
     profile: str | None = flags.flag(None, metavar="FIRST:LAST")
 

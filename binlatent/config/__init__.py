@@ -6,18 +6,15 @@ directories.
 
 from binlatent.config.build import (
     build_autoencoder,
-    build_autoencoder_stage,
+    build_codes,
     build_data,
     build_denoiser,
-    build_discriminator,
     build_mesh,
     build_objective,
     build_plan,
-    build_prior_stage,
     build_sampling,
     build_text,
     build_training,
-    check,
     defaults,
 )
 from binlatent.config.changes import check_changes
@@ -34,12 +31,21 @@ from binlatent.config.files import (
     to_values,
     write,
 )
+from binlatent.config.stages import (
+    build_autoencoder_stage,
+    build_decoder_stage,
+    build_discriminator,
+    build_prior_stage,
+    check,
+)
 from binlatent.config.values import check_values
 
 __all__ = [
     "build_autoencoder",
     "build_autoencoder_stage",
+    "build_codes",
     "build_data",
+    "build_decoder_stage",
     "build_denoiser",
     "build_discriminator",
     "build_mesh",

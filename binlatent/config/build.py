@@ -12,35 +12,28 @@ import flax.linen as nn
 import jax.numpy as jnp
 from ml_collections import ConfigDict, config_dict
 
-from binlatent.config.values import check_values, fits
-from binlatent.data.options import DataOptions, ExpectedData
+from binlatent.config.values import check_values
+from binlatent.data.options import CodeOptions, DataOptions, ExpectedData
 from binlatent.diffusion.objective import Objective
 from binlatent.diffusion.schedule import schedule
 from binlatent.errors import UserError
 from binlatent.mesh import MeshShape
-from binlatent.nets import weights
 from binlatent.nets.autoencoder import BinaryAutoencoder
 from binlatent.nets.condition import Conditioning
 from binlatent.nets.denoiser import Denoiser
-from binlatent.nets.official_discriminator import PatchDiscriminator
 from binlatent.nets.patchgan import PatchGAN
-from binlatent.prng import check_seed
 from binlatent.sampling.options import SamplingOptions
 from binlatent.text.options import TextOptions
 from binlatent.train.adversarial import Adversarial
 from binlatent.train.augment import Augmentation
-from binlatent.train.autoencoder import TERMS, AutoencoderStage
-from binlatent.train.discriminator import DiscriminatorTraining
+from binlatent.train.autoencoder import IMAGE_TERMS, TERMS
 from binlatent.train.optimizer import Optimizer
-from binlatent.train.options import Training
-from binlatent.train.perceptual import LOSSES
-from binlatent.train.prior import PriorStage
+from binlatent.train.options import DecoderOptions, Training
 from binlatent.train.terms import Term
 
 # Terms of the autoencoder's loss that a config may weigh, and the weights they have unless it does. The entropies make
 # bits sure and all of them used: sharper pictures, and codes that take the prior fewer bits (docs/ablation.md).
 LOSS_TERMS = dict.fromkeys(TERMS, 0.0) | {"l1": 1.0, "sample_entropy": 0.02, "batch_entropy": 0.02}
-DISCRIMINATORS = {"patchgan": PatchGAN, "official": PatchDiscriminator}
 LINEN_FIELDS = ("parent", "name")  # of every linen module; no options
 
 
@@ -59,6 +52,12 @@ def _fields(cls, *without: str, **values) -> ConfigDict:
     return section
 
 
+def _unset(cls, *without: str) -> ConfigDict:
+    """The fields of a dataclass, all None."""
+    fields = {f.name: config_dict.placeholder(f.type) for f in dataclasses.fields(cls) if f.name not in without}
+    return ConfigDict(fields, type_safe=True)
+
+
 def defaults() -> ConfigDict:
     """Every key there is. A config starts from it: `config = defaults(); config.data.source = "folder"`."""
     config = ConfigDict()
@@ -72,13 +71,18 @@ def defaults() -> ConfigDict:
     )
     config.autoencoder_optimizer = _fields(Optimizer)
     config.autoencoder_training = _fields(Training)
-    # Used where autoencoder_loss.adversarial has a weight.
+    # Decoder fine-tuning; keys that are None have the values of the autoencoder's sections.
+    config.decoder = _fields(DecoderOptions)
+    config.decoder_loss = ConfigDict({name: _unset(Term, "name") for name in (*IMAGE_TERMS, "adversarial")})
+    config.decoder_optimizer = _unset(Optimizer)
+    config.decoder_training = _unset(Training)
+    # Used where autoencoder_loss.adversarial or decoder_loss.adversarial has a weight.
     config.discriminator = _fields(PatchGAN)
     config.discriminator.architecture = "patchgan"
     config.discriminator_loss = _fields(Adversarial)
     config.discriminator_augmentation = _fields(Augmentation)
     config.discriminator_optimizer = _fields(Optimizer)
-    config.codes = ConfigDict({"flips": False})
+    config.codes = _fields(CodeOptions)
     config.prior = _fields(Denoiser, "code_shape", "conditioning")
     config.prior.architecture = "transformer"
     config.text = _fields(TextOptions)
@@ -91,7 +95,7 @@ def defaults() -> ConfigDict:
     return config.lock()
 
 
-def _build(section: str, make, config: Mapping[str, Any] | ConfigDict, **derived):
+def build_section(section: str, make, config: Mapping[str, Any] | ConfigDict, **derived):
     """Splats a section into what it configures; a wrong key or value names the section."""
     values = dict(config)
     without = (*derived, *(LINEN_FIELDS if issubclass(make, nn.Module) else ()))
@@ -106,7 +110,7 @@ def _build(section: str, make, config: Mapping[str, Any] | ConfigDict, **derived
         raise UserError(f"config section {section!r}: {error}") from error
 
 
-def _dtype(section: str, name: Any) -> jnp.dtype:
+def dtype_of(section: str, name: Any) -> jnp.dtype:
     try:
         dtype = jnp.dtype(name)
     except (TypeError, ValueError, SyntaxError):  # NumPy reads it as a structure of types
@@ -116,40 +120,28 @@ def _dtype(section: str, name: Any) -> jnp.dtype:
     return dtype
 
 
-def check(config: ConfigDict) -> None:
-    """Builds everything that can be built without data, so that a wrong value is found before anything is trained.
-
-    Raises:
-      UserError: it names the section, the key or value, and what was expected.
-    """
-    sections = set(defaults())
-    if unknown := set(config) - sections:
-        raise UserError(f"no config section {', '.join(sorted(unknown))}; there are {', '.join(defaults())}")
-    if missing := sections - set(config):
-        raise UserError(
-            f"config without {', '.join(sorted(missing))}: begin with `config = binlatent.config.defaults()`"
-        )
-    check_seed(config.seed)
-    if not isinstance(config.codes.flips, bool):
-        raise UserError(f"config.codes.flips is {config.codes.flips!r}: True or False is expected")
-    build_data(config), build_plan(config), build_mesh(config), build_sampling(config), build_autoencoder_stage(config)
-    build_text(config), build_prior_stage(config, build_autoencoder(config).code_shape, Conditioning())
-
-
 def build_data(config: ConfigDict) -> DataOptions:
-    return _build("data", DataOptions, config.data)
+    return build_section("data", DataOptions, config.data)
 
 
 def build_text(config: ConfigDict) -> TextOptions:
-    return _build("text", TextOptions, config.text)
+    return build_section("text", TextOptions, config.text)
+
+
+def build_codes(config: ConfigDict) -> CodeOptions:
+    return build_section("codes", CodeOptions, config.codes)
+
+
+def build_decoder_options(config: ConfigDict) -> DecoderOptions:
+    return build_section("decoder", DecoderOptions, config.decoder)
 
 
 def build_plan(config: ConfigDict) -> ExpectedData:
-    return _build("plan", ExpectedData, config.plan)
+    return build_section("plan", ExpectedData, config.plan)
 
 
 def build_mesh(config: ConfigDict):
-    shape = _build("mesh", MeshShape, config.mesh)
+    shape = build_section("mesh", MeshShape, config.mesh)
     try:
         return shape.build()
     except ValueError as error:
@@ -162,7 +154,7 @@ def build_sampling(config: ConfigDict, **changes) -> SamplingOptions:
     Raises:
       UserError: an unknown option or a value of another type or out of range.
     """
-    options = _build("sampling", SamplingOptions, config.sampling)
+    options = build_section("sampling", SamplingOptions, config.sampling)
     check_values("sampling options", SamplingOptions, changes)
     try:
         return dataclasses.replace(options, **changes)
@@ -171,15 +163,31 @@ def build_sampling(config: ConfigDict, **changes) -> SamplingOptions:
 
 
 def build_training(config: ConfigDict, stage: str) -> Training:
-    return _build(f"{stage}_training", Training, config[f"{stage}_training"])
+    return build_section(f"{stage}_training", Training, stage_section(config, stage, "training"))
+
+
+def stage_section(config: ConfigDict, stage: str, kind: str) -> ConfigDict:
+    """A section of a stage. In the decoder's, keys that are None have the values of the autoencoder's section."""
+    section = config[f"{stage}_{kind}"]
+    return _filled(section, config[f"autoencoder_{kind}"]) if stage == "decoder" else section
+
+
+def _filled(section: ConfigDict, other: ConfigDict) -> ConfigDict:
+    def value(key, own):
+        if key not in other:
+            return own
+        both = isinstance(own, ConfigDict) and isinstance(other[key], ConfigDict)
+        return _filled(own, other[key]) if both else other[key] if own is None else own
+
+    return ConfigDict({key: value(key, own) for key, own in section.items()})
 
 
 def build_autoencoder(config: ConfigDict) -> BinaryAutoencoder:
     """The autoencoder's network, for the images of the data section."""
     section = dict(config.autoencoder)
-    section["dtype"] = _dtype("autoencoder", section["dtype"])
+    section["dtype"] = dtype_of("autoencoder", section["dtype"])
     images = {"resolution": config.data.resolution, "image_channels": config.data.channels}
-    return _build("autoencoder", BinaryAutoencoder, section, **images)
+    return build_section("autoencoder", BinaryAutoencoder, section, **images)
 
 
 def build_denoiser(config: ConfigDict, code_shape: tuple[int, int, int], conditioning: Conditioning) -> nn.Module:
@@ -189,15 +197,15 @@ def build_denoiser(config: ConfigDict, code_shape: tuple[int, int, int], conditi
       UserError: an unknown architecture or key.
     """
     section = dict(config.prior)
-    architecture, section["dtype"] = section.pop("architecture"), _dtype("prior", section["dtype"])
+    architecture, section["dtype"] = section.pop("architecture"), dtype_of("prior", section["dtype"])
     if architecture == "transformer":
-        return _build("prior", Denoiser, section, code_shape=tuple(code_shape), conditioning=conditioning)
+        return build_section("prior", Denoiser, section, code_shape=tuple(code_shape), conditioning=conditioning)
     if architecture == "official":
         from binlatent.nets.official_denoiser import OfficialDenoiser
 
         # an imported model says itself what it is conditioned on
         section |= _official_conditioning(conditioning) if conditioning else {}
-        return _build("prior", OfficialDenoiser, section, code_shape=tuple(code_shape))
+        return build_section("prior", OfficialDenoiser, section, code_shape=tuple(code_shape))
     raise UserError(f"config.prior.architecture is {architecture!r}: 'transformer' or 'official' is expected")
 
 
@@ -219,76 +227,4 @@ def build_objective(config: ConfigDict) -> Objective:
         section["schedule"] = schedule(str(section["schedule"]))
     except ValueError as error:
         raise UserError(f"config section 'prior_objective': {error}") from error
-    return _build("prior_objective", Objective, section)
-
-
-def build_discriminator(config: ConfigDict) -> DiscriminatorTraining:
-    """The discriminator and its training.
-
-    Raises:
-      UserError: an unknown architecture or key.
-    """
-    section = dict(config.discriminator)
-    architecture, section["dtype"] = section.pop("architecture"), _dtype("discriminator", section["dtype"])
-    if str(architecture) not in DISCRIMINATORS:
-        raise UserError(f"config.discriminator.architecture is {architecture!r}: one of {', '.join(DISCRIMINATORS)}")
-    if architecture == "official":
-        del section["norm"]  # it has BatchNorm
-    return DiscriminatorTraining(
-        net=_build("discriminator", DISCRIMINATORS[architecture], section),
-        adversarial=_build("discriminator_loss", Adversarial, config.discriminator_loss),
-        augmentation=_build("discriminator_augmentation", Augmentation, config.discriminator_augmentation),
-        optimizer=_build("discriminator_optimizer", Optimizer, config.discriminator_optimizer),
-    )
-
-
-def build_autoencoder_stage(config: ConfigDict, frozen: Mapping[str, Any] | None = None) -> AutoencoderStage:
-    """Stage 1, with the weights of the perceptual networks that its loss asks for.
-
-    Args:
-      frozen: those weights by name, or their shapes; None reads them from this machine's cache.
-
-    Raises:
-      UserError: a wrong key or value, or such weights that this machine does not have yet.
-    """
-    training = build_training(config, "autoencoder")
-    terms = tuple(
-        _build(f"autoencoder_loss.{name}", Term, section, name=name)
-        for name, section in config.autoencoder_loss.items()
-    )
-    enabled = {term.name for term in terms if term.enabled}
-    try:
-        return AutoencoderStage(
-            net=build_autoencoder(config),
-            terms=terms,
-            optimizer=_build("autoencoder_optimizer", Optimizer, config.autoencoder_optimizer),
-            num_steps=training.num_steps,
-            micro_batches=training.micro_batches,
-            discriminator=build_discriminator(config) if "adversarial" in enabled else None,
-            frozen={name: frozen[name] if frozen else weights.load(name) for name in LOSSES if name in enabled},
-        )
-    except ValueError as error:
-        raise UserError(f"config section 'autoencoder_loss': {error}") from error
-
-
-def build_prior_stage(config: ConfigDict, code_shape: tuple[int, int, int], conditioning: Conditioning) -> PriorStage:
-    training = build_training(config, "prior")
-    dropout = config.prior_objective.label_dropout
-    if not fits(dropout, float) or not 0 <= dropout <= 1:
-        raise UserError(f"config.prior_objective.label_dropout is {dropout!r}: a number from 0 to 1 is expected")
-    net, objective = build_denoiser(config, code_shape, conditioning), build_objective(config)
-    components = {name: getattr(net, name, 1) for name in ("components", "code_components")}
-    if objective.weighting == "balanced" and max(components.values()) > 1:
-        raise UserError(
-            "config.prior_objective.weighting is 'balanced', which is a loss of independent bits, and config.prior has "
-            f"{components}: set prior.components to 1 and prior.code_components to 1, or another weighting"
-        )
-    return PriorStage(
-        net=net,
-        code_shape=tuple(code_shape),
-        objective=objective,
-        label_dropout=dropout,
-        optimizer=_build("prior_optimizer", Optimizer, config.prior_optimizer),
-        num_steps=training.num_steps,
-        micro_batches=training.micro_batches,
-    )
+    return build_section("prior_objective", Objective, section)

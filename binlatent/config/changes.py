@@ -16,21 +16,38 @@ FREE = re.compile(
     r"|.*_training\.(num_steps|steps_per_call|micro_batches|log_every|evaluate_\w+|checkpoint_every|keep_\w+|on_nonfinite)$"
 )
 LEARNING_RATE = re.compile(r".*_optimizer\.learning_rate$")  # may be lowered after a non-finite loss
-PRIOR = re.compile(r"prior(_\w+)?\.")
+# Of other keys, the stages that they are for; what is in none of these is for all of them.
+STAGES = {
+    re.compile(r"prior(_\w+)?\."): {"prior"},
+    re.compile(r"codes\."): {"prior", "decoder"},
+    re.compile(r"decoder(_\w+)?\."): {"decoder"},
+}
+DISCRIMINATOR = re.compile(r"discriminator(_\w+)?\.")
 
 
-def is_fixed(key: str, trained: Collection[str]) -> bool:
-    """Whether a key may no longer change, because a stage that depends on it has a checkpoint.
-
-    The prior's keys are fixed by the prior, all others by either stage, because the prior learns the autoencoder's codes.
+def stages_of(key: str, *, discriminator: bool = True) -> set[str]:
+    """The stages that depend on a key. On the autoencoder's keys they all do, because they use its codes.
 
     Args:
       key: `section.name`.
+      discriminator: whether the autoencoder is trained with one.
+    """
+    if DISCRIMINATOR.match(key) and not discriminator:
+        return {"decoder"}
+    found = [stages for pattern, stages in STAGES.items() if pattern.match(key)]
+    return found[0] if found else {"autoencoder", "prior", "decoder"}
+
+
+def is_fixed(key: str, trained: Collection[str], *, discriminator: bool = True) -> bool:
+    """Whether a key may no longer change, because a stage that depends on it has a checkpoint.
+
+    Args:
       trained: stages that have a checkpoint.
+      key, discriminator: see `stages_of`.
     """
     if FREE.match(key) or LEARNING_RATE.match(key):
         return False
-    return "prior" in trained if PRIOR.match(key) else bool(trained)
+    return bool(stages_of(key, discriminator=discriminator) & set(trained))
 
 
 def check_changes(workdir: epath.PathLike, old: ConfigDict, new: ConfigDict, trained: Collection[str]) -> list[str]:
@@ -45,8 +62,9 @@ def check_changes(workdir: epath.PathLike, old: ConfigDict, new: ConfigDict, tra
     Raises:
       UserError: fixed keys differ.
     """
-    different = differences(old, new)
-    fixed = {key: values for key, values in different.items() if is_fixed(key, trained)}
+    different, adversarial = differences(old, new), old.autoencoder_loss.adversarial
+    discriminator = bool(adversarial.weight or adversarial.initial_weight)
+    fixed = {key: values for key, values in different.items() if is_fixed(key, trained, discriminator=discriminator)}
     if fixed:
         lines = [
             f"  {key}: {stored!r} in the work directory, {value!r} requested" for key, (stored, value) in fixed.items()
@@ -59,5 +77,5 @@ def check_changes(workdir: epath.PathLike, old: ConfigDict, new: ConfigDict, tra
     return [
         f"{key} changes from {stored!r} to {value!r} at the next step: the run differs from one with either value throughout"
         for key, (stored, value) in different.items()
-        if LEARNING_RATE.match(key) and ("prior" if PRIOR.match(key) else "autoencoder") in trained
+        if LEARNING_RATE.match(key) and stages_of(key, discriminator=discriminator) & set(trained)
     ]

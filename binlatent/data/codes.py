@@ -2,11 +2,11 @@
 
 A directory of ArrayRecord files, one record per example, and `manifest.json`, written last. A record holds, unpadded:
 
-    code       uint8 (n_bytes,)   bits in the order (y, x, k), most significant first, as `binlatent.bits.pack`
-    flipped    uint8 (n_bytes,)   the mirrored image's code, if flips are stored
-    label      int32              if there are classes
-    condition  int32              if there are embeddings: a row of the file `….conditions` beside the shard
-    caption    int32              if there are captions: a set of captions in the file `….captions` beside the shard
+    code       uint8 (n_bytes,)     bits in the order (y, x, k), most significant first, as `binlatent.bits.pack`
+    views      uint8 (n, n_bytes)   other codes of the same image, if there are any: see `CodeOptions`
+    label      int32                if there are classes
+    condition  int32                if there are embeddings: a row of the file `….conditions` beside the shard
+    caption    int32                if there are captions: a set of captions in the file `….captions` beside the shard
 
 Each host writes its own shards, without communication: each file is written under a temporary name and renamed, and a
 note (`….json`) with the checksums is written last. When an interrupted encode is resumed, shards without a note, or with
@@ -25,7 +25,7 @@ import numpy as np
 from etils import epath
 
 from binlatent.data.manifest import FORMAT, CodeSpec, File, Manifest, Shard, shard_of
-from binlatent.data.options import DataOptions
+from binlatent.data.options import CodeOptions, DataOptions
 from binlatent.data.sources.base import Example, Source
 from binlatent.data.tables import CaptionTable, CaptionWriter, ConditionWriter, read_condition
 from binlatent.data.transforms import DrawCode, plain_code
@@ -78,7 +78,7 @@ class CodeWriter:
 
     @contextlib.contextmanager
     def shard(self, split: str, index: int) -> Iterator[Callable[..., None]]:
-        """Yields `write(code=…, flipped=…, label=…, condition=…, caption=…)`, which takes arrays (b, ...).
+        """Yields `write(code=…, views=…, label=…, condition=…, caption=…)`, which takes arrays (b, ...).
 
         `condition` is float (b, ...); `caption` holds b texts with one caption per line, as `eval_batches` returns them.
         The shard comes into existence when the block ends without an exception.
@@ -212,6 +212,7 @@ class CodeSource(Source):
         *,
         expected_fingerprint: str | None = None,
         expected_data: str | None = None,
+        expected_options: CodeOptions | None = None,
     ):
         """Opens a split and checks that it is complete.
 
@@ -223,9 +224,10 @@ class CodeSource(Source):
           split: `train` or `validation`.
           expected_fingerprint: of the autoencoder that will decode; None: any.
           expected_data: fingerprint of the data set that the config describes; None: any.
+          expected_options: which codes of an image the config describes; None: any.
 
         Raises:
-          UserError: the codes are missing, damaged, or of another autoencoder or data set.
+          UserError: the codes are missing, damaged, of another autoencoder or data set, or others of each image.
         """
         super().__init__()
         manifest = Manifest.load(directory)
@@ -240,6 +242,12 @@ class CodeSource(Source):
                 f"{directory}: these codes are of data set {spec.data}, but the config describes {expected_data}; run "
                 "`binlatent encode` again, or restore the data section of the config."
             )
+        for name, found in (("flips", spec.flips), ("views", spec.views)):
+            if expected_options is not None and found != getattr(expected_options, name):
+                raise UserError(
+                    f"{directory}: these codes were made with codes.{name}={found}, but the config says "
+                    f"{getattr(expected_options, name)}; run `binlatent encode` again, or restore the config."
+                )
         if split not in manifest.shards:
             raise UserError(f"{directory}: no split '{split}'; there are {', '.join(manifest.shards)}.")
         self._directory, self._split, self._record = os.fspath(directory), split, spec.record
@@ -269,7 +277,7 @@ class CodeSource(Source):
         return f"CodeSource({self._directory!r}, {self._split!r}, {len(self)} codes)"
 
     def read(self, index: int) -> Example:
-        """Reads `code`, and `flipped`, `label`, `condition` and `caption` if they are stored."""
+        """Reads `code`, and `views`, `label`, `condition` and `caption` if they are stored."""
         shard = int(np.searchsorted(self._ends, index, side="right"))
         try:
             record = np.frombuffer(self._reader[index], self._record)[0]

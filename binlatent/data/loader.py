@@ -103,6 +103,8 @@ def eval_batches(
     start: int = 0,
     limit: int | None = None,
     captions: bool = False,
+    views: int = 0,
+    seed: int = 0,
     process_index: int = 0,
     process_count: int = 1,
     endless: bool = False,
@@ -117,6 +119,8 @@ def eval_batches(
       limit: number of examples; None: all from `start` on. Set it rather than stop iterating early, because workers are
         started only for at least `WORKERS_FROM` examples.
       captions: whether batches of images have `caption`, str (B/n,): all captions of an image, one per line.
+      views: how many crops and flips, as training has them, are in batches of images as `views` (B/n, views, h, w, c).
+      seed: of these; view j of example i is a function of (seed, i, j).
       process_index: this process.
       process_count: n.
       endless: begin again after the last batch.
@@ -132,7 +136,8 @@ def eval_batches(
     stop = len(source) if limit is None else min(len(source), start + limit)
     batches = max(0, -(-(stop - start) // batch_size))
     data = grain.MapDataset.range(start, start + batches * batch_size)
-    data = data.map(_ReadForEval(source, stop, source.eval_transform(options), captions))
+    augment = functools.partial(_views, source.train_transform(options), seed, views) if views else None
+    data = data.map(_ReadForEval(source, stop, source.eval_transform(options), captions, augment))
     workers = options.workers if stop - start >= WORKERS_FROM else 0
     data = data.batch(rows)[process_index::process_count]
     return _iterate(data.repeat() if endless else data, source, options, workers)
@@ -204,8 +209,9 @@ def batch_spec(source: Source, options: DataOptions, batch_size: int) -> dict[st
 class _ReadForEval:
     """Reads example i; beyond the end, the last example with mask False."""
 
-    def __init__(self, source: Source, stop: int, transform: Any, captions: bool):
+    def __init__(self, source: Source, stop: int, transform: Any, captions: bool, augment: Any):
         self._source, self._stop, self._transform, self._captions = source, stop, transform, captions
+        self._augment = augment
 
     def __call__(self, index: int) -> dict:
         clipped = min(int(index), self._stop - 1)
@@ -213,7 +219,14 @@ class _ReadForEval:
         example = self._transform(raw)
         if self._captions:
             example["caption"] = caption_files.join(raw["caption"])
+        if self._augment is not None:
+            example["views"] = self._augment(raw, clipped)
         return {**example, "mask": np.bool_(index < self._stop and self._source.counted(clipped))}
+
+
+def _views(transform: Any, seed: int, num: int, raw: dict, index: int) -> np.ndarray:
+    """Crops and flips of an image, uint8 (num, h, w, c)."""
+    return np.stack([transform(raw, np.random.default_rng([seed, index, view]))["image"] for view in range(num)])
 
 
 def _rows(batch_size: int, process_count: int) -> int:

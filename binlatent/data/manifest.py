@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from binlatent.data.options import MOST_VIEWS
 from binlatent.errors import UserError
 from binlatent.files import write_atomic
 
-FORMAT = "binlatent codes 2"
+FORMAT = "binlatent codes 3"
 MANIFEST = "manifest.json"
 
 
@@ -28,7 +29,8 @@ class CodeSpec:
       class_names: in the order of the labels.
       condition_shape: of one embedding; empty if none are stored.
       captions: whether captions are stored.
-      flips: whether the mirrored images' codes are stored too.
+      flips: whether the mirrored images' codes are stored too, as many as of the images.
+      views: codes of an image, the first thresholded; see `CodeOptions`.
     """
 
     autoencoder: str
@@ -39,14 +41,20 @@ class CodeSpec:
     condition_shape: tuple[int, ...] = ()
     captions: bool = False
     flips: bool = False
+    views: int = 1
+
+    @property
+    def count(self) -> int:
+        """Codes stored for each image."""
+        return self.views * (2 if self.flips else 1)
 
     @property
     def record(self) -> np.dtype:
         """The layout of one record; `condition` and `caption` are rows of the tables beside the shard."""
         size = -(-math.prod(self.code_shape) // 8)
         fields = [("code", "u1", (size,))]
-        if self.flips:
-            fields.append(("flipped", "u1", (size,)))
+        if self.count > 1:
+            fields.append(("views", "u1", (self.count - 1, size)))
         if self.num_classes:
             fields.append(("label", "<i4"))
         if self.condition_shape:
@@ -127,7 +135,7 @@ class Manifest:
 def _spec(content: Any) -> CodeSpec:
     kinds = {
         "autoencoder": str, "data": str, "code_shape": list, "num_classes": int, "class_names": list,
-        "condition_shape": list, "captions": bool, "flips": bool,
+        "condition_shape": list, "captions": bool, "flips": bool, "views": int,
     }  # fmt: skip
     values = {name: _typed(content[name], kind, name) for name, kind in kinds.items()}
     spec = CodeSpec(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
@@ -138,6 +146,8 @@ def _spec(content: Any) -> CodeSpec:
         raise ValueError(f"code_shape is {spec.code_shape} and condition_shape {spec.condition_shape}")
     if not all(isinstance(name, str) for name in spec.class_names) or len(spec.class_names) != spec.num_classes:
         raise ValueError(f"num_classes is {spec.num_classes}, class_names are {values['class_names']}")
+    if not 1 <= spec.views <= MOST_VIEWS:
+        raise ValueError(f"views is {spec.views}")
     return spec
 
 

@@ -1,9 +1,11 @@
-"""The `data` section of a config."""
+"""The sections `data`, `plan` and `codes` of a config."""
 
 import dataclasses
 from typing import Any
 
 from binlatent.errors import UserError
+
+MOST_VIEWS = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,27 @@ class DataOptions:
             raise UserError(
                 f"data.captions='{self.captions}' and data.embeddings='{self.embeddings}' are both set, but images are "
                 "conditioned on only one of them; leave the other empty."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodeOptions:
+    """The `codes` section of a config: which codes of an image are stored for the prior.
+
+    Attributes:
+      flips: the codes of the mirrored image too, as many as of the image.
+      views: codes of an image. The first is thresholded, of the centre crop. The others are drawn from the bits'
+        probabilities, of crops and flips as in the training of the autoencoder (`data.crop`, `data.flip`). The prior is
+        trained with one of all codes of an image, drawn anew in every epoch, and validated with the first.
+    """
+
+    flips: bool = False
+    views: int = 1
+
+    def __post_init__(self):
+        if not 1 <= self.views <= MOST_VIEWS:
+            raise UserError(
+                f"codes.views={self.views}: give a number from 1 (thresholded codes alone) to {MOST_VIEWS}."
             )
 
 

@@ -72,20 +72,20 @@ class TrainImage:
 
 @dataclasses.dataclass(frozen=True)
 class DrawCode:
-    """Draws the code of the image or of its mirror image, and one of its captions, anew in every epoch."""
+    """Draws one of an image's codes, and one of its captions, anew in every epoch."""
 
     def __call__(self, example: dict, rng: np.random.Generator) -> dict:
-        result = named_condition(without(example, "flipped"))
-        if "flipped" in example and rng.random() < 0.5:
-            result["code"] = example["flipped"]
+        result = named_condition(without(example, "views"))
+        if "views" in example and (choice := rng.integers(1 + len(example["views"]))):
+            result["code"] = example["views"][choice - 1]
         if "caption" in example:
             result["caption"] = rng.choice(example["caption"])
         return result
 
 
 def plain_code(example: dict) -> dict:
-    """The code of the unmirrored image with its first caption; deterministic."""
-    result = named_condition(without(example, "flipped"))
+    """The image's first code with its first caption; deterministic."""
+    result = named_condition(without(example, "views"))
     if "caption" in example:
         result["caption"] = example["caption"][0]
     return result

@@ -13,7 +13,7 @@ from einops import rearrange
 from jax.typing import DTypeLike
 
 from binlatent.nets import binarize, blocks
-from binlatent.typing import Array, Code, Float, Images, Logits
+from binlatent.typing import Array, Code, Float, Images, Logits, PyTree
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -161,6 +161,11 @@ class BinaryAutoencoder(nn.Module):
         sampled = noise is not None and not self.deterministic
         bits = binarize.bernoulli(logits, noise) if sampled else binarize.threshold(logits)
         return self.decode(bits), logits, bits
+
+
+def decoder_params(params: PyTree) -> PyTree:
+    """Of the autoencoder's parameters those that `decode` uses: the embedding of bits and the decoder."""
+    return {name: params[name] for name in ("embed", "decoder")}
 
 
 def encoder_layers(net: BinaryAutoencoder) -> tuple[Layer, ...]:

@@ -19,7 +19,9 @@ from binlatent.stored.pack import Pack, is_pack, read_pack
 from binlatent.train.state import Trained
 from binlatent.typing import PyTree
 
-NETWORKS = {"autoencoder": "autoencoder", "prior": "denoiser"}  # of each stage, the one that is used after training
+HALVES = ("autoencoder", "prior")
+# of each stage, the network that is used after training
+NETWORKS = {"autoencoder": "autoencoder", "prior": "denoiser", "decoder": "decoder"}
 
 # stage → its network's EMA parameters, step and checkpoint's metadata; None where it is not trained
 ReadStage = Callable[[str], tuple[PyTree, int, dict[str, Any]] | None]
@@ -27,7 +29,11 @@ ReadStage = Callable[[str], tuple[PyTree, int, dict[str, Any]] | None]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Halves:
-    """The config of a trained model and its networks, at least one of them."""
+    """The config of a trained model and its networks, at least one of them.
+
+    Where the decoder was trained on (`train.decoder`), the autoencoder has that decoder, and its metadata an entry
+    `decoder`: its `step`, and the fingerprint of the `autoencoder` that it continues, by which codes know it.
+    """
 
     config: ConfigDict
     autoencoder: Trained | None
@@ -62,12 +68,43 @@ def open_halves(path: epath.PathLike, sharding: Sharding) -> Halves:
     prior = half("prior", denoiser)
     if autoencoder is None and prior is None:
         raise UserError(f"{path} holds no trained stage yet: `binlatent run --workdir {path}` trains both")
-    if autoencoder and prior and prior.metadata["autoencoder"] not in ("", fingerprint(autoencoder.params)):
+    if autoencoder and (found := read("decoder")):
+        autoencoder = with_decoder(autoencoder, *found, path)
+    if autoencoder and prior and prior.metadata["autoencoder"] not in ("", codes_fingerprint(autoencoder)):
         raise UserError(
             f"{path}: the prior was trained on codes of autoencoder {prior.metadata['autoencoder']}, but the "
-            f"autoencoder here is {fingerprint(autoencoder.params)}. Encode and train the prior again."
+            f"autoencoder here is {codes_fingerprint(autoencoder)}. Encode and train the prior again."
         )
     return Halves(config=config, autoencoder=autoencoder, prior=prior)
+
+
+def codes_fingerprint(autoencoder: Trained) -> str:
+    """The fingerprint by which codes and priors refer to an autoencoder: that of stage 1, whatever its decoder."""
+    return autoencoder.metadata.get("decoder", {}).get("autoencoder") or fingerprint(autoencoder.params)
+
+
+def with_decoder(
+    autoencoder: Trained, decoder: PyTree, step: int, metadata: dict[str, Any], path: epath.PathLike
+) -> Trained:
+    """An autoencoder with the decoder of a checkpoint of `train.decoder`.
+
+    Raises:
+      UserError: that decoder continues another autoencoder's.
+    """
+    check_decoder(path, metadata, own := fingerprint(autoencoder.params))
+    trained_on = {"decoder": {"step": step, "autoencoder": own}}
+    return dataclasses.replace(
+        autoencoder, params=autoencoder.params | decoder, metadata=autoencoder.metadata | trained_on
+    )
+
+
+def check_decoder(path: epath.PathLike, metadata: dict[str, Any], autoencoder: str) -> None:
+    """Raises UserError unless the decoder of a checkpoint continues that of the autoencoder with this fingerprint."""
+    if metadata["autoencoder"] != autoencoder:
+        raise UserError(
+            f"{path}: the stage decoder continues autoencoder {metadata['autoencoder']}, but the autoencoder here is "
+            f"{autoencoder}. Move the folder 'decoder' away, then train that stage again."
+        )
 
 
 def _workdir(path: epath.PathLike, sharding: Sharding) -> tuple[ConfigDict, ReadStage]:
@@ -99,7 +136,7 @@ def _packed(path: epath.PathLike, sharding: Sharding) -> tuple[ConfigDict, ReadS
 
 def pack_halves(halves: Halves) -> Pack:
     """A trained model as a pack."""
-    trained = {stage: getattr(halves, stage) for stage in NETWORKS}
+    trained = {stage: getattr(halves, stage) for stage in HALVES}
     trained = {stage: half for stage, half in trained.items() if half is not None}
     return Pack(
         config=config_lib.to_values(halves.config),

@@ -1,6 +1,7 @@
 """Stage 1: the binary autoencoder, with or without a discriminator."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from binlatent.train.optimizer import Optimizer, accumulate, all_finite
 from binlatent.train.stage import Stage
 from binlatent.train.state import TrainState
 from binlatent.train.terms import Term, weighted_sum
-from binlatent.typing import Array, PRNGKey, PyTree
+from binlatent.typing import Array, Images, Key, PRNGKey, PyTree
 
 # Names of loss terms, by their inputs.
 IMAGE_TERMS = ("l1", "l2", *perceptual.LOSSES)
@@ -40,6 +41,8 @@ class AutoencoderStage(Stage):
     Raises:
       ValueError: a term is unknown, or lacks its discriminator, weights or image size.
     """
+
+    network: ClassVar[str] = "autoencoder"  # the name of what is trained, beside the discriminator
 
     net: BinaryAutoencoder
     terms: tuple[Term, ...]
@@ -65,15 +68,31 @@ class AutoencoderStage(Stage):
     def init(self, key: PRNGKey, batch: PyTree) -> TrainState:
         """A fresh state."""
         images = jnp.zeros((1, self.net.resolution, self.net.resolution, self.net.image_channels))
-        params = {"autoencoder": self.net.init(key, images)["params"]}
+        params = {self.network: self.init_network(key, images)}
         extra = {}
         if self.discriminator is not None:
             params["discriminator"], extra = self.discriminator.init(jax.random.fold_in(key, 1), images)
         opt_state = {name: self._optimizer(name).build(self.num_steps).init(tree) for name, tree in params.items()}
         return TrainState.create(params, opt_state, extra)
 
+    def init_network(self, key: PRNGKey, images: Images) -> PyTree:
+        """Fresh parameters of the network `self.network`."""
+        return self.net.init(key, images)["params"]
+
+    def reconstruct(
+        self, params: PyTree, images: Images, keys: Key[Array, "b"] | None = None
+    ) -> tuple[tuple[Images, Array], Array]:
+        """((reconstruction, not clipped; logits); bits) of images, for parameters of the network `self.network`.
+
+        Args:
+          keys: one per example, for the noise of training; None for thresholded codes.
+        """
+        noise = None if keys is None else prng.uniform(prng.fold(keys, 0), self.net.code_shape)
+        reconstruction, logits, bits = self.net.apply({"params": params}, images, noise)
+        return (reconstruction, logits), bits
+
     def _optimizer(self, name: str) -> Optimizer:
-        return self.optimizer if name == "autoencoder" else self.discriminator.optimizer
+        return self.optimizer if name == self.network else self.discriminator.optimizer
 
     def _enabled(self, names: tuple[str, ...]) -> list[Term]:
         return [term for term in self.terms if term.enabled and term.name in names]
@@ -118,9 +137,9 @@ class AutoencoderStage(Stage):
     def gradients(
         self, state: TrainState, batch: PyTree, keys: Array, *, usage=None, kernels=None, only_kernels=False
     ) -> PyTree:
-        """Losses and gradients of one (micro-)batch, with one backward pass through the autoencoder.
+        """Losses and gradients of one (micro-)batch, with one backward pass through the network.
 
-        The gradient at the reconstruction is computed first, then pulled back through the autoencoder once. The adaptive
+        The gradient at the reconstruction is computed first, then pulled back through the network once. The adaptive
         weight needs the gradients of two losses at the decoder's last kernel. They use the same linearised network, of
         which the compiler removes everything but that kernel's convolution.
 
@@ -134,11 +153,9 @@ class AutoencoderStage(Stage):
           Means over examples: `loss`, `values` (metrics), `gradients` by network, `statistics` of the discriminator.
         """
         images, step = to_float(batch["image"]), state.step
-        noise = prng.uniform(prng.fold(keys, 0), self.net.code_shape)
 
         def autoencode(params):
-            reconstruction, logits, bits = self.net.apply({"params": params}, images, noise)
-            return (reconstruction, logits), bits
+            return self.reconstruct(params, images, keys)
 
         def image_loss(reconstruction):
             return self._weighted(IMAGE_TERMS, step, self._image_values(images, reconstruction))
@@ -146,7 +163,7 @@ class AutoencoderStage(Stage):
         def code_loss(logits):
             return self._weighted(CODE_TERMS, step, self._code_values(logits, bits, usage=usage))
 
-        (reconstruction, logits), pull, bits = jax.vjp(autoencode, state.params["autoencoder"], has_aux=True)
+        (reconstruction, logits), pull, bits = jax.vjp(autoencode, state.params[self.network], has_aux=True)
         (loss, values), image_gradient = jax.value_and_grad(image_loss, has_aux=True)(reconstruction)
         (code_total, code_values), code_gradient = jax.value_and_grad(code_loss, has_aux=True)(logits)
         loss, values = loss + code_total, values | code_values
@@ -177,7 +194,7 @@ class AutoencoderStage(Stage):
             values |= {"adversarial": output.loss, **output.values}
             gradients["discriminator"] = output.gradient
 
-        (gradients["autoencoder"],) = pull((image_gradient, code_gradient))
+        (gradients[self.network],) = pull((image_gradient, code_gradient))
         return {"loss": loss, "values": values, "gradients": gradients, "statistics": statistics}
 
     def batch_gradients(self, state: TrainState, batch: PyTree, keys: Array) -> PyTree:
@@ -233,7 +250,7 @@ class AutoencoderStage(Stage):
         """Loss terms, PSNR and bit statistics of the EMA parameters with thresholded codes, and the discriminator's
         losses and accuracy."""
         images, mask = to_float(batch["image"]), batch["mask"]
-        reconstruction, logits, bits = self.net.apply({"params": state.ema["autoencoder"]}, images)
+        (reconstruction, logits), bits = self.reconstruct(state.ema[self.network], images)
         values = self._image_values(images, reconstruction) | self._code_values(logits, bits, mask)
         if self.discriminator is not None:
             values |= self.discriminator.evaluate(state.params["discriminator"], state.extra, images, reconstruction)

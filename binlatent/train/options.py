@@ -1,4 +1,4 @@
-"""The `autoencoder_training` and `prior_training` sections of a config."""
+"""The sections `autoencoder_training`, `prior_training`, `decoder_training` and `decoder` of a config."""
 
 import dataclasses
 
@@ -57,3 +57,21 @@ class Training:
     def due(self, step: int, every: int) -> bool:
         """Whether something with interval `every` is due after `step` steps; it is at the last step."""
         return step == self.num_steps or step % every == 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecoderOptions:
+    """What the decoder is given while it is trained on (`train.decoder`).
+
+    Attributes:
+      flip_rate: the probability with which each bit is flipped before it is decoded, to train for errors of the prior.
+
+    Raises:
+      ValueError: it is no probability up to one half.
+    """
+
+    flip_rate: float | int = 0.0
+
+    def __post_init__(self):
+        if not 0 <= self.flip_rate <= 0.5:
+            raise ValueError(f"flip_rate is {self.flip_rate}: a probability from 0 to 0.5 is expected")

@@ -13,6 +13,7 @@ from binlatent.checkpoint import Checkpoints, load_parts
 from binlatent.console import say, warn
 from binlatent.errors import UserError
 from binlatent.files import user_path
+from binlatent.nets.autoencoder import decoder_params
 from binlatent.train.compile import StagePrograms
 from binlatent.train.optimizer import Optimizer
 from binlatent.train.options import Training
@@ -84,14 +85,20 @@ def check_length(optimizer: Optimizer, step: int, old: int, new: int) -> None:
     )
 
 
-def start_from(state: TrainState, workdir: epath.PathLike, stage: str) -> TrainState:
-    """A fresh state with the EMA parameters of another work directory; what starts afresh is reported.
+def start_from(state: TrainState, workdir: epath.PathLike, stage: str, source: str | None = None) -> TrainState:
+    """A fresh state with the EMA parameters of a work directory; what starts afresh is reported.
+
+    Args:
+      stage: of the state.
+      source: the stage whose parameters are taken; None: the same. The stage decoder also starts from an autoencoder.
 
     Raises:
       UserError: the parameters there do not have the shapes of this stage's.
     """
-    parts = load_parts(user_path(workdir) / stage / "checkpoints", ("ema", "extra"))[1]
+    parts = load_parts(user_path(workdir) / (source or stage) / "checkpoints", ("ema", "extra"))[1]
     params, extra = parts["ema"], parts["extra"]
+    if source == "autoencoder":
+        params = params | {"decoder": decoder_params(params["autoencoder"])}
     fresh = {name: x for name, x in state.params.items() if name not in params}
     taken = {name: params[name] for name in state.params if name in params}
     for name, tree in taken.items():

@@ -240,6 +240,8 @@ REFUSED = [
     ("the balanced loss of a mixture", RUN + " --config.prior_objective.weighting=balanced", ["prior.components to 1"]),
     ("a seed that is not whole", RUN + " --config.seed=1.5", ["seed", "1.5"]),
     ("flips that are no answer", RUN + " --config.codes.flips=maybe", ["flips", "maybe"]),
+    ("no views", RUN + " --config.codes.views=0", ["codes.views=0", "from 1"]),
+    ("half a view", RUN + " --config.codes.views=1.5", ["views", "an integer"]),
     ("no devices along an axis", RUN + " --config.mesh.data=0", ["mesh", "positive"]),
     ("an interval of one number", RUN + " --config.sampling.guidance_interval=0.5", ["guidance_interval", "tuple"]),
     ("a work directory that is a file", "run --config digits --workdir {tmp}/file", ["{tmp}/file"]),
@@ -250,6 +252,13 @@ REFUSED = [
         "train --stage prior --config digits --workdir {new}",
         ["no checkpoint", "train"],
     ),
+    (
+        "the decoder before the autoencoder",
+        "train --stage decoder --config digits --workdir {new}",
+        ["no checkpoint", "autoencoder", "train"],
+    ),
+    ("a rate that is no probability", RUN + " --config.decoder.flip_rate=0.7", ["flip_rate is 0.7", "0 to 0.5"]),
+    ("a wrong term of the decoder", RUN + " --config.decoder_loss.batch_entropy.weight=1", ["decoder_loss", "mean"]),
     ("codes before the autoencoder", RUN.replace("run", "encode", 1), ["no checkpoint", "train"]),
     (
         "a start from nothing",

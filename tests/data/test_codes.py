@@ -14,7 +14,7 @@ from binlatent.data import codes as codes_module
 from binlatent.data.codes import CodeSource, CodeWriter, code_columns
 from binlatent.data.loader import eval_batches, train_batches
 from binlatent.data.manifest import CodeSpec, Manifest
-from binlatent.data.options import DataOptions
+from binlatent.data.options import CodeOptions, DataOptions
 from binlatent.errors import UserError
 
 SHAPE = (2, 3, 5)  # 30 bits: the last byte is not full
@@ -23,9 +23,9 @@ EXAMPLES = {"train": 23, "validation": 5}
 OPTIONS = DataOptions(resolution=8)
 
 
-def code(split, index, flipped=False):
-    """The code of one example, bool (y, x, k)."""
-    return np.random.default_rng([len(split), index, flipped]).random(SHAPE) < 0.5
+def code(split, index, view=0):
+    """A code of one example, bool (y, x, k)."""
+    return np.random.default_rng([len(split), index, view]).random(SHAPE) < 0.5
 
 
 def captions(index):
@@ -36,8 +36,9 @@ def captions(index):
 def columns(spec, split, start, limit):
     span = range(start, start + limit)
     rows = {"code": np.asarray(bits.pack(jnp.stack([code(split, i) for i in span])))}
-    if spec.flips:
-        rows["flipped"] = np.asarray(bits.pack(jnp.stack([code(split, i, True) for i in span])))
+    if spec.count > 1:
+        views = np.stack([[code(split, i, view) for view in range(1, spec.count)] for i in span])
+        rows["views"] = np.packbits(views.reshape(*views.shape[:2], -1), axis=-1)
     if spec.num_classes:
         rows["label"] = np.arange(start, start + limit) % spec.num_classes
     if spec.condition_shape:
@@ -67,7 +68,7 @@ def encoded(directory, **changes):
 
 
 def test_codes_and_their_columns_round_trip(tmp_path):
-    manifest = encoded(tmp_path, num_classes=4, class_names=tuple("abcd"), condition_shape=(2, 3), flips=True)
+    manifest = encoded(tmp_path, num_classes=4, class_names=tuple("abcd"), condition_shape=(2, 3), flips=True, views=2)
     assert Manifest.load(tmp_path) == manifest
     assert (manifest.count("train"), manifest.count("validation")) == (23, 5)
     for split, count in EXAMPLES.items():
@@ -75,10 +76,8 @@ def test_codes_and_their_columns_round_trip(tmp_path):
         assert len(source) == count
         for i in range(count):
             example = source[i]
-            for name, flipped in (("code", False), ("flipped", True)):
-                np.testing.assert_array_equal(
-                    bits.unpack(jnp.array(example[name])[None], SHAPE)[0], code(split, i, flipped)
-                )
+            stored = bits.unpack(jnp.array([example["code"], *example["views"]]), SHAPE)
+            np.testing.assert_array_equal(stored, [code(split, i, view) for view in range(4)])
             assert example["label"] == i % 4 and example["label"].dtype == np.int32
             assert example["condition"].shape == (2, 3) and example["condition"][0, 0] == i
 
@@ -155,16 +154,16 @@ def test_batches_of_codes_use_the_same_loader(tmp_path):
     np.testing.assert_array_equal(np.concatenate(seen), np.arange(23) % 4)
 
 
-def test_flipped_codes_are_drawn_anew_every_epoch_in_training_and_never_in_evaluation(tmp_path):
+def test_one_of_all_codes_is_drawn_anew_every_epoch_in_training_and_the_first_one_in_evaluation(tmp_path):
     encoded(tmp_path, flips=True, num_classes=100, class_names=tuple(map(str, range(100))))
     source = CodeSource(tmp_path, "train")
     batches = train_batches(source, OPTIONS, seed=0, batch_size=23)
     flips = []
     for _ in range(4):
         batch = next(batches)
-        assert "flipped" not in batch
+        assert "views" not in batch
         plain = np.stack([source.read(int(i))["code"] for i in batch["label"]])
-        mirrored = np.stack([source.read(int(i))["flipped"] for i in batch["label"]])
+        mirrored = np.stack([source.read(int(i))["views"][0] for i in batch["label"]])
         chosen = (batch["code"] == mirrored).all(1)
         assert (chosen | (batch["code"] == plain).all(1)).all()
         flips.append(dict(zip(batch["label"].tolist(), chosen.tolist(), strict=True)))
@@ -201,7 +200,7 @@ def test_an_interrupted_encode_continues_where_it_stopped(tmp_path):
     assert len(CodeSource(tmp_path, "train")) == 23
 
 
-@pytest.mark.parametrize("change", [{"autoencoder": "bbbb"}, {"data": "eeee"}, {"flips": True}])
+@pytest.mark.parametrize("change", [{"autoencoder": "bbbb"}, {"data": "eeee"}, {"flips": True}, {"views": 3}])
 def test_shards_of_another_encode_are_written_again(tmp_path, change):
     encoded(tmp_path)
     out, spec = writer(tmp_path, **change)
@@ -250,6 +249,8 @@ def test_codes_of_another_autoencoder_or_data_set_are_refused(tmp_path):
         CodeSource(tmp_path, "train", expected_fingerprint="bbbb")
     with pytest.raises(UserError, match=r"of data set dddd, but the config describes eeee"):
         CodeSource(tmp_path, "train", expected_data="eeee")
+    with pytest.raises(UserError, match=r"made with codes\.views=1, but the config says 3; run `binlatent encode`"):
+        CodeSource(tmp_path, "train", expected_options=CodeOptions(views=3))
     with pytest.raises(UserError, match=r"no split 'test'; there are train, validation"):
         CodeSource(tmp_path, "test")
 
@@ -290,8 +291,8 @@ def test_in_a_large_cache_damage_is_found_when_it_is_read(tmp_path, monkeypatch)
 def test_codes_of_another_version_are_named(tmp_path):
     encoded(tmp_path)
     path = tmp_path / "manifest.json"
-    path.write_text(path.read_text().replace("binlatent codes 2", "binlatent codes 1"))
-    with pytest.raises(UserError, match=r"'binlatent codes 1', expected 'binlatent codes 2': another version.*encode"):
+    path.write_text(path.read_text().replace("binlatent codes 3", "binlatent codes 2"))
+    with pytest.raises(UserError, match=r"'binlatent codes 2', expected 'binlatent codes 3': another version.*encode"):
         CodeSource(tmp_path, "train")
 
 
@@ -315,7 +316,9 @@ def places(content, prefix=()):
 def test_any_manifest_is_read_or_refused(tmp_path, data):
     path = tmp_path / "manifest.json"
     if not path.exists():
-        encoded(tmp_path, captions=True, condition_shape=(3,), num_classes=2, class_names=("a", "b"))
+        encoded(
+            tmp_path, captions=True, condition_shape=(3,), num_classes=2, class_names=("a", "b"), views=2, flips=True
+        )
         (tmp_path / "good").write_bytes(path.read_bytes())
     good = json.loads((tmp_path / "good").read_text())
     *way, last = data.draw(st.sampled_from([place for place in places(good) if place]))

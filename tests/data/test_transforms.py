@@ -76,12 +76,14 @@ def test_half_of_the_images_are_mirrored_each_by_its_own_draw():
     assert 70 < sum(mirrored) < 130
 
 
-def test_flipped_codes_are_chosen_half_of_the_time_in_training_only():
-    example = {"code": np.zeros(2, np.uint8), "flipped": np.ones(2, np.uint8), "label": np.int32(1)}
+def test_all_codes_of_an_image_are_drawn_equally_often_in_training_only():
+    views = np.arange(1, 4, dtype=np.uint8)[:, None].repeat(2, 1)
+    example = {"code": np.zeros(2, np.uint8), "views": views, "label": np.int32(1)}
     rng = np.random.default_rng(0)
-    chosen = [DrawCode()(example, rng) for _ in range(200)]
+    chosen = [DrawCode()(example, rng) for _ in range(400)]
     assert all(set(one) == {"code", "label"} for one in chosen)
-    assert 70 < sum(int(one["code"][0]) for one in chosen) < 130
+    counts = np.bincount([int(one["code"][0]) for one in chosen])
+    assert len(counts) == 4 and (counts > 70).all() and (counts < 130).all()
     assert example["code"][0] == 0  # the source's own is untouched
-    assert plain_code(example).keys() == {"code", "label"}
+    assert plain_code(example).keys() == {"code", "label"} and plain_code(example)["code"][0] == 0
     assert DrawCode()({"code": example["code"]}, rng).keys() == {"code"}

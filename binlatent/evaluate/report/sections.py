@@ -12,7 +12,7 @@ from binlatent.evaluate.report import figures
 from binlatent.evaluate.report.page import Picture, Report, render
 from binlatent.evaluate.result import read_parts
 from binlatent.evaluate.sweep import read_sweep, score_keys, series
-from binlatent.experiment import sample_grid, versions
+from binlatent.experiment import ALL_STAGES, sample_grid, versions
 from binlatent.images import comparison_grid, image_grid
 from binlatent.train.goodput import summary
 from binlatent.train.metrics import read_records
@@ -36,7 +36,7 @@ def write_report(evaluation: Evaluation, *, seed: int = 0) -> epath.Path:
     rows, sweep_settings = read_sweep(evaluation)
     names = sweep_settings.get("score_names", {})
     both = pipeline.autoencoder is not None and pipeline.prior is not None
-    stages = [stage for stage in ("autoencoder", "prior", "classifier") if (workdir / stage / "metrics.jsonl").exists()]
+    stages = [stage for stage in (*ALL_STAGES, "classifier") if (workdir / stage / "metrics.jsonl").exists()]
     records = {stage: read_records(workdir / stage) for stage in stages}
     report = Report(
         title=workdir.name or str(workdir),
