@@ -43,7 +43,7 @@ def test_an_examples_draws_do_not_depend_on_the_batch():
         assert data(prng.per_example(key, 1, start)) == [data(jax.random.fold_in(key, 2**32 - 1))]
 
 
-@pytest.mark.parametrize("seed", [0, 2**32 - 1, np.uint32(2**32 - 1)])
+@pytest.mark.parametrize("seed", [0, 2**32 - 1, np.uint32(2**32 - 1), np.int64(2**32 - 1)])
 def test_seeds(seed):
     assert data(prng.root(seed)) == data(jax.random.key(int(seed)))
 

@@ -63,3 +63,17 @@ def test_limits_are_within(values):
 def test_values_out_of_range_are_refused(values, words):
     with pytest.raises(ValueError, match=words):
         SamplingOptions(**values)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("posterior", "posterior is 'best'; there are mixture, plugin"),
+        ("last_step", "last_step is 'best'; there are sample, argmax"),
+    ],
+)
+def test_unknown_choices_are_refused_where_types_are_not_checked(name, words):
+    options = SamplingOptions()
+    object.__setattr__(options, name, "best")  # in tests, jaxtyping refuses it as an argument
+    with pytest.raises(ValueError, match=words):
+        options.__post_init__()

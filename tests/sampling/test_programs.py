@@ -12,7 +12,7 @@ from binlatent.diffusion import elbo
 from binlatent.diffusion.objective import Objective
 from binlatent.diffusion.prediction import evidence, product
 from binlatent.diffusion.schedule import Linear
-from binlatent.sampling import programs
+from binlatent.sampling import editing, programs
 from binlatent.sampling.guidance import Guidance
 from binlatent.sampling.sampler import Sampler
 
@@ -22,12 +22,14 @@ KEYS = prng.per_example(jax.random.key(0), 400)
 
 @dataclasses.dataclass(frozen=True)
 class Net:
-    """Gives g = params · (1 − 2 z_t), less 3 where the condition is the null: it knows the code of ones, the more the larger
+    """Gives g = params · (1 − 2 z_t), and 0 where the condition is the null: it knows the code of ones, the more the larger
     its parameter is."""
 
     code_shape: tuple = (1, 1, 4)
 
     def apply(self, params, z, t, condition=None, condition_mask=None):
+        assert z.shape[1:] == self.code_shape
+        assert t.shape == z.shape[:1] and t.dtype == jnp.float32
         g = params["params"] * jnp.where(z, -1.0, 1.0)
         if condition is not None:
             g = (
@@ -41,7 +43,7 @@ class Net:
 
 @dataclasses.dataclass(frozen=True)
 class Autoencoder:
-    """Its logits are the image less a half, its picture 1.5 times the first bit; a token is a pixel."""
+    """Its logits are the image less a half, its picture 1.5 times the first bit less 0.8 times the last; a token is a pixel."""
 
     code_shape: tuple = (1, 1, 4)
     downsampling: int = 1
@@ -49,7 +51,8 @@ class Autoencoder:
     def apply(self, params, x, method):
         if method == "encode":
             return params["params"] * (x - 0.5)
-        return 1.5 * x[..., :1].astype(jnp.float32) - 0.1
+        assert x.shape[1:3] == self.code_shape[:2]
+        return 1.5 * x[..., :1].astype(jnp.float32) - 0.1 - 0.8 * x[..., -1:]
 
 
 def generate(g, *, weight=0.0, temperature=1.0, code=None, known=None, condition=None, guidance=None, **options):
@@ -87,18 +90,34 @@ def test_pictures_are_within_0_and_1():
     assert programs.decode(jnp.float32(1), code, net=Autoencoder()).ravel().tolist() == [1, 0]
 
 
+def test_canvases_go_through_the_networks_by_windows():
+    """The networks refuse all but their own size; of windows that agree, the canvas is what they say."""
+    code = jnp.array([[[True, False], [False, True], [True, False]]])[:, None]
+    assert programs.decode(jnp.float32(1), code, net=Autoencoder()).ravel().tolist() == [1, 0, 1]
+    images = jnp.array([0.75, 0.25, 0.75]).reshape(1, 1, 3, 1)
+    assert programs.encode(jnp.float32(4), images, None, net=Autoencoder()).ravel().tolist() == [True, False, True]
+    _, codes, states = generate(30.0, code=jnp.zeros((400, 1, 3, 4), bool), trajectory=True)
+    assert codes.all() and states.shape == (5, 400, 1, 3, 4)
+
+
 def test_denoise_gives_calibrated_log_odds():
-    code, t = jnp.array([[[[True, False]]], [[[False, True]]]]), jnp.array([0.5, 0.8])
+    code, t = jnp.array([[[[True, False] * 2]], [[[False, True] * 2]]]), jnp.array([0.5, 0.8])
     found = programs.denoise(jnp.float32(2), code, t, None, net=Net(), objective=OBJECTIVE)
-    expected = 2 * np.where(code, -1, 1) + np.asarray(evidence(1 - t))[:, None, None, None]
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    own = np.asarray(evidence(1 - t))[:, None, None, None]
+    np.testing.assert_allclose(found, 2 * np.where(code, -1, 1) + own, rtol=1e-5)
+    condition, mask = jnp.zeros(2, jnp.int32), jnp.array([True, False])
+    found = programs.denoise(jnp.float32(2), code, t, condition, mask, net=Net(), objective=OBJECTIVE)
+    kept = np.reshape([2, 0], (2, 1, 1, 1))
+    np.testing.assert_allclose(found, kept * np.where(code, -1, 1) + own, rtol=1e-5)
 
 
 @pytest.mark.parametrize("posterior", ["mixture", "plugin"])
 def test_bits_are_as_likely_as_the_network_says(posterior):
     images, codes, states = generate(0.7, posterior=posterior)
     np.testing.assert_allclose(codes.mean(), share(0.7), atol=0.04)
-    assert np.array_equal(np.asarray(images)[:, 0, 0, 0], codes[:, 0, 0, 0]) and states is None
+    expected = np.clip(1.5 * codes[..., 0] - 0.1 - 0.8 * codes[..., -1], 0, 1)
+    np.testing.assert_allclose(images[..., 0], expected, rtol=1e-6)
+    assert states is None
     sharper = generate(0.7, posterior=posterior, temperature=0.5)[1]
     np.testing.assert_allclose(sharper.mean(), share(1.4), atol=0.04)
 
@@ -115,12 +134,21 @@ def test_trajectories_types_and_starts():
     images, codes, states = generate(30.0, trajectory=True, image_dtype="uint8")
     assert states.shape == (5, 400, 1, 1, 4) and np.array_equal(states[-1], codes)
     np.testing.assert_allclose(states[0].mean(), 0.5, atol=0.05)
-    assert images.dtype == jnp.uint8 and (np.asarray(images) == 255).all()
+    assert images.dtype == jnp.uint8 and (np.asarray(images) == 0.6 * 255).all()
+
+
+@jax.debug_key_reuse(False)
+def test_an_edit_begins_at_its_time():
     code = jnp.zeros((400, 1, 1, 4), bool)
-    states = generate(0.0, code=code, start=0.4, trajectory=True)[2]
+    states = generate(0.7, code=code, start=0.4, trajectory=True)[2]
     np.testing.assert_allclose(states[0].mean(), 0.2, atol=0.04)  # half of the 40 % that are replaced
-    again = generate(0.0, code=code, start=0.4, trajectory=True)[2]
-    assert np.array_equal(states, again)
+    begin = editing.noised(prng.fold(KEYS, 4), code, jnp.float32(0.6))
+
+    def predict(z, t):
+        return OBJECTIVE.calibrate(Net().apply({"params": 0.7}, z, t), t)
+
+    sampler = Sampler(schedule=Linear(), steps=4)
+    assert np.array_equal(states, sampler(predict, KEYS, begin, start=0.4, trajectory=True)[1])
 
 
 def test_known_bits_are_held():

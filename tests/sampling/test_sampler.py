@@ -18,11 +18,17 @@ DRAWS = 6_000
 
 
 @jax.debug_key_reuse(False)
-@pytest.mark.parametrize("last_step", ["sample", "argmax"])
-@pytest.mark.parametrize("clamped", [False, True])
-def test_it_is_the_loop_over_its_steps(last_step, clamped):
+@pytest.mark.parametrize(
+    ("last_step", "clamped", "passes", "places"),
+    [
+        ("sample", False, 1, (1.0, 0.4, 0.1, 0.0)),
+        ("argmax", False, 1, (1.0, 0.4, 0.1, 0.0)),
+        ("sample", True, 2, (1.0, 0.4, 0.1, 0.0)),
+        ("argmax", True, 1, ()),
+    ],
+)
+def test_it_is_the_loop_over_its_steps(last_step, clamped, passes, places):
     """Written out, with the keys of every draw: they must not change, and no two draws may share one."""
-    places = (1.0, 0.4, 0.1, 0.0)
     sampler = Sampler(schedule=Cosine(), steps=3, posterior="plugin", last_step=last_step, times=places)
     keys = prng.per_example(jax.random.key(2), 4)
     known = jnp.array([[[True, False, False]]])
@@ -32,21 +38,25 @@ def test_it_is_the_loop_over_its_steps(last_step, clamped):
 
     code = prng.uniform(prng.fold(keys, 3), (2, 3)) < 0.5
     assert np.array_equal(sampler.noise(keys, (2, 3)), code)
-    options = {"clamp": clamp} if clamped else {}
+    options = {"passes": passes} | ({"clamp": clamp} if clamped else {})
     final, states = sampler(guess, keys, code, start=0.5, trajectory=True, **options)
     assert np.array_equal(sampler(guess, keys, code, start=0.5, **options), final)
 
-    alpha, times = Cosine(), [0.5 * jnp.float32(place) for place in places]
+    alpha, times = Cosine(), [0.5 * jnp.float32(place) for place in places or (1, 2 / 3, 1 / 3, 0)]
     expected = [clamp(prng.fold(keys, 4), code, alpha(times[0])) if clamped else code]
-    for i in range(3):
-        step, prediction = prng.fold(keys, i), guess(expected[-1], jnp.full(4, times[i]))
+    for number in range(3 * passes):
+        i, again = divmod(number, passes)
+        step, prediction = prng.fold(keys, i + 5 * again), guess(expected[-1], jnp.full(4, times[i]))
         uniform, choice = prng.uniform(prng.fold(step, 0), (2, 3)), prng.uniform(prng.fold(step, 2), (2,))
         alphas = alpha(times[i]), alpha(times[i + 1])
         flips = process.draw(prediction, uniform, choice, prng.uniform(prng.fold(step, 4), ()), *alphas, "plugin")
         if i == 2 and last_step == "argmax":
             flips = process.likeliest(prediction)
         code = expected[-1] ^ flips
-        expected.append(clamp(prng.fold(step, 1), code, alphas[1]) if clamped else code)
+        code = clamp(prng.fold(step, 1), code, alphas[1]) if clamped else code
+        if again < passes - 1:  # back to where the step began
+            code = process.corrupt(prng.uniform(prng.fold(step, 3), (2, 3)), code, alphas[0] / alphas[1])
+        expected.append(code)
     assert np.array_equal(states, jnp.stack(expected))
     assert np.array_equal(final, expected[-1])
 
