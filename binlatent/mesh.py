@@ -31,7 +31,7 @@ MIN_SHARDED_SIZE = 2**10  # smaller arrays are replicated: gathering them costs 
 # Tensor parallelism of the denoiser: columns of the first matrix of each pair, rows of the second. The blocks' offsets are
 # small, and are added to replicated activations.
 TENSOR_RULES = (
-    (r"blocks/(query_key_value|mlp_in|cross_query|cross_key_value)/kernel$", (None, "fsdp", "tensor")),
+    (r"blocks/(query_key_value|mlp_gate|mlp_in|cross_query|cross_key_value)/kernel$", (None, "fsdp", "tensor")),
     (r"blocks/(attention_out|mlp_out|cross_out)/kernel$", (None, "tensor", "fsdp")),
     (r"blocks/offsets$", (None, None, None)),
 )

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from binlatent.bits import signs
 from binlatent.mesh import constrain_batch
 from binlatent.nets.condition import Condition, Conditioning
+from binlatent.nets.positions import grid_positions, rotary_angles, rotate
 from binlatent.nets.text_tower import TextTower
 from binlatent.typing import Array, Bool, Float, Prediction
 
@@ -41,15 +42,6 @@ def time_features(t: Float[Array, "b"], width: int) -> Float[Array, "b d"]:
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
-def grid_positions(y: int, x: int, width: int) -> Float[Array, "l d"]:
-    """2-D sin/cos positions of a y × x grid, row by row; a quarter of the width to each of sin y, cos y, sin x, cos x."""
-    frequencies = 10_000.0 ** -(jnp.arange(width // 4) / (width // 4))
-    rows, columns = jnp.arange(y)[:, None] * frequencies[None], jnp.arange(x)[:, None] * frequencies[None]
-    rows = jnp.repeat(jnp.concatenate([jnp.sin(rows), jnp.cos(rows)], -1), x, axis=0)
-    columns = jnp.tile(jnp.concatenate([jnp.sin(columns), jnp.cos(columns)], -1), (y, 1))
-    return jnp.concatenate([rows, columns], -1)
-
-
 def attend(query: Array, key: Array, value: Array, mask: Array | None = None) -> Array:
     """Attention over (b, l, heads, d) with the backend's fused kernel where there is one.
 
@@ -61,9 +53,20 @@ def attend(query: Array, key: Array, value: Array, mask: Array | None = None) ->
     return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="cudnn" if fused else None)
 
 
-class Block(nn.Module):
-    """One transformer block. Tokens travel as (b·l, d): XLA's gradients of matrix products like two axes best."""
+def gated_width(width: int, mlp_ratio: float) -> int:
+    """Units of a gated layer with about the operations of a plain one of mlp_ratio · width: two thirds, in multiples of 64."""
+    return max(round(mlp_ratio * width * 2 / 3 / 64), 1) * 64
 
+
+class Block(nn.Module):
+    """One transformer block, with rotary positions and SwiGLU (Shazeer, 2020). Tokens travel as (b·l, d): XLA's gradients of
+    matrix products like two axes best.
+
+    Attributes:
+      grid: (y, x) of the tokens.
+    """
+
+    grid: tuple[int, int]
     width: int
     heads: int
     mlp_ratio: float
@@ -97,7 +100,10 @@ class Block(nn.Module):
             return [x[:, :, :, i] for i in range(parts)]
 
         projected = constrain_batch(dense(3 * d, name="query_key_value")(modulate(tokens, shift_1, scale_1)))
-        mixed = constrain_batch(attend(*heads(projected, 3)).reshape(-1, d))
+        query, key, value = heads(projected, 3)
+        angles = rotary_angles(*self.grid, d // self.heads)
+        query, key = rotate(query, angles), rotate(key, angles)
+        mixed = constrain_batch(attend(query, key, value).reshape(-1, d))
         tokens = constrain_batch(tokens + gated(dense(d, name="attention_out")(mixed), gate_1))
 
         if self.cross_attention:
@@ -107,8 +113,9 @@ class Block(nn.Module):
             # zero at first, as the gates are: a block starts as the identity
             tokens = tokens + nn.Dense(d, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="cross_out")(mixed)
 
-        hidden = constrain_batch(dense(int(self.mlp_ratio * d), name="mlp_in")(modulate(tokens, shift_2, scale_2)))
-        tokens = tokens + gated(dense(d, name="mlp_out")(nn.gelu(hidden)), gate_2)
+        x, size = modulate(tokens, shift_2, scale_2), gated_width(d, self.mlp_ratio)
+        hidden = nn.silu(dense(size, name="mlp_gate")(x)) * dense(size, name="mlp_in")(x)
+        tokens = tokens + gated(dense(d, name="mlp_out")(constrain_batch(hidden)), gate_2)
         return constrain_batch(tokens), None
 
 
@@ -117,7 +124,8 @@ class Denoiser(nn.Module):
 
     Attributes:
       code_shape: (y, x, k) of the codes.
-      width, depth, heads, mlp_ratio: of the transformer.
+      width, depth, heads, mlp_ratio: of the transformer; its gated layers have two thirds of mlp_ratio · width units, so that
+        they cost as much as a plain layer of that ratio.
       components: C of the mixture of a token's bits; 1 for independent bits.
       code_components: G of the mixture of whole codes, each with C components a token; 1 for independent tokens.
       conditioning: what it is conditioned on. Classes and vectors are added to the time embedding, tokens of a text are
@@ -148,8 +156,8 @@ class Denoiser(nn.Module):
                 raise ValueError(f"{name} is {getattr(self, name)}: at least 1 is expected")
         if self.mlp_ratio <= 0:
             raise ValueError(f"mlp_ratio is {self.mlp_ratio}: a positive number is expected")
-        if self.width % self.heads or self.width % 4:
-            raise ValueError(f"width {self.width} must be a multiple of heads ({self.heads}) and of 4")
+        if self.width % (4 * self.heads):
+            raise ValueError(f"width is {self.width}: a multiple of 4 × heads ({self.heads}) is expected")
         if self.remat not in REMAT_POLICIES:
             raise ValueError(f"no remat policy {self.remat!r}; there are {', '.join(REMAT_POLICIES)}")
         if self.text_depth < 1:
@@ -204,9 +212,9 @@ class Denoiser(nn.Module):
             unroll=self.depth if jax.default_backend() == "cpu" and self.depth <= UNROLLED_ON_CPU else 1,
             metadata_params={nn.PARTITION_NAME: None},
         )
-        tokens, _ = layers(self.width, self.heads, self.mlp_ratio, self.conditioning.texts, self.dtype, name="blocks")(
-            tokens, modulation, text, text_mask
-        )
+        tokens, _ = layers(
+            (y, x), self.width, self.heads, self.mlp_ratio, self.conditioning.texts, self.dtype, name="blocks"
+        )(tokens, modulation, text, text_mask)
 
         shift, scale = jnp.split(
             nn.Dense(2 * d, kernel_init=zeros, name="modulation_out")(context)[:, None], 2, axis=-1

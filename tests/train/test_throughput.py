@@ -44,7 +44,8 @@ def test_a_prior_step_is_three_times_its_forward_pass(remat):
     batch = {"code": jax.ShapeDtypeStruct((8, 8), jnp.uint8)}
     counted = StagePrograms(stage, MeshShape().build(jax.devices()[:1]), batch).step_flops()
     tokens, d = 8 * 16, 64
-    block = 2 * tokens * 12 * d**2 + 4 * tokens * 16 * d  # matrices, then scores and mixing over 16 tokens
+    # the matrices of attention and those of 192 gated units, then scores and mixing over 16 tokens
+    block = 2 * tokens * (4 * d**2 + 3 * d * 192) + 4 * tokens * 16 * d
     head = 8 * 4 + 8  # 8 components of 4 bits, and their weights
     others = 2 * tokens * (4 + head) * d + 2 * 8 * (256 * d + d**2 + 6 * d**2 + 2 * d**2)
     # the first layer's inputs need no gradient, so slightly less than three times
