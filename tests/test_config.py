@@ -29,7 +29,7 @@ def check(config):
 def test_a_config_file_round_trips(tmp_path):
     config = tiny.config("images.npz")
     config_lib.write(tmp_path / "config.json", config)
-    assert json.loads((tmp_path / "config.json").read_text())["format"] == 2
+    assert json.loads((tmp_path / "config.json").read_text())["format"] == 3
     assert config_lib.differences(config_lib.read(tmp_path / "config.json"), config) == {}
 
 
@@ -53,11 +53,11 @@ def test_keys_that_came_later_have_their_defaults(tmp_path):
         ("[" * 100_000, "cannot be read"),
         ("{}", "binlatent 0.1"),
         ('{"seed": 0, "data": {}}', "binlatent 0.1"),
-        ('{"format": 3}', "newer binlatent"),
+        ('{"format": 2}', "format 2, written by another version"),
         ('{"format": "x"}', "format 'x'"),
-        ('{"format": 2, "data": 3}', "data is 3"),
-        ('{"format": 2, "seed": {}}', "seed is {}"),
-        ('{"format": 2, "daat": {}}', "did you mean data"),
+        ('{"format": 3, "data": 3}', "data is 3"),
+        ('{"format": 3, "seed": {}}', "seed is {}"),
+        ('{"format": 3, "daat": {}}', "did you mean data"),
     ],
 )
 def test_a_work_directory_that_cannot_be_read_is_refused(tmp_path, text, words):
@@ -133,7 +133,7 @@ def test_an_unknown_key_of_a_network_is_named_with_the_nearest():
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(KEYS), JSON)
 def test_a_config_file_with_any_value_is_read_or_refused(tmp_path_factory, key, value):
-    values = {"format": 2} | config_lib.to_json(tiny.config())
+    values = {"format": 3} | config_lib.to_json(tiny.config())
     *sections, name = key.split(".")
     target = values
     for section in sections:
@@ -153,7 +153,7 @@ def test_a_config_file_with_any_value_is_read_or_refused(tmp_path_factory, key, 
 @given(JSON)
 def test_a_config_file_with_any_content_is_read_or_refused(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "config.json"
-    path.write_text(json.dumps(content | {"format": 2} if isinstance(content, dict) else content))
+    path.write_text(json.dumps(content | {"format": 3} if isinstance(content, dict) else content))
     try:
         check(config_lib.read(path))
     except UserError as error:

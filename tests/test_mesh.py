@@ -72,9 +72,10 @@ def test_tensor_parallelism_keeps_the_loss(shape):
     stage, batch = stages()["prior"]
     data, fsdp, tensor = shape
     state, losses = run(stage, batch, MeshShape(data=data, fsdp=fsdp, tensor=tensor).build())
-    kernel = state.params["denoiser"]["blocks"]["mlp_in"]["kernel"]
-    assert kernel.sharding.spec == jax.P(None, "fsdp", "tensor")
-    assert kernel.addressable_shards[0].data.shape == (2, 64 // fsdp, 256 // tensor)
+    for name in ("mlp_gate", "mlp_in"):
+        kernel = state.params["denoiser"]["blocks"][name]["kernel"]
+        assert kernel.sharding.spec == jax.P(None, "fsdp", "tensor")
+        assert kernel.addressable_shards[0].data.shape == (2, 64 // fsdp, 192 // tensor)
     np.testing.assert_allclose(losses, alone("prior"), rtol=1e-5)
 
 

@@ -20,7 +20,7 @@ from binlatent.errors import UserError
 from binlatent.files import run_python, user_path, write_atomic
 
 REMOVED = {"sampling": ("time_power",)}  # keys of earlier work directories that trained nothing: left out
-FORMAT = 2  # of config.json; version 0.1 of this package did not write a format
+FORMAT = 3  # of config.json and what it describes; 0.1 wrote none, and priors of format 2 had other blocks
 
 
 def shipped() -> dict[str, Path]:
@@ -184,7 +184,7 @@ def parse(values: dict[str, Any], path: epath.PathLike) -> ConfigDict:
         version = (
             "written by binlatent 0.1, whose config.json has no format"
             if stored_format is None
-            else f"of format {stored_format!r}, perhaps written by a newer binlatent"
+            else f"of format {stored_format!r}, written by another version of binlatent"
         )
         raise UserError(
             f"{path} is {version}; this version reads format {FORMAT}. Use the version that wrote it, or run the config "
