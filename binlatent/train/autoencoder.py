@@ -91,6 +91,16 @@ class AutoencoderStage(Stage):
         reconstruction, logits, bits = self.net.apply({"params": params}, images, noise)
         return (reconstruction, logits), bits
 
+    @property
+    def complete_from(self) -> int:
+        """The first step of the discriminator."""
+        return max((term.start_step for term in self._enabled(("adversarial",))), default=0)
+
+    def early(self) -> Stage:
+        """The stage without its discriminator, whose part of the state is kept."""
+        others = tuple(term for term in self.terms if term.name != "adversarial")
+        return dataclasses.replace(self, terms=others, discriminator=None)
+
     def _optimizer(self, name: str) -> Optimizer:
         return self.optimizer if name == self.network else self.discriminator.optimizer
 
@@ -170,7 +180,7 @@ class AutoencoderStage(Stage):
         gradients, statistics = {}, {}
 
         if self.discriminator is not None:
-            # computed even before its start step: on CPUs, convolutions under a `cond` would cost more than this
+            # no `cond` on its start step: on CPUs, convolutions under one cost more than this; see `early`
             output = self.discriminator.forward(
                 state.params["discriminator"], state.extra, images, reconstruction, prng.fold(keys, 1)
             )
@@ -238,8 +248,8 @@ class AutoencoderStage(Stage):
                 lambda a, b: jnp.where(state.step >= term.start_step, a, b), new, old
             )
         new_state = state.advance(
-            params={name: params for name, (params, _) in updated.items()},
-            opt_state={name: opt_state for name, (_, opt_state) in updated.items()},
+            params=state.params | {name: params for name, (params, _) in updated.items()},
+            opt_state=state.opt_state | {name: opt_state for name, (_, opt_state) in updated.items()},
             finite=finite,
             ema_decay=self.optimizer.ema_decay,
             extra=extra,

@@ -35,6 +35,7 @@ class StagePrograms:
     ):
         self.stage, self.mesh, self.batch_spec, self.steps_per_call = stage, mesh, batch_spec, steps_per_call
         self.key = prng.root(0) if key is None else key
+        self._flops: dict[bool, int] = {}  # of early steps, and of those of the whole stage
 
     @functools.cached_property
     def state_spec(self) -> TrainState:
@@ -66,9 +67,22 @@ class StagePrograms:
 
         Compiled from shapes alone, so that what it needs is known before there is a state.
         """
+        return self._train_steps(self.stage)
+
+    @functools.cached_property
+    def _early_steps(self) -> jax.stages.Compiled:
+        return self._train_steps(self.stage.early())
+
+    def train_steps_from(self, step: int) -> jax.stages.Compiled:
+        """The program of the call that begins at a step: `train_steps`, or before all of the stage has an effect, a cheaper
+        one that gives the same states. It depends on the step alone, so a resumed run takes the same one."""
+        early = step + self.steps_per_call <= self.stage.complete_from
+        return self._early_steps if early else self.train_steps
+
+    def _train_steps(self, stage: Stage) -> jax.stages.Compiled:
         replicated = mesh_lib.replicated(self.mesh)
         steps = jax.jit(
-            on_mesh(functools.partial(_train_steps, self.stage, self.key, self.steps_per_call), self.mesh),
+            on_mesh(functools.partial(_train_steps, stage, self.key, self.steps_per_call), self.mesh),
             in_shardings=(self.shardings, mesh_lib.batch_sharding(self.mesh, steps=True), replicated),
             out_shardings=(self.shardings, replicated),
             donate_argnums=0,
@@ -95,9 +109,16 @@ class StagePrograms:
         batches = jax.tree.map(lambda x: jax.ShapeDtypeStruct((steps, *x.shape), x.dtype), self.batch_spec)
         return self.state_spec, batches, _shapes(self.stage.frozen)
 
-    def step_flops(self) -> int:
-        """Operations of one training step over all devices, without recomputation (`remat`), as MFU is defined."""
-        stage, net = self.stage, self.stage.net
+    def step_flops(self, step: int | None = None) -> int:
+        """Operations of a training step over all devices, without recomputation (`remat`), as MFU is defined; None: of a
+        step that needs all of the stage."""
+        early = step is not None and step < self.stage.complete_from
+        if early not in self._flops:
+            self._flops[early] = self._count_flops(self.stage.early() if early else self.stage)
+        return self._flops[early]
+
+    def _count_flops(self, stage: Stage) -> int:
+        net = stage.net
         if "remat" in {field.name for field in dataclasses.fields(net)}:
             stage = dataclasses.replace(stage, net=net.clone(remat="none"))
         one = StagePrograms(stage, self.mesh, self.batch_spec, key=self.key)

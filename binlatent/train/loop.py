@@ -98,6 +98,8 @@ def train(
         start = int(state.step)
         if start >= training.num_steps:
             return state
+        with goodput.during("compile"):
+            programs.train_steps_from(start)
         recorder = Recorder(name, folder, training, start=start, flops=_flops(programs), goodput=goodput)
         stop, watchdog, tracer = StopRequest(), Watchdog(name), Tracer(folder / "profile", hooks.profile)
         for part in (recorder, stop, watchdog, tracer):
@@ -134,7 +136,7 @@ def train(
                 watchdog.beat(step)
                 with recorder.waiting():
                     batch = next(batches)
-                state, values = programs.train_steps(state, batch, frozen)
+                state, values = programs.train_steps_from(step)(state, batch, frozen)
                 tracer.after(step + per_call, state)
                 recorder.add(step + per_call, values)
         except NonFiniteLoss as error:
@@ -159,14 +161,14 @@ def evaluate(programs: StagePrograms, state: TrainState, frozen: PyTree, batches
     return metrics.compute(metrics.merge(parts))
 
 
-def _flops(programs: StagePrograms) -> int | None:
-    """Operations of a step, where the devices' peak is known to compare them with."""
+def _flops(programs: StagePrograms) -> Callable[[int], int | None]:
+    """(step) → operations of that step, where the devices' peak is known to compare them with."""
     device = jax.devices()[0]
     if throughput.peak_flops(device.device_kind) is not None:
-        return programs.step_flops()
+        return programs.step_flops
     if device.platform != "cpu":
         say(f"no MFU is reported: the peak of {device.device_kind!r} is not in train/throughput.py")
-    return None
+    return lambda step: None
 
 
 def _on_devices(batches: Iterator[PyTree], mesh: Mesh, num: int, ahead: int = 2) -> Iterator[PyTree]:

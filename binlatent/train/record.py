@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -35,15 +35,16 @@ class Recorder:
       folder: of the stage.
       training: the interval of records, and whether a non-finite loss is an error.
       start: the step at which the run starts.
-      flops: operations per step; None if the devices' peak is unknown.
+      flops: (step) → operations of that step; None if the devices' peak is unknown.
       goodput: the clock of the run; its values are written at every evaluation, and shown at the end.
     """
 
     def __init__(
-        self, name: str, folder: epath.Path, training: Training, *, start: int, flops: int | None, goodput: Goodput
-    ):
-        self._name, self._training, self._goodput = name, training, goodput
-        self._window = Window(training.batch_size, flops)
+        self, name: str, folder: epath.Path, training: Training, *, start: int, flops: Callable[[int], int | None],
+        goodput: Goodput,
+    ):  # fmt: skip
+        self._name, self._training, self._flops, self._goodput = name, training, flops, goodput
+        self._window = Window(training.batch_size)
         self._writer = MetricWriter(folder, start)
         self._progress = Progress(name, start, training.num_steps)
         self._pending: tuple[int, dict[str, Array]] | None = None
@@ -78,7 +79,7 @@ class Recorder:
             raise NonFiniteLoss(step, values["loss"])
         self._window.add(values)
         if self._training.due(step, self._training.log_every):
-            record = self._window.flush()
+            record = self._window.flush(self._flops(step - 1))
             self._writer.write(step, record, "train")
             self._progress.show(record)
 

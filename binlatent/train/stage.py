@@ -28,6 +28,15 @@ class Stage(abc.ABC):
     num_steps: int
     frozen: PyTree = dataclasses.field(default_factory=dict)
 
+    @property
+    def complete_from(self) -> int:
+        """The first step that needs all of the stage; 0: every step does."""
+        return 0
+
+    def early(self) -> "Stage":
+        """The stage of the steps before `complete_from`: the same states, without what has no effect on them yet."""
+        return self
+
     @abc.abstractmethod
     def init(self, key: PRNGKey, batch: PyTree) -> TrainState:
         """A fresh state; only the shapes of `batch` (b, …) are used."""

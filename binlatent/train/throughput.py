@@ -95,15 +95,10 @@ class Window:
 
     Args:
       batch_size: examples per step.
-      flops: operations per step, over all devices; None for no `mfu`.
     """
 
-    def __init__(self, batch_size: int, flops: int | None = None):
+    def __init__(self, batch_size: int):
         self._batch_size = batch_size
-        peak = peak_flops(jax.devices()[0].device_kind)
-        self._fastest = (
-            flops / (peak * jax.device_count()) if flops and peak else None
-        )  # seconds per step at peak speed
         self._reset()
 
     def _reset(self) -> None:
@@ -117,9 +112,13 @@ class Window:
     def add(self, values: dict[str, float]) -> None:
         self._values.append(values)
 
-    def flush(self) -> dict[str, float]:
+    def flush(self, flops: int | None = None) -> dict[str, float]:
         """Means of the metrics, `seconds_per_step`, `examples_per_second` and `input_wait` (the fraction of time spent
-        waiting for data); where known, `mfu` (model FLOPs utilisation) and `peak_memory_gib` of a device."""
+        waiting for data); where known, `mfu` (model FLOPs utilisation) and `peak_memory_gib` of a device.
+
+        Args:
+          flops: operations of a step, over all devices; None for no `mfu`.
+        """
         counted = len(self._values) - self._counted_from
         seconds = (time.perf_counter() - self._started) / max(counted, 1)
         record = {}
@@ -133,8 +132,8 @@ class Window:
                 "examples_per_second": self._batch_size / seconds,
                 "input_wait": self.waited / max(counted, 1) / seconds,
             }
-            if self._fastest is not None:
-                record["mfu"] = self._fastest / seconds
+            if flops and (peak := peak_flops(jax.devices()[0].device_kind)):
+                record["mfu"] = flops / (peak * jax.device_count()) / seconds
         if (memory := peak_memory()) is not None:
             record["peak_memory_gib"] = memory / 2**30
         self._reset()

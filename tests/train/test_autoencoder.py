@@ -217,6 +217,13 @@ def test_the_discriminator_waits_for_its_start(disc):
     assert not any(map(np.array_equal, jax.tree.leaves(old), jax.tree.leaves(new)))
     assert not any(map(np.array_equal, jax.tree.leaves(waiting.extra), jax.tree.leaves(started.extra)))
 
+    assert stage.complete_from == STEP + 1 and stage_of().complete_from == 0
+    early, values = jit(lambda state: stage.early().train_step(state, batch_of(), jax.random.key(1)))(before)
+    assert "adversarial" not in values
+    assert jax.tree.structure(early) == jax.tree.structure(waiting)
+    for a, b in zip(jax.tree.leaves(early), jax.tree.leaves(waiting), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
 
 @pytest.mark.parametrize("norm", [pytest.param("group", marks=pytest.mark.slow), "spectral"])
 def test_micro_batches_and_devices_change_nothing(norm):
