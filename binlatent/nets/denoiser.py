@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from binlatent.bits import signs
 from binlatent.mesh import constrain_batch
 from binlatent.nets.condition import Condition, Conditioning
+from binlatent.nets.embedding import ConditionEmbedding, Embedded
 from binlatent.nets.positions import grid_positions, rotary_angles, rotate
-from binlatent.nets.text_tower import TextTower
 from binlatent.typing import Array, Bool, Float, Prediction
 
 DType = jax.typing.DTypeLike
@@ -164,9 +164,19 @@ class Denoiser(nn.Module):
             raise ValueError(f"text_depth is {self.text_depth}: at least 1 is expected")
         super().__post_init__()
 
+    def setup(self):
+        self.condition_embedding = ConditionEmbedding(
+            self.conditioning, self.width, self.heads, self.text_depth, self.dtype
+        )
+        nn.share_scope(self, self.condition_embedding)
+
+    def embed_condition(self, condition: Condition, condition_mask: Bool[Array, "b"] | None = None) -> Embedded:
+        """The part of `__call__` that sees the condition alone, to be computed once for many calls."""
+        return self.condition_embedding(condition, condition_mask, jax.tree.leaves(condition)[0].shape[0])
+
     @nn.compact
     def __call__(
-        self, code: Bool[Array, "b y x k"], t: Float[Array, "b"], condition: Condition | None = None,
+        self, code: Bool[Array, "b y x k"], t: Float[Array, "b"], condition: Condition | Embedded | None = None,
         condition_mask: Bool[Array, "b"] | None = None,
     ) -> Prediction:  # fmt: skip
         """Leave-one-out flip log-odds g of z_t, with the weights of the mixture's components.
@@ -174,8 +184,10 @@ class Denoiser(nn.Module):
         Args:
           code: z_t.
           t: times in [0, 1].
-          condition: with all parts that `conditioning` has. None is the learned null condition for all.
-          condition_mask: False replaces an example's condition by the null. None replaces none.
+          condition: with all parts that `conditioning` has, or what `embed_condition` gave. None is the learned null
+            condition for all.
+          condition_mask: False replaces an example's condition by the null. None replaces none. Not used with an embedded
+            condition, which has it in it.
 
         Raises:
           ValueError: a code or a condition of another shape.
@@ -193,9 +205,10 @@ class Denoiser(nn.Module):
         # times change little between steps: features and the modulation stay in float32
         features = time_features(t, 256)
         context = nn.Dense(d, name="time_out")(nn.silu(nn.Dense(d, kernel_init=small, name="time_in")(features)))
-        vector, text, text_mask = self._condition(condition, condition_mask, b)
-        if vector is not None:
-            context = context + vector
+        if not isinstance(condition, Embedded):
+            condition = self.condition_embedding(condition, condition_mask, b)
+        if condition.vector is not None:
+            context = context + condition.vector
         context = constrain_batch(nn.silu(context))
         zeros = nn.initializers.zeros
         modulation = constrain_batch(nn.Dense(6 * d, kernel_init=zeros, name="modulation")(context)).reshape(b, 6, d)
@@ -214,7 +227,7 @@ class Denoiser(nn.Module):
         )
         tokens, _ = layers(
             (y, x), self.width, self.heads, self.mlp_ratio, self.conditioning.texts, self.dtype, name="blocks"
-        )(tokens, modulation, text, text_mask)
+        )(tokens, modulation, condition.text, condition.text_mask)
 
         shift, scale = jnp.split(
             nn.Dense(2 * d, kernel_init=zeros, name="modulation_out")(context)[:, None], 2, axis=-1
@@ -233,50 +246,3 @@ class Denoiser(nn.Module):
             mean = tokens.reshape(b, y * x, d).mean(1)
             code_weights = dense(self.code_components, kernel_init=zeros, name="code_weights")(mean).astype(jnp.float32)
         return Prediction(jnp.where(code[..., None, :], -ones, ones), weights, code_weights)
-
-    def _condition(
-        self, condition: Condition | None, keep: Array | None, b: int
-    ) -> tuple[Array | None, Array | None, Array | None]:
-        """The condition as a vector (b, d) added to the time embedding, and as text tokens (b, n, d) with their mask (b, n)."""
-        d, wanted = self.width, self.conditioning
-        if not wanted:
-            if condition is not None:
-                raise ValueError("a condition is given to a denoiser that was made without one")
-            return None, None, None
-        if condition is None:
-            condition, keep = wanted.absent(b), jnp.zeros(b, bool)
-        wanted.check(condition, b)
-        keep = jnp.ones(b, bool) if keep is None else keep
-
-        vectors, text, mask = [], None, None
-        if wanted.num_classes:
-            small = nn.initializers.normal(0.02)
-            vectors.append(nn.Embed(wanted.num_classes, d, embedding_init=small, name="classes")(condition.label))
-        if wanted.vector_width:
-            vectors.append(nn.Dense(d, dtype=self.dtype, name="vector_in")(condition.vector.astype(self.dtype)))
-        if wanted.texts:
-            text, mask, pooled = self._text(condition, keep)
-            vectors += [] if pooled is None else [pooled]
-        vector = None
-        if vectors:
-            null = self.param("null", nn.initializers.normal(0.02), (d,))[None]  # (1, d)
-            vector = jnp.where(keep[:, None], sum(x.astype(jnp.float32) for x in vectors), null)
-        return vector, text, mask
-
-    def _text(self, condition: Condition, keep: Array) -> tuple[Array, Array, Array | None]:
-        """Text tokens (b, n, d), which of them count (b, n), and the tower's pooled vector. The null is one learned token."""
-        d, tokens, mask = self.width, condition.tokens, condition.token_mask
-        mask = jnp.ones(tokens.shape[:2], bool) if mask is None else mask
-        pooled = None
-        if self.conditioning.vocabulary:
-            words, depth = self.conditioning.vocabulary, self.text_depth
-            tower = TextTower(words, d, depth, self.heads, self.dtype, name="text")
-            text, pooled = tower(tokens.astype(jnp.int32), mask)
-            pooled = nn.Dense(d, dtype=self.dtype, name="pooled_in")(pooled)
-        else:
-            tokens = jnp.where(mask[..., None], tokens, 0).astype(self.dtype)  # padding may hold anything
-            text = nn.Dense(d, dtype=self.dtype, name="tokens_in")(tokens.reshape(-1, tokens.shape[-1]))
-            text = text.reshape(*mask.shape, d)
-        null = self.param("null_token", nn.initializers.normal(0.02), (d,))[None, None].astype(self.dtype)
-        first = jnp.arange(mask.shape[1])[None] == 0
-        return jnp.where(keep[:, None, None], text, null), jnp.where(keep[:, None], mask, first), pooled

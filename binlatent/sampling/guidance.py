@@ -10,11 +10,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from binlatent.typing import Array, Denoise, Float, Prediction
+from binlatent.typing import Array, Denoise, Float
 
-# (code, t, condition, condition_mask) -> prediction; the mask (b,) is False where the condition is replaced by the null
-ConditionalDenoise = Callable[[Array, Array, Any, Array | None], Prediction]
+# (condition, condition_mask) -> denoiser of that condition; the mask (b,) is False where it is replaced by the null
+ConditionalDenoise = Callable[[Any, Array | None], Denoise]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,16 +41,16 @@ class Guidance:
         if self.guidance_power < 0:
             raise ValueError(f"guidance_power {self.guidance_power} is negative")
 
+    def acts(self, t: np.float32) -> bool:
+        """Whether a time is within the interval; elsewhere the unconditional estimate is not needed."""
+        low, high = self.interval
+        return bool(low <= t <= high)
+
     def weight_at(self, weight: float | Array, t: Float[Array, "b"]) -> Float[Array, "b"]:
         """The weight at times t; `weight` is w."""
         low, high = self.interval
         weight = weight * (1 - t) ** self.guidance_power if self.guidance_power else weight
         return jnp.where((t >= low) & (t <= high), weight, 0.0)
-
-
-def bind(denoise: ConditionalDenoise, condition: Any) -> Denoise:
-    """The conditional estimate, without guidance."""
-    return lambda code, t: denoise(code, t, condition, None)
 
 
 def guide(
@@ -58,25 +59,22 @@ def guide(
     """The guided estimate; both branches go through the network in one batched call.
 
     `weight` may be a traced scalar; `negative` is a condition to lead away from, in place of the null. A weight of 0 gives
-    the conditional estimate exactly (at twice the price: use `bind` where it is known to be 0).
+    the conditional estimate exactly (at twice the price: use `denoise(condition, None)` where guidance does not act).
     """
+    b = jax.tree.leaves(condition)[0].shape[0]
+
+    def twice(a):
+        return jnp.concatenate([a, a])
+
+    if negative is None:
+        both, mask = jax.tree.map(twice, condition), jnp.arange(2 * b) < b
+    else:
+        both, mask = jax.tree.map(lambda *pair: jnp.concatenate(pair), condition, negative), None
+    denoise_both = denoise(both, mask)
 
     def guided(code, t):
-        b = code.shape[0]
-
-        def twice(a):
-            return jnp.concatenate([a, a])
-
-        if negative is None:
-            both, mask = jax.tree.map(twice, condition), jnp.arange(2 * b) < b
-        else:
-            both, mask = jax.tree.map(lambda *pair: jnp.concatenate(pair), condition, negative), None
-        output = denoise(twice(code), twice(t), both, mask)
+        output = denoise_both(twice(code), twice(t))
         w = guidance.weight_at(weight, t)
-
-        def extrapolate(a):
-            return a[:b] + w.reshape(-1, *(1,) * (a.ndim - 1)) * (a[:b] - a[b:])
-
-        return jax.tree.map(extrapolate, output)
+        return jax.tree.map(lambda a: a[:b] + w.reshape(-1, *(1,) * (a.ndim - 1)) * (a[:b] - a[b:]), output)
 
     return guided

@@ -14,8 +14,8 @@ from binlatent.diffusion.prediction import marginal
 from binlatent.images import to_float
 from binlatent.nets import binarize
 from binlatent.sampling import editing
-from binlatent.sampling.guidance import bind, guide
-from binlatent.sampling.windows import AT_A_TIME, on_windows, windows_of
+from binlatent.sampling.guidance import ConditionalDenoise, guide
+from binlatent.sampling.windows import AT_A_TIME, Windows, on_windows, windows_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,19 @@ def denoise(params, code, t, condition, condition_mask=None, *, net, objective):
     return marginal(objective.calibrate(net.apply({"params": params}, code, t, condition, condition_mask), t))
 
 
+def _conditioned(net, params, windows: Windows | None = None) -> ConditionalDenoise:
+    """The denoisers of a network. What it computes of the condition alone is computed once, and not at every step."""
+    apply = on_windows(partial(net.apply, {"params": params}), windows)
+
+    def conditioned(condition, condition_mask):
+        if condition is not None and hasattr(net, "embed_condition"):
+            arguments = condition, condition_mask
+            condition, condition_mask = net.apply({"params": params}, *arguments, method="embed_condition"), None
+        return lambda z, t: apply(z, t, condition, condition_mask)
+
+    return conditioned
+
+
 @partial(
     jax.jit,
     static_argnames=(
@@ -98,17 +111,20 @@ def generate(
       (images (b, h, w, c) or None, codes (b, y, x, k), states (steps + 1, b, y, x, k) or None).
     """
 
-    def apply(z, t, c, condition_mask):
-        return net.apply({"params": params}, z, t, c, condition_mask)
+    canvas = None if code is None else windows_of(net.code_shape, code.shape[1:], windows)
+    conditioned = _conditioned(net, params, canvas)
 
-    if code is not None:
-        apply = on_windows(apply, windows_of(net.code_shape, code.shape[1:], windows))
-    output = bind(apply, condition) if guidance is None else guide(apply, condition, weight, guidance, negative)
+    def predicting(output):
+        def predict(z, t):
+            tempered = objective.temper(output(z, t), t, temperature)
+            return objective.calibrate(tempered, t) if sampler.posterior == "mixture" else tempered
 
-    def predict(z, t):
-        tempered = objective.temper(output(z, t), t, temperature)
-        return objective.calibrate(tempered, t) if sampler.posterior == "mixture" else tempered
+        return predict
 
+    predict = alone = predicting(conditioned(condition, None))
+    if guidance is not None:
+        guided = predicting(guide(conditioned, condition, weight, guidance, negative))
+        predict = [guided if guidance.acts(t) else alone for t in sampler.grid(start)[:-1]]
     if code is None:
         begin = sampler.noise(keys, net.code_shape)
     else:
@@ -128,7 +144,9 @@ def generate(
 def negative_elbo(params, code, keys, condition, *, net, objective, steps):
     """Terms (steps, b) of the bound of codes, in bits."""
 
+    denoise = _conditioned(net, params)(condition, None)
+
     def predict(z, t):
-        return objective.calibrate(net.apply({"params": params}, z, t, condition), t)
+        return objective.calibrate(denoise(z, t), t)
 
     return elbo.negative_elbo(predict, keys, code, schedule=objective.schedule, steps=steps)

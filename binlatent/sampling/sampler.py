@@ -1,10 +1,13 @@
-"""The sampler: one `lax.scan` over a time grid, for any denoise function."""
+"""The sampler: a `lax.scan` over a time grid, for any denoise function."""
 
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from binlatent import prng
 from binlatent.diffusion import process
@@ -54,9 +57,14 @@ class Sampler:
         # index `steps` is used by no step
         return prng.uniform(prng.fold(keys, self.steps), shape) < 0.5
 
+    def grid(self, start: float = 1.0) -> np.ndarray:
+        """The steps + 1 falling times from `start` to 0, float32; also under `jit`."""
+        with jax.ensure_compile_time_eval():
+            return np.asarray(start * jnp.asarray(self.times) if self.times else time_grid(self.steps, start=start))
+
     def __call__(
         self,
-        denoise: Denoise,
+        denoise: Denoise | Sequence[Denoise],
         keys: Key[Array, "b"],
         code: Bool[Array, "b *bits"],
         *,
@@ -68,7 +76,8 @@ class Sampler:
         """Brings `code` from time `start` to 0.
 
         Args:
-          denoise: (z_t, t) → prediction: flip log-odds f for the `mixture` step, the network's output for `plugin`.
+          denoise: (z_t, t) → prediction: flip log-odds f for the `mixture` step, the network's output for `plugin`. Or one
+            such function a step; each run of equal ones is compiled as a loop.
           keys: one key an example: an example's result depends on its own key, not on the batch it is in.
           code: z at time `start`: `noise(keys, shape)` where that is 1.
           clamp: called on the start and after every step, see `sampling.editing`.
@@ -79,11 +88,11 @@ class Sampler:
         Returns:
           The code (b, …); with `trajectory` the pair (code, states (steps · passes + 1, b, …) from the start to the code).
         """
-        times = start * jnp.asarray(self.times) if self.times else time_grid(self.steps, start=start)
+        times = jnp.asarray(self.grid(start))
         if clamp is not None:
             code = clamp(prng.fold(keys, self.steps + 1), code, self.schedule(times[0]))
 
-        def step(code, inputs):
+        def step(denoise, code, inputs):
             number, i, t, s, back = inputs
             alpha_t, alpha_s = self.schedule(t), self.schedule(s)
             prediction = denoise(code, jnp.full(code.shape[:1], t))
@@ -106,5 +115,14 @@ class Sampler:
         i, again = jnp.divmod(jnp.arange(self.steps * passes, dtype=jnp.uint32), passes)
         number = i + again * (self.steps + 2)  # of the first pass the step's own; steps and steps + 1 are taken above
         inputs = number, i, times[i], times[i + 1], again < passes - 1
-        final, states = jax.lax.scan(step, code, inputs)
-        return (final, jnp.concatenate([code[None], states])) if trajectory else final
+        functions = denoise if isinstance(denoise, Sequence) else [denoise] * self.steps
+        if len(functions) != self.steps:
+            raise ValueError(f"{len(functions)} denoise functions are given for {self.steps} steps")
+        states, done = [code[None]], 0
+        for function, group in itertools.groupby(functions):
+            rows = slice(done, done := done + passes * len(list(group)))
+            code, found = jax.lax.scan(
+                partial(step, function), code, jax.tree.map(lambda x, rows=rows: x[rows], inputs)
+            )
+            states.append(found)
+        return (code, jnp.concatenate(states)) if trajectory else code

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from binlatent.diffusion.prediction import untied
-from binlatent.sampling.guidance import ConditionalDenoise
-from binlatent.typing import Array, PyTree
+from binlatent.typing import Array, Prediction, PyTree
 
 AT_A_TIME = 64  # windows, unless told otherwise: as many as a pipeline's batch has images
 
@@ -132,12 +131,12 @@ def windows_of(size: tuple[int, ...], found: tuple[int, ...], at_a_time: int = A
     return None if size == found else Windows(size=size, canvas=found, at_a_time=at_a_time)
 
 
-def on_windows(denoise: ConditionalDenoise, windows: Windows | None) -> ConditionalDenoise:
-    """A denoiser of the whole canvas, whose tokens are independent: what ties them holds within one window only."""
+def on_windows(denoise: Callable[..., Prediction], windows: Windows | None) -> Callable[..., Prediction]:
+    """A denoiser (code, t, *rows) of the whole canvas, whose tokens are independent: what ties them holds within one window."""
     if windows is None:
         return denoise
 
     def window(*rows):
         return untied(denoise(*rows))
 
-    return lambda code, t, condition, condition_mask: windows(window, code, t, condition, condition_mask)
+    return lambda code, *rows: windows(window, code, *rows)

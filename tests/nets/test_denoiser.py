@@ -55,6 +55,17 @@ def test_conditions_and_their_null(kind):
     np.testing.assert_allclose(mixed[1], absent[1], atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", sorted(set(CONDITIONS) - {"none"}))
+@pytest.mark.parametrize("mask", [None, jnp.array([True, False])])
+def test_an_embedded_condition_is_the_condition(kind, mask):
+    options, condition = CONDITIONS[kind]
+    net, params, code, t = make(options, condition)
+    embedded = net.apply({"params": params}, condition, mask, method="embed_condition")
+    expected = net.apply({"params": params}, code, t, condition, mask)
+    found = net.apply({"params": params}, code, t, embedded)
+    assert all(map(np.array_equal, jax.tree.leaves(found), jax.tree.leaves(expected)))
+
+
 @pytest.mark.parametrize("kind", ["text", "words"])
 def test_padding_changes_nothing_to_the_bit(kind):
     """Neither what it holds nor, but for the order of sums, how much of it there is."""

@@ -4,15 +4,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from binlatent.sampling.guidance import Guidance, bind, guide
+from binlatent.sampling.guidance import Guidance, guide
 from binlatent.typing import Prediction
 
 
-def denoise(code, t, condition, condition_mask):
+def denoise(condition, condition_mask):
     """Two components that tell whether the condition was there: the label where kept, −1 for the null."""
     value = condition.astype(jnp.float32) if condition_mask is None else jnp.where(condition_mask, condition, -1)
-    logits = jnp.broadcast_to(value[:, None, None], (len(code), 2, 4)) + t[:, None, None]
-    return Prediction(logits, value[:, None] * jnp.array([[1.0, 3.0]]))
+
+    def of_the_condition(code, t):
+        logits = jnp.broadcast_to(value[:, None, None], (len(code), 2, 4)) + t[:, None, None]
+        return Prediction(logits, value[:, None] * jnp.array([[1.0, 3.0]]))
+
+    return of_the_condition
 
 
 CODE, T, LABEL = jnp.zeros((3, 4), bool), jnp.array([0.0, 0.5, 1.0]), jnp.array([2, 5, 9])
@@ -26,7 +30,7 @@ def test_guidance_is_extrapolation_from_the_null():
 
 
 def test_weight_zero_is_the_identity():
-    guided, plain = guide(denoise, LABEL, 0.0, Guidance())(CODE, T), bind(denoise, LABEL)(CODE, T)
+    guided, plain = guide(denoise, LABEL, 0.0, Guidance())(CODE, T), denoise(LABEL, None)(CODE, T)
     assert np.array_equal(guided.logits, plain.logits)
     assert np.array_equal(guided.weights, plain.weights)
 
@@ -47,14 +51,18 @@ def test_interval_and_power():
     assert Guidance().weight_at(1.5, T).tolist() == [1.5] * 3
 
 
+def test_guidance_acts_where_its_weight_is_not_0():
+    guidance = Guidance(interval=(0.3, 0.8))
+    times = np.linspace(0, 1, 21, dtype=np.float32)
+    weights = guidance.weight_at(2.0, jnp.asarray(times))
+    assert [guidance.acts(t) for t in times] == (weights > 0).tolist()
+    assert [guidance.acts(np.float32(t)) for t in (0.29, 0.3, 0.8, 0.81)] == [False, True, True, False]
+
+
 def test_each_example_has_the_weight_of_its_time():
     found = guide(denoise, LABEL, 2.0, Guidance(interval=(0.4, 1.0), guidance_power=1.0))(CODE, T)
     weights = np.array([0.0, 1.0, 0.0])
     np.testing.assert_allclose(found.logits[:, 0, 3], (1 + weights) * (LABEL + T) - weights * (T - 1), rtol=1e-6)
-
-
-def test_bound_the_condition_is_kept():
-    assert bind(denoise, LABEL)(CODE, T).weights.tolist() == (LABEL[:, None] * jnp.array([[1.0, 3.0]])).tolist()
 
 
 @pytest.mark.parametrize("interval", [(0.5, 2.0), (-0.1, 0.5), (0.6, 0.5)])

@@ -1,6 +1,7 @@
 """The programs of a pipeline with networks whose output is known."""
 
 import dataclasses
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -128,6 +129,50 @@ def test_guidance_extrapolates_from_the_null():
     guided = generate(0.7, condition=condition, weight=1.0, guidance=Guidance())[1]
     np.testing.assert_allclose([plain.mean(), guided.mean()], [share(0.7), share(1.4)], atol=0.04)
     assert np.array_equal(generate(0.7, condition=condition, weight=0.0, guidance=Guidance())[1], plain)
+
+
+@jax.debug_key_reuse(False)
+def test_outside_its_interval_guidance_is_not_computed(monkeypatch):
+    """The codes are those of a guidance that computes both branches at every step."""
+    condition, rows = jnp.zeros(400, jnp.int32), []
+
+    class Counting(Net):
+        def apply(self, params, z, *given):
+            rows.append(len(z))
+            return super().apply(params, z, *given)
+
+    monkeypatch.setattr(sys.modules[__name__], "Net", Counting)
+    options = {"condition": condition, "weight": 1.0, "guidance": Guidance(interval=(0.3, 0.8)), "trajectory": True}
+    found = generate(0.7, **options)[2]  # times 1, 0.75, 0.5, 0.25
+    assert rows == [400, 800, 400]
+    monkeypatch.setattr(Guidance, "acts", lambda self, t: True)
+    jax.clear_caches()
+    assert np.array_equal(generate(0.7, **options)[2], found)
+    assert rows[3:] == [800]
+    assert not np.array_equal(generate(0.7, **options | {"guidance": Guidance()})[2], found)
+
+
+@jax.debug_key_reuse(False)
+def test_conditions_are_embedded_once_and_not_at_every_step(monkeypatch):
+    condition, embedded = jnp.zeros(400, jnp.int32), []
+
+    class Embedding(Net):
+        def embed_condition(self):
+            """Its presence is asked for."""
+
+        def apply(self, params, *given, method=None):
+            if method == "embed_condition":
+                embedded.append(len(given[0]))
+                return dict(zip(("condition", "condition_mask"), given, strict=True))
+            z, t, both, mask = given
+            assert mask is None
+            return super().apply(params, z, t, **both)
+
+    options = {"condition": condition, "weight": 1.0, "guidance": Guidance(interval=(0.3, 0.8)), "trajectory": True}
+    expected = generate(0.7, **options)[2]
+    monkeypatch.setattr(sys.modules[__name__], "Net", Embedding)
+    assert np.array_equal(generate(0.7, **options)[2], expected)
+    assert embedded == [400, 800]
 
 
 def test_trajectories_types_and_starts():

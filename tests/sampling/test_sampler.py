@@ -61,6 +61,34 @@ def test_it_is_the_loop_over_its_steps(last_step, clamped, passes, places):
     assert np.array_equal(final, expected[-1])
 
 
+@jax.debug_key_reuse(False)
+@pytest.mark.parametrize("passes", [1, 2])
+def test_steps_may_have_denoise_functions_of_their_own(passes):
+    """As one function that looks at the time, and each is called (traced) for its steps alone."""
+    sampler, keys = Sampler(schedule=Cosine(), steps=5), prng.per_example(jax.random.key(2), 4)
+    code, seen = sampler.noise(keys, (2, 3)), []
+
+    def other(z, t):
+        seen.append(z.shape)
+        prediction = guess(z, t)
+        return prediction._replace(logits=-2 * prediction.logits)
+
+    def both(z, t):
+        pair = guess(z, t), other(z, t)
+        return jax.tree.map(lambda a, b: jnp.where(((t > 0.4) & (t < 0.9))[0], b, a), *pair)
+
+    expected = sampler(both, keys, code, trajectory=True, passes=passes)
+    functions = [guess, other, other, guess, guess]  # at times 1, 0.8, 0.6, 0.4, 0.2
+    seen.clear()
+    found = sampler(functions, keys, code, trajectory=True, passes=passes)
+    assert len(seen) == 1
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert np.array_equal(sampler(functions, keys, code, passes=passes), found[0])
+    assert not np.array_equal(sampler(guess, keys, code, passes=passes), found[0])
+    with pytest.raises(ValueError, match="2 denoise functions are given for 5 steps"):
+        sampler(functions[:2], keys, code)
+
+
 @functools.cache
 def total_variation(posterior, steps, components=1):
     oracle = Oracle.random(Linear(), seed=3, components=components)
