@@ -233,7 +233,7 @@ class Experiment:
             check_decoder(self.workdir, self._restore("decoder")[2], metadata["autoencoder"])
         decoder = decoder_params(autoencoder.params)
         encoder = {name: tree for name, tree in autoencoder.params.items() if name not in decoder}
-        stage = config_lib.build_decoder_stage(self.config, encoder)
+        stage = config_lib.build_decoder_stage(self.config, jax.device_get(encoder))  # which any mesh takes
 
         def reconstruct(state: TrainState, images: np.ndarray) -> np.ndarray:
             params = autoencoder.params | state.ema["decoder"]

@@ -4,9 +4,10 @@
         --arm default --arm one_component:prior.components=1 --arm release:config=release:digits
 
 An arm is a name and comma-separated config overrides, of another config than that of `--workdir` where one of them is
-`config=NAME`. Its work directory shares the autoencoder and the codes of `--workdir` and trains a prior of its own. A
-finished arm is not trained again, so the command can be stopped and repeated. Digits are scored by `machines.digits`; other
-data by the Fréchet distance of the features of the classifier that `binlatent train-classifier` left in `--workdir`.
+`config=NAME`. Its work directory shares the autoencoder and the codes of `--workdir`, which are encoded again where its
+section `codes` differs, and trains a prior of its own. A finished arm is not trained again, so the command can be stopped and
+repeated. Digits are scored by `machines.digits`; other data by the Fréchet distance of the features of the classifier that
+`binlatent train-classifier` left in `--workdir`.
 """
 
 import argparse
@@ -57,6 +58,7 @@ def run_arm(experiment: Experiment, steps: list[int], num: int) -> dict[str, flo
     """Trains an arm and scores it: `bits_per_bit`, `seconds_per_step`, `parameters`, and every score at every step count."""
     path = experiment.workdir / "arm.json"
     found = json.loads(path.read_text()) if path.exists() else {}
+    experiment.encode()
     experiment.train("prior")
     model = Pipeline.load(experiment.workdir, batch_size=250)
     if "bits_per_bit" not in found:
