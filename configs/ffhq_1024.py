@@ -19,6 +19,7 @@ def get_config():
     config.mesh.fsdp = -1
     config.data.resolution = 1024
     config.data.workers = 16
+    config.plan.topology = "v5p:2x2x2"
     config.autoencoder.patch_size = 2
     config.autoencoder.attention_resolutions = (32,)
     config.autoencoder.code_bits = 64

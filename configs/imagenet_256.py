@@ -24,6 +24,7 @@ def get_config():
     config.autoencoder.code_bits = 64
     config.autoencoder_training.num_steps = 500_000
     config.plan.num_classes = 1000
+    config.plan.topology = "v6e:2x4"
     config.autoencoder_training.batch_size = 128
 
     config.prior.width = 1024

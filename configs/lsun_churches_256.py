@@ -23,6 +23,7 @@ def get_config():
     config.data.resolution = 256
     config.data.flip = True
     config.data.workers = 8
+    config.plan.topology = "v5e:2x4"
 
     config.autoencoder.channels = 128
     config.autoencoder.channel_multipliers = (1, 1, 2, 2, 4)

@@ -66,6 +66,10 @@ class StagePrograms:
 
         Compiled from shapes alone, so that what it needs is known before there is a state.
         """
+        return self.lower_train_steps().compile()
+
+    def lower_train_steps(self) -> jax.stages.Lowered:
+        """`train_steps` before compilation."""
         replicated = mesh_lib.replicated(self.mesh)
         steps = jax.jit(
             on_mesh(functools.partial(_train_steps, self.stage, self.key, self.steps_per_call), self.mesh),
@@ -73,7 +77,7 @@ class StagePrograms:
             out_shardings=(self.shardings, replicated),
             donate_argnums=0,
         )
-        return steps.lower(*self.train_spec()).compile()
+        return steps.lower(*self.train_spec())
 
     @functools.cached_property
     def eval_step(self):

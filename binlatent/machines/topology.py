@@ -1,0 +1,341 @@
+"""What a config needs on a slice of TPUs, from the TPU's own compiler, without a TPU.
+
+`libtpu` holds the compiler and runs it on any x86-64 Linux machine. Programs are compiled from shapes alone; what is
+learned of each is cached, by a digest of the program, the slice and the versions, since a compilation takes minutes.
+"""
+
+import dataclasses
+import functools
+import importlib.metadata
+import importlib.util
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from binlatent import config as config_lib
+from binlatent import mesh as mesh_lib
+from binlatent.console import say
+from binlatent.errors import UserError
+from binlatent.files import digest, load_cached, store_cached, user_path
+from binlatent.machines import plan
+from binlatent.machines.collectives import Collective, collectives
+from binlatent.sampling import programs as sampling_programs
+from binlatent.train.compile import StagePrograms
+
+SAMPLES, ENCODED = 64, 256  # images per call: of a `Pipeline`, and of `binlatent encode`
+CACHED = "tpu", 1  # kind and version of cache entries
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chip:
+    """A kind of TPU chip.
+
+    Attributes:
+      memory: bytes of HBM that its compiler lets a program have.
+      accelerator: the type of a slice as `TPU_ACCELERATOR_TYPE` has it, with `{}` for its size.
+      cores: what that size counts, per chip.
+    """
+
+    memory: int
+    accelerator: str
+    cores: int = 1
+
+
+# HBM by the data sheets (cloud.google.com/tpu/docs/v5e, …/v5p, …/v6e) is 16, 95 and 32 GB; these are the limits that the
+# compiler of libtpu 0.0.42.1 names when a program exceeds them.
+CHIPS = {
+    "v5e": Chip(memory=int(15.75 * 2**30), accelerator="v5litepod-{}"),
+    "v5p": Chip(memory=int(95.74 * 2**30), accelerator="v5p-{}", cores=2),
+    "v6e": Chip(memory=int(31.25 * 2**30), accelerator="v6e-{}"),
+}
+PROGRAMS = ("prior", "autoencoder", "sampling", "encoding")
+
+HEADER = """# What the configs need on TPUs
+
+Written by `binlatent plan --topology config --out docs/tpu.md`; a slow test compares the small configs with it. Nothing was
+run: the training steps, sampling and encoding were compiled by the TPU's own compiler (libtpu {libtpu}, jax {jax}) for the
+slice that the config names in `plan.topology`, from shapes alone, on a machine without a TPU.
+
+* *batch*: examples over all chips. Sampling and encoding run on one host's devices at a time; here on the whole slice, with
+  all parameters on each chip.
+* *state*: arguments and results on one chip; of training parameters, two moments and EMA parameters in float32, the batch
+  and the perceptual networks. *Temporary*: what the program needs between them, and the program itself. *Total*: both, and
+  in brackets what the chip's compiler allows; v5e has 16 GB of HBM, v5p 95 GB, v6e 32 GB
+  ([v5e](https://cloud.google.com/tpu/docs/v5e), [v5p](https://cloud.google.com/tpu/docs/v5p),
+  [v6e](https://cloud.google.com/tpu/docs/v6e)).
+* *collectives*: how often each kind runs on a chip in one call, loops included, and the bytes of the whole arrays that are
+  summed, gathered or moved. *Largest*: the largest single array among them.
+* *compiled in*: on one core of a CPU.
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Slice:
+    """A slice of TPUs that is not there: its name, kind of chip, and devices to compile for."""
+
+    name: str
+    chip: Chip
+    devices: tuple
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """What a compiled program needs of a chip, in bytes.
+
+    Attributes:
+      state: arguments and results.
+      temporary: what is needed between them, and the program itself. None if the compiler refused the program.
+      total: of both, or what the compiler says that it would take.
+      collectives: of one call; empty if the compiler refused the program.
+      seconds: that compilation took.
+    """
+
+    state: int
+    temporary: int | None
+    total: int
+    collectives: tuple[Collective, ...]
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """A program of a config on a slice; `largest` is the estimated largest batch that fits, where it was asked for."""
+
+    config: str
+    program: str
+    slice: Slice
+    batch_size: int
+    footprint: Footprint
+    largest: int | None = None
+
+
+def open_slice(name: str) -> Slice:
+    """A slice by name, such as `v5e:2x4`, with this process's settings for compiling without a TPU.
+
+    Raises:
+      UserError: the compiler is not installed, or there is no such slice.
+    """
+    kind, _, sides = name.partition(":")
+    known = f"one of {', '.join(CHIPS)}, a colon and the sides of the slice are expected, as in v5e:2x4 or v5p:2x2x1"
+    if kind not in CHIPS or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){1,2}", sides):
+        raise UserError(f"there is no topology {name!r}: {known}")
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError(f"topology {name}: the TPU's compiler is not installed: pip install -e '.[tpu]'")
+    chip = CHIPS[kind]
+    size = chip.cores * math.prod(map(int, sides.split("x")))
+    settings = {
+        "TPU_SKIP_MDS_QUERY": "1",  # no metadata server is asked
+        "TPU_ACCELERATOR_TYPE": chip.accelerator.format(size),
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_WORKER_ID": "0",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    }
+    for key, value in settings.items():
+        os.environ.setdefault(key, value)
+    from jax.experimental import topologies
+
+    try:
+        devices = topologies.get_topology_desc(name, platform="tpu").devices
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError(f"there is no topology {name!r} ({error}): {known}") from error
+    return Slice(name=name, chip=chip, devices=tuple(devices))
+
+
+def lower(config: ConfigDict, program: str, where: Slice, batch_size: int = 0) -> tuple[int, Callable]:
+    """A program of `PROGRAMS` for a slice: (its batch size, a function that lowers it).
+
+    Args:
+      batch_size: examples per call; 0 for the config's, or of sampling and encoding what the commands use.
+
+    Raises:
+      UserError: the config's mesh does not fit the slice.
+    """
+    try:
+        mesh = config_lib.build_mesh(config, where.devices)
+    except UserError as error:
+        raise UserError(f"topology {where.name}: {error}") from error
+    if program in ("prior", "autoencoder"):
+        config = config.copy_and_resolve_references()
+        training = config[f"{program}_training"]
+        training.batch_size = batch_size or training.batch_size
+        try:
+            mesh_lib.check_batch_size(training.batch_size, mesh, training.micro_batches)
+        except ValueError as error:
+            raise UserError(f"topology {where.name}: {program}: {error}") from error
+        built, batch = plan.build_stage(config, program)
+        return training.batch_size, StagePrograms(built, mesh, batch).lower_train_steps
+    mesh = mesh_lib.MeshShape().build(where.devices)  # that of a pipeline
+    size = batch_size or -(-(SAMPLES if program == "sampling" else ENCODED) // mesh.size) * mesh.size
+    if program == "sampling":
+        shapes, settings = plan.sampling(config, mesh, batch_size=size)
+        return size, lambda: sampling_programs.generate.lower(*shapes, **settings)
+    return size, functools.partial(_encoding, config, mesh, size)
+
+
+def _encoding(config: ConfigDict, mesh: Mesh, batch_size: int) -> jax.stages.Lowered:
+    net = config_lib.build_autoencoder(config)
+    image = (net.resolution, net.resolution, net.image_channels)
+    params = jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, *image)))["params"])
+    replicated = mesh_lib.replicated(mesh)
+    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), params)
+    images = jax.ShapeDtypeStruct((batch_size, *image), jnp.uint8, sharding=mesh_lib.batch_sharding(mesh))
+    return sampling_programs.encode.lower(params, images, None, net=net)
+
+
+def footprint(lowered: jax.stages.Lowered, where: Slice, *, compiled: bool = True) -> Footprint | None:
+    """What a program needs of a chip: from the cache, or else by compiling it, unless that is not wanted."""
+    kind, version = CACHED
+    key = digest(_generic(lowered.as_text()), where.name, *_versions().values())
+    if (found := load_cached(kind, key, version)) is not None:
+        values = json.loads(str(found["footprint"]))
+        return Footprint(**values | {"collectives": tuple(Collective(**x) for x in values["collectives"])})
+    if not compiled:
+        return None
+    started = time.perf_counter()
+    made = _compile(lowered)
+    made = dataclasses.replace(made, seconds=time.perf_counter() - started)
+    store_cached(kind, key, version, {"footprint": np.array(json.dumps(dataclasses.asdict(made)))})
+    return made
+
+
+def _compile(lowered: jax.stages.Lowered) -> Footprint:
+    try:
+        program = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        needed = _refused(str(error))
+        if needed is None:
+            raise
+        return Footprint(state=0, temporary=None, total=needed, collectives=(), seconds=0.0)
+    memory = program.memory_analysis()
+    state = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    temporary = memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
+    return Footprint(
+        state=state,
+        temporary=temporary,
+        total=state + temporary,
+        collectives=collectives(program.as_text()),
+        seconds=0.0,
+    )
+
+
+def _refused(message: str) -> int | None:
+    """Bytes that a program would take, by the error of a compiler that found them too many; None for another error."""
+    used = re.search(r"Used ([\d.]+)([KMGT]) of|required for .*? \(([\d.]+)([KMGT])\) exceeds", message)
+    if "RESOURCE_EXHAUSTED" not in message or used is None:
+        return None
+    number, unit = used[1] or used[3], used[2] or used[4]
+    return int(float(number) * 2 ** (10 * (1 + "KMGT".index(unit))))
+
+
+def _generic(text: str) -> str:
+    """The text of a program without its numbers, such as rates and lengths of schedules: they change no shape.
+
+    0 and ±1 stay, because the compiler removes a product or a sum with them.
+    """
+    return re.sub(r"dense<(-?[\d.]+E?e?[+-]?\d*)> : tensor<f32>", _constant, text)
+
+
+def _constant(match: re.Match) -> str:
+    return match[0] if float(match[1]) in (0.0, 1.0, -1.0) else "dense<number> : tensor<f32>"
+
+
+def _versions() -> dict[str, str]:
+    return {"libtpu": importlib.metadata.version("libtpu"), "jax": jax.__version__}
+
+
+def rows(
+    names: list[str], topology: str, *, programs: tuple[str, ...] = PROGRAMS, largest: bool = False, cached: bool = False
+) -> Iterator[Row]:
+    """The programs of configs on a slice, each as soon as it is compiled.
+
+    Args:
+      names: of configs.
+      topology: the slice, or `config` for that of the config's own `plan.topology`; configs without one are left out.
+      programs: some of `PROGRAMS`.
+      largest: also estimate the largest batch, from a second compilation with half the batch.
+      cached: only those that were compiled before.
+
+    Raises:
+      UserError: see `open_slice` and `lower`.
+    """
+    for name in names:
+        config = config_lib.load(name)
+        if not (wanted := config.plan.topology if topology == "config" else topology):
+            continue
+        where = open_slice(wanted)
+        for program in programs:
+            size, make = lower(config, program, where)
+            found = footprint(make(), where, compiled=not cached)
+            if found is not None:
+                most = _largest(config, program, where, size, found, cached) if largest else None
+                yield Row(config=name, program=program, slice=where, batch_size=size, footprint=found, largest=most)
+
+
+def _largest(config, program: str, where: Slice, size: int, whole: Footprint, cached: bool) -> int | None:
+    """The largest batch that fits, by a line through the memory of a batch and of half of it."""
+    parts = config_lib.build_mesh(config, where.devices).size
+    if program in ("prior", "autoencoder"):
+        parts *= config[f"{program}_training"].micro_batches
+    if (part := size // 2 // parts * parts) == 0:
+        return None
+    half = footprint(lower(config, program, where, part)[1](), where, compiled=not cached)
+    if half is None:
+        return None
+    per_example = (whole.total - half.total) / (size - part)
+    if per_example <= 0:
+        return None
+    most = part + (where.chip.memory - half.total) / per_example
+    return max(int(most) // parts * parts, 0)
+
+
+def table(made: list[Row]) -> str:
+    """The rows as markdown."""
+    lines = [
+        "| config | slice | program | batch | state | temporary | total (of) | collectives | largest | compiled in |"
+        + (" largest batch, about |" if any(row.largest is not None for row in made) else ""),
+    ]
+    lines.append("|---|---|---|---:|---:|---:|---:|---|---|---:|" + "---:|" * (lines[0].count("|") - 11))
+    for row in made:
+        found = row.footprint
+        temporary = "refused" if found.temporary is None else _size(found.temporary)
+        moved = ", ".join(f"{x.count} {x.kind} {_size(x.bytes)}" for x in found.collectives) or "none"
+        biggest = max(found.collectives, key=lambda x: x.largest, default=None)
+        big = "" if biggest is None else f"{_size(biggest.largest)} {biggest.kind}"
+        cells = [
+            f"`{row.config}`", row.slice.name, row.program, row.batch_size, _size(found.state), temporary,
+            f"{_size(found.total)} ({row.slice.chip.memory / 2**30:.2f})", moved, big, f"{found.seconds:.0f} s",
+        ]  # fmt: skip
+        cells += [] if lines[0].count("|") == 11 else ["" if row.largest is None else row.largest]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _size(number: int) -> str:
+    """Bytes as a reader wants them."""
+    unit = next((u for u in ("GiB", "MiB") if number >= 2 ** {"GiB": 30, "MiB": 20}[u]), "KiB")
+    return f"{number / 2 ** {'GiB': 30, 'MiB': 20, 'KiB': 10}[unit]:.3g} {unit}"
+
+
+def write(path: epath.PathLike, text: str) -> None:
+    """Writes a table with an explanation of its columns."""
+    user_path(path).parent.mkdir(parents=True, exist_ok=True)
+    user_path(path).write_text(f"{HEADER.format(**_versions())}\n{text}")
+
+
+def report(made: Iterator[Row]) -> list[Row]:
+    """The rows, each announced as it comes."""
+    found = []
+    for row in made:
+        found.append(row)
+        say(f"{row.config}, {row.slice.name}, {row.program}: {_size(row.footprint.total)} a chip")
+    return found
