@@ -128,7 +128,9 @@ def _trips(loop: _Instruction, computations: dict[str, dict[str, _Instruction]])
     if known := re.search(r'known_trip_count"?:\{"n":"(\d+)"', loop.rest):
         return int(known[1])
     condition = computations.get(re.search(r"condition=%?([\w.-]+)", loop.rest)[1], {})
-    limits = [int(n[1]) for x in condition.values() if x.operation == "constant" and (n := re.match(r"(\d+)\)", x.rest))]
+    limits = [
+        int(n[1]) for x in condition.values() if x.operation == "constant" and (n := re.match(r"(\d+)\)", x.rest))
+    ]
     return limits[0] if len(limits) == 1 else 1
 
 

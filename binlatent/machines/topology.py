@@ -254,7 +254,12 @@ def _versions() -> dict[str, str]:
 
 
 def rows(
-    names: list[str], topology: str, *, programs: tuple[str, ...] = PROGRAMS, largest: bool = False, cached: bool = False
+    names: list[str],
+    topology: str,
+    *,
+    programs: tuple[str, ...] = PROGRAMS,
+    largest: bool = False,
+    cached: bool = False,
 ) -> Iterator[Row]:
     """The programs of configs on a slice, each as soon as it is compiled.
 
