@@ -32,20 +32,23 @@ def attend(query: Array, key: Array, value: Array, mask: Array | None = None) ->
     """
     (b, length, heads, _), keys = query.shape, key.shape[1]
     if jax.default_backend() == "gpu" and query.dtype in (jnp.bfloat16, jnp.float16):
-        return _xla(query, key, value, mask, implementation="cudnn")
+        return plain(query, key, value, mask, implementation="cudnn")
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or length * keys < LONG:
-        return _xla(query, key, value, mask)
+        return plain(query, key, value, mask)
     platform, parts = mesh.abstract_device.platform, mesh.shape["data"] * mesh.shape["fsdp"]
     if platform == "tpu" and b % parts == 0 and length % LANES == keys % LANES == 0:
         by_head = "tensor" if heads % mesh.shape["tensor"] == 0 else None
         return _over_devices(query, key, value, mask, by_head)
     if platform == "cpu" and length % CHUNK == 0:
         return chunked(query, key, value, mask)
-    return _xla(query, key, value, mask)
+    return plain(query, key, value, mask)
 
 
-def _xla(query: Array, key: Array, value: Array, mask: Array | None, implementation: str | None = None) -> Array:
+def plain(
+    query: Array, key: Array, value: Array, mask: Array | None = None, implementation: str | None = None
+) -> Array:
+    """Attention by JAX's function: on most devices, with all scores in memory."""
     mask = None if mask is None else mask[:, None, None]
     return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=implementation)
 
@@ -53,7 +56,7 @@ def _xla(query: Array, key: Array, value: Array, mask: Array | None, implementat
 def chunked(query: Array, key: Array, value: Array, mask: Array | None = None, size: int = CHUNK) -> Array:
     """Attention with the scores of so many queries at a time in memory, in the backward pass too."""
     b, length, heads, d = query.shape
-    some = jax.checkpoint(lambda part: _xla(part, key, value, mask))
+    some = jax.checkpoint(lambda part: plain(part, key, value, mask))
     parts = jax.lax.map(some, query.reshape(b, length // size, size, heads, d).swapaxes(0, 1))
     return parts.swapaxes(0, 1).reshape(b, length, heads, d)
 

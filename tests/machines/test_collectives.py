@@ -103,4 +103,4 @@ def test_what_the_tpu_s_compiler_writes_counts_as_what_it_is():
     assert gather.largest == 2 * 128 * 128 and gather.where.endswith("attention_out/dot_general")
     assert (scatter.count, scatter.bytes) == (24 + 1, 24 * 4 * 128 * 512 + 4 * 64)
     assert (reduce.count, reduce.bytes, reduce.largest) == (1, 4 * 64 + 2 * 7 * 3, 4 * 64)
-    assert [x.kind for x in collectives(TPU)][0] == "reduce-scatter"  # that of most bytes first
+    assert collectives(TPU)[0].kind == "reduce-scatter"  # that of most bytes first
