@@ -29,6 +29,7 @@ from binlatent.errors import UserError
 from binlatent.files import digest, load_cached, store_cached, user_path
 from binlatent.machines import plan
 from binlatent.machines.collectives import Collective, collectives
+from binlatent.mesh import on_mesh
 from binlatent.sampling import programs as sampling_programs
 from binlatent.train.compile import StagePrograms
 
@@ -178,7 +179,7 @@ def lower(config: ConfigDict, program: str, where: Slice, batch_size: int = 0) -
     size = batch_size or -(-(SAMPLES if program == "sampling" else ENCODED) // mesh.size) * mesh.size
     if program == "sampling":
         shapes, settings = plan.sampling(config, mesh, batch_size=size)
-        return size, lambda: sampling_programs.generate.lower(*shapes, **settings)
+        return size, on_mesh(lambda: sampling_programs.generate.lower(*shapes, **settings), mesh)
     return size, functools.partial(_encoding, config, mesh, size)
 
 
@@ -189,7 +190,7 @@ def _encoding(config: ConfigDict, mesh: Mesh, batch_size: int) -> jax.stages.Low
     replicated = mesh_lib.replicated(mesh)
     params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), params)
     images = jax.ShapeDtypeStruct((batch_size, *image), jnp.uint8, sharding=mesh_lib.batch_sharding(mesh))
-    return sampling_programs.encode.lower(params, images, None, net=net)
+    return on_mesh(lambda: sampling_programs.encode.lower(params, images, None, net=net), mesh)()
 
 
 def footprint(lowered: jax.stages.Lowered, where: Slice, *, compiled: bool = True) -> Footprint | None:
@@ -333,8 +334,9 @@ def _size(number: int) -> str:
 
 def write(path: epath.PathLike, text: str) -> None:
     """Writes a table with an explanation of its columns."""
-    user_path(path).parent.mkdir(parents=True, exist_ok=True)
-    user_path(path).write_text(f"{HEADER.format(**_versions())}\n{text}")
+    path = user_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{HEADER.format(**_versions())}\n{text}")
 
 
 def report(made: Iterator[Row]) -> list[Row]:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from binlatent.mesh import BATCH
+from binlatent.mesh import BATCH, platform
 from binlatent.typing import Array
 
 LONG = 2**20  # queries × keys from which the scores are not written to memory
@@ -36,11 +36,11 @@ def attend(query: Array, key: Array, value: Array, mask: Array | None = None) ->
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or length * keys < LONG:
         return plain(query, key, value, mask)
-    platform, parts = mesh.abstract_device.platform, mesh.shape["data"] * mesh.shape["fsdp"]
-    if platform == "tpu" and b % parts == 0 and length % LANES == keys % LANES == 0:
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    if platform() == "tpu" and b % parts == 0 and length % LANES == keys % LANES == 0:
         by_head = "tensor" if heads % mesh.shape["tensor"] == 0 else None
         return _over_devices(query, key, value, mask, by_head)
-    if platform == "cpu" and length % CHUNK == 0:
+    if platform() == "cpu" and length % CHUNK == 0:
         return chunked(query, key, value, mask)
     return plain(query, key, value, mask)
 

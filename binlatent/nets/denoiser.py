@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from binlatent.bits import signs
-from binlatent.mesh import constrain_batch
+from binlatent.mesh import constrain_batch, platform
 from binlatent.nets.attention import attend
 from binlatent.nets.condition import Condition, Conditioning
 from binlatent.nets.positions import grid_positions, rotary_angles, rotate
@@ -199,7 +199,7 @@ class Denoiser(nn.Module):
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),
             length=self.depth,
-            unroll=self.depth if jax.default_backend() == "cpu" and self.depth <= UNROLLED_ON_CPU else 1,
+            unroll=self.depth if platform() == "cpu" and self.depth <= UNROLLED_ON_CPU else 1,
             metadata_params={nn.PARTITION_NAME: None},
         )
         tokens, _ = layers(
