@@ -15,6 +15,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from binlatent import mesh as mesh_lib
 from binlatent.console import say
@@ -24,20 +25,15 @@ from binlatent.nets import attention
 VARIANTS = {"scores in memory": attention.plain, "attend": attention.attend}
 
 
-def step(function: Callable, mesh) -> Callable:
-    """(queries, keys, values) → their gradients, for a mesh."""
+def compiled(function: Callable, mesh: Mesh, *, examples: int, tokens: int, heads: int, width: int, dtype: str):
+    """(queries, keys, values) → their gradients, for `examples` on each device of a mesh, and the shape of an argument."""
 
     def loss(*given):
         return jnp.square(function(*given).astype(jnp.float32)).sum()
 
-    return jax.jit(on_mesh(jax.grad(loss, argnums=(0, 1, 2)), mesh))
-
-
-def compiled(function: Callable, mesh, *, examples: int, tokens: int, heads: int, width: int, dtype: str):
-    """The step for `examples` on each device, and the shape of its three arguments."""
     shape = (examples * mesh.shape["data"], tokens, heads, width)
     given = jax.ShapeDtypeStruct(shape, jnp.dtype(dtype), sharding=mesh_lib.batch_sharding(mesh))
-    return step(function, mesh).lower(given, given, given).compile(), given
+    return jax.jit(on_mesh(jax.grad(loss, argnums=(0, 1, 2)), mesh)).lower(given, given, given).compile(), given
 
 
 def main(argv: list[str] | None = None) -> None:
