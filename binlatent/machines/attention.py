@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--topology", help="a slice of TPUs, as v5e:2x4; this machine's device unless given")
     parser.add_argument("--tokens", type=int, nargs="+", default=[256, 1024, 4096])
-    parser.add_argument("--pairs", type=int, default=2**22, help="tokens² × examples on a device, at least one example")
+    parser.add_argument("--examples", type=int, nargs="+", default=[16, 4, 1], help="on a device, for each of --tokens")
     parser.add_argument("--heads", type=int, default=12)
     parser.add_argument("--width", type=int, default=64, help="of a head")
     parser.add_argument("--dtype", default="float32")
@@ -57,8 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     make = functools.partial(compiled, mesh=mesh, heads=args.heads, width=args.width, dtype=args.dtype)
     say(f"{devices[0].device_kind}, {args.heads} heads of {args.width}, {args.dtype}\n")
     say("| tokens | examples | attention | ms | temporary memory of a device |\n|---:|---:|---|---:|---:|")
-    for tokens in args.tokens:
-        examples = max(args.pairs // tokens**2, 1)
+    for tokens, examples in zip(args.tokens, args.examples, strict=True):
         programs = {name: make(function, examples=examples, tokens=tokens) for name, function in VARIANTS.items()}
         seconds = {name: [] for name in programs}
         for _ in range(0 if args.topology else args.rounds + 1):  # the first warms up

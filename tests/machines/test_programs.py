@@ -77,7 +77,8 @@ def test_seams(trained_digits, capsys):
 
 
 def test_time_and_memory_of_attention(capsys):
-    attention.main(["--tokens", "128", "1024", "--pairs", "1", "--heads", "1", "--width", "8", "--rounds", "1"])
+    small = ["--heads", "1", "--width", "8", "--rounds", "1"]
+    attention.main(["--tokens", "128", "1024", "--examples", "1", "1", *small])
     heading, *found = rows(capsys.readouterr().out)
     assert heading == ["tokens", "examples", "attention", "ms", "temporary memory of a device"]
     assert [row[0] for row in found] == ["128", "128", "1,024", "1,024"] and all(float(row[3]) >= 0 for row in found)
