@@ -51,11 +51,9 @@ class Plan(flags.Command):
             plan.write(self.out, text, self.devices)
 
     def _on_tpus(self, name: str) -> None:
-        from binlatent import config as config_lib
         from binlatent.machines import topology
 
-        names = list(self.configs or config_lib.shipped())
-        made = topology.rows(names, name, programs=self.programs, largest=self.largest, cached=self.cached)
+        made = topology.rows(list(self.configs), name, programs=self.programs, largest=self.largest, cached=self.cached)
         text = topology.table(topology.report(made))
         say(text if self.out is None else self.out)
         if self.out is not None:

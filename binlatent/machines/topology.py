@@ -265,19 +265,22 @@ def rows(
     """The programs of configs on a slice, each as soon as it is compiled.
 
     Args:
-      names: of configs.
-      topology: the slice, or `config` for that of the config's own `plan.topology`; configs without one are left out.
+      names: of configs; empty for all shipped ones, or with the topology `config` for those that name a slice.
+      topology: the slice, or `config` for that of the config's own `plan.topology`.
       programs: some of `PROGRAMS`.
       largest: also estimate the largest batch, from a second compilation with half the batch.
       cached: only those that were compiled before.
 
     Raises:
-      UserError: see `open_slice` and `lower`.
+      UserError: a config names no slice; see also `open_slice` and `lower`.
     """
-    for name in names:
+    for name in names or config_lib.shipped():
         config = config_lib.load(name)
-        if not (wanted := config.plan.topology if topology == "config" else topology):
+        wanted = config.plan.topology if topology == "config" else topology
+        if not wanted and not names:
             continue
+        if not wanted:
+            raise UserError(f"config {name} names no slice: give --topology v5e:2x4, or set plan.topology in it")
         where = open_slice(wanted)
         for program in programs:
             size, make = lower(config, program, where)
@@ -287,7 +290,7 @@ def rows(
                 yield Row(config=name, program=program, slice=where, batch_size=size, footprint=found, largest=most)
 
 
-def _largest(config, program: str, where: Slice, size: int, whole: Footprint, cached: bool) -> int | None:
+def _largest(config: ConfigDict, program: str, where: Slice, size: int, whole: Footprint, cached: bool) -> int | None:
     """The largest batch that fits, by a line through the memory of a batch and of half of it."""
     parts = config_lib.build_mesh(config, where.devices).size
     if program in ("prior", "autoencoder"):
@@ -306,24 +309,29 @@ def _largest(config, program: str, where: Slice, size: int, whole: Footprint, ca
 
 def table(made: list[Row]) -> str:
     """The rows as markdown."""
-    lines = [
-        "| config | slice | program | batch | state | temporary | total (of) | collectives | largest | compiled in |"
-        + (" largest batch, about |" if any(row.largest is not None for row in made) else ""),
-    ]
-    lines.append("|---|---|---|---:|---:|---:|---:|---|---|---:|" + "---:|" * (lines[0].count("|") - 11))
+    estimated = any(row.largest is not None for row in made)
+    heading = "config | slice | program | batch | state | temporary | total (of) | collectives | largest | compiled in"
+    rule = "---|---|---|---:|---:|---:|---:|---|---|---:"
+    lines = [heading + " | largest batch, about" * estimated, rule + "|---:" * estimated]
     for row in made:
         found = row.footprint
-        temporary = "refused" if found.temporary is None else _size(found.temporary)
         moved = ", ".join(f"{x.count} {x.kind} {_size(x.bytes)}" for x in found.collectives) or "none"
         biggest = max(found.collectives, key=lambda x: x.largest, default=None)
-        big = "" if biggest is None else f"{_size(biggest.largest)} {biggest.kind}"
         cells = [
-            f"`{row.config}`", row.slice.name, row.program, row.batch_size, _size(found.state), temporary,
-            f"{_size(found.total)} ({row.slice.chip.memory / 2**30:.2f})", moved, big, f"{found.seconds:.0f} s",
-        ]  # fmt: skip
-        cells += [] if lines[0].count("|") == 11 else ["" if row.largest is None else row.largest]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines) + "\n"
+            f"`{row.config}`",
+            row.slice.name,
+            row.program,
+            row.batch_size,
+            _size(found.state),
+            "refused" if found.temporary is None else _size(found.temporary),
+            f"{_size(found.total)} ({row.slice.chip.memory / 2**30:.2f})",
+            moved,
+            "" if biggest is None else f"{_size(biggest.largest)} {biggest.kind}",
+            f"{found.seconds:.0f} s",
+        ]
+        cells += [row.largest or ""] * estimated
+        lines.append(" | ".join(map(str, cells)))
+    return f"| {lines[0]} |\n|{lines[1]}|\n" + "".join(f"| {line} |\n" for line in lines[2:])
 
 
 def _size(number: int) -> str:

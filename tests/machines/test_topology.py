@@ -66,6 +66,15 @@ def test_a_mesh_or_a_batch_that_does_not_fit_the_slice_is_named():
         topology.lower(config, "prior", devices())
 
 
+def test_a_config_without_a_slice_is_named(monkeypatch):
+    with pytest.raises(UserError, match="config cifar10 names no slice: give --topology v5e:2x4"):
+        next(topology.rows(["cifar10"], "config"))
+    asked = []
+    monkeypatch.setattr(topology, "open_slice", lambda name: asked.append(name) or devices())
+    assert list(topology.rows([], "config", programs=())) == []
+    assert sorted(asked) == sorted(t for n in config_lib.shipped() if (t := config_lib.load(n).plan.topology)) != []
+
+
 class Program(jax.stages.Lowered):
     """A lowered program that counts how often it is compiled."""
 
