@@ -63,9 +63,10 @@ PROGRAMS = ("prior", "autoencoder", "sampling", "encoding")
 
 HEADER = """# What the configs need on TPUs
 
-Written by `binlatent plan --topology config --out docs/tpu.md`; a slow test compares the small configs with it. Nothing was
-run: the training steps, sampling and encoding were compiled by the TPU's own compiler (libtpu {libtpu}, jax {jax}) for the
-slice that the config names in `plan.topology`, from shapes alone, on a machine without a TPU.
+Written by `binlatent plan --topology config --cached --out docs/tpu.md`; a slow test compares the small configs with it.
+Nothing was run: the training steps, sampling and encoding were compiled by the TPU's own compiler (libtpu {libtpu}, jax
+{jax}) for the slice that the config names in `plan.topology`, from shapes alone, on a machine without a TPU. Programs that
+differ only in numbers, such as rates and lengths of schedules, were compiled once; what is not in the table was not compiled.
 
 * *batch*: examples over all chips. Sampling and encoding run on one host's devices at a time; here on the whole slice, with
   all parameters on each chip.
