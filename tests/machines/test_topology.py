@@ -212,7 +212,7 @@ def test_a_training_step_sends_parameters_and_never_a_batch(program, mesh):
     """With so many examples that activations are larger than any parameter, of the prior all layers' together."""
     config = config_lib.override(config_lib.load("digits"), [f"mesh.{axis}={size}" for axis, size in mesh.items()])
     where = topology.open_slice("v5e:2x4")
-    batch = 8192
+    batch = 2048
     found = topology.footprint(topology.lower(config, program, where, batch)[1](), where)
     y, x, _ = config_lib.build_autoencoder(config).code_shape
     width = config.prior.width if program == "prior" else config.autoencoder.channels
