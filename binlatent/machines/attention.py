@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args(argv)
     if args.topology:
-        from binlatent.machines.topology import open_slice
+        from binlatent.machines.slices import open_slice
 
         jax.config.update("jax_platforms", "cpu")  # the process must not look for TPUs itself
         devices = open_slice(args.topology).devices

@@ -7,10 +7,7 @@ learned of each is cached, by a digest of the program, the slice and the version
 import dataclasses
 import functools
 import importlib.metadata
-import importlib.util
 import json
-import math
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +26,7 @@ from binlatent.errors import UserError
 from binlatent.files import digest, load_cached, store_cached, user_path
 from binlatent.machines import plan
 from binlatent.machines.collectives import Collective, collectives
+from binlatent.machines.slices import Slice, open_slice
 from binlatent.mesh import on_mesh
 from binlatent.sampling import programs as sampling_programs
 from binlatent.train.compile import StagePrograms
@@ -37,28 +35,6 @@ SAMPLES, ENCODED = 64, 256  # images per call: of a `Pipeline`, and of `binlaten
 CACHED = "tpu", 1  # kind and version of cache entries
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Chip:
-    """A kind of TPU chip.
-
-    Attributes:
-      memory: bytes of HBM that its compiler lets a program have.
-      accelerator: the type of a slice as `TPU_ACCELERATOR_TYPE` has it, with `{}` for its size.
-      cores: what that size counts, per chip.
-    """
-
-    memory: int
-    accelerator: str
-    cores: int = 1
-
-
-# HBM by the data sheets (cloud.google.com/tpu/docs/v5e, …/v5p, …/v6e) is 16, 95 and 32 GB; these are the limits that the
-# compiler of libtpu 0.0.42.1 names when a program exceeds them.
-CHIPS = {
-    "v5e": Chip(memory=int(15.75 * 2**30), accelerator="v5litepod-{}"),
-    "v5p": Chip(memory=int(95.74 * 2**30), accelerator="v5p-{}", cores=2),
-    "v6e": Chip(memory=int(31.25 * 2**30), accelerator="v6e-{}"),
-}
 PROGRAMS = ("prior", "autoencoder", "sampling", "encoding")
 
 HEADER = """# What the configs need on TPUs
@@ -79,15 +55,6 @@ differ only in numbers, such as rates and lengths of schedules, were compiled on
   summed, gathered or moved. *Largest*: the largest single array among them.
 * *compiled in*: on one core of a CPU.
 """
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Slice:
-    """A slice of TPUs that is not there: its name, kind of chip, and devices to compile for."""
-
-    name: str
-    chip: Chip
-    devices: tuple
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,38 +86,6 @@ class Row:
     batch_size: int
     footprint: Footprint
     largest: int | None = None
-
-
-def open_slice(name: str) -> Slice:
-    """A slice by name, such as `v5e:2x4`, with this process's settings for compiling without a TPU.
-
-    Raises:
-      UserError: the compiler is not installed, or there is no such slice.
-    """
-    kind, _, sides = name.partition(":")
-    known = f"one of {', '.join(CHIPS)}, a colon and the sides of the slice are expected, as in v5e:2x4 or v5p:2x2x1"
-    if kind not in CHIPS or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){1,2}", sides):
-        raise UserError(f"there is no topology {name!r}: {known}")
-    if importlib.util.find_spec("libtpu") is None:
-        raise UserError(f"topology {name}: the TPU's compiler is not installed: pip install -e '.[tpu]'")
-    chip = CHIPS[kind]
-    size = chip.cores * math.prod(map(int, sides.split("x")))
-    settings = {
-        "TPU_SKIP_MDS_QUERY": "1",  # no metadata server is asked
-        "TPU_ACCELERATOR_TYPE": chip.accelerator.format(size),
-        "TPU_WORKER_HOSTNAMES": "localhost",
-        "TPU_WORKER_ID": "0",
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    }
-    for key, value in settings.items():
-        os.environ.setdefault(key, value)
-    from jax.experimental import topologies
-
-    try:
-        devices = topologies.get_topology_desc(name, platform="tpu").devices
-    except jax.errors.JaxRuntimeError as error:
-        raise UserError(f"there is no topology {name!r} ({error}): {known}") from error
-    return Slice(name=name, chip=chip, devices=tuple(devices))
 
 
 def lower(config: ConfigDict, program: str, where: Slice, batch_size: int = 0) -> tuple[int, Callable]:

@@ -10,7 +10,7 @@ import pytest
 
 from binlatent import config as config_lib
 from binlatent.errors import UserError
-from binlatent.machines import topology
+from binlatent.machines import slices, topology
 from binlatent.machines.collectives import Collective
 from tests import tiny
 
@@ -34,27 +34,27 @@ def cache(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["v9z:2x2", "v5e", "v5e:", "v5e:8", "v5e:0x4", "v5e:2x4x", "", "v5e:2x4 "])
 def test_a_topology_that_is_none_is_named(name):
     with pytest.raises(UserError, match=f"no topology '{name}'.*v5e, v5p, v6e.*v5e:2x4"):
-        topology.open_slice(name)
+        slices.open_slice(name)
 
 
 def test_without_the_compiler_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"v5e:2x4: the TPU's compiler is not installed: pip install -e '\.\[tpu\]'"):
-        topology.open_slice("v5e:2x4")
+        slices.open_slice("v5e:2x4")
 
 
 @with_compiler
 def test_a_slice_has_the_devices_of_its_name():
-    found = topology.open_slice("v5p:2x2x2")
+    found = slices.open_slice("v5p:2x2x2")
     assert len(found.devices) == 8 and {d.platform for d in found.devices} == {"tpu"}
     assert found.chip.memory == pytest.approx(95 * 2**30, rel=0.01)
     with pytest.raises(UserError, match=r"no topology 'v5e:3x4' \(.*divisible"):
-        topology.open_slice("v5e:3x4")
+        slices.open_slice("v5e:3x4")
 
 
 def devices(num=8):
     """A slice of this machine's devices."""
-    return topology.Slice(name="v5e:2x4", chip=topology.CHIPS["v5e"], devices=tuple(jax.devices()[:num]))
+    return slices.Slice(name="v5e:2x4", chip=slices.CHIPS["v5e"], devices=tuple(jax.devices()[:num]))
 
 
 def test_a_mesh_or_a_batch_that_does_not_fit_the_slice_is_named():
@@ -190,7 +190,7 @@ def test_the_table_is_of_these_configs():
         assert where == config.plan.topology, f"docs/tpu.md has {name} on {where}, and its config names another slice"
         if program in ("prior", "autoencoder"):
             assert int(cells[3]) == config[f"{program}_training"].batch_size
-        assert size(cells[6]) < topology.CHIPS[where.partition(":")[0]].memory and cells[5] != "refused"
+        assert size(cells[6]) < slices.CHIPS[where.partition(":")[0]].memory and cells[5] != "refused"
 
 
 @with_compiler
@@ -211,7 +211,7 @@ def test_the_memory_of_a_small_config_is_what_the_table_says(program):
 def test_a_training_step_sends_parameters_and_never_a_batch(program, mesh):
     """With so many examples that activations are larger than any parameter, of the prior all layers' together."""
     config = config_lib.override(config_lib.load("digits"), [f"mesh.{axis}={size}" for axis, size in mesh.items()])
-    where = topology.open_slice("v5e:2x4")
+    where = slices.open_slice("v5e:2x4")
     batch = 2048
     found = topology.footprint(topology.lower(config, program, where, batch)[1](), where)
     y, x, _ = config_lib.build_autoencoder(config).code_shape
