@@ -151,8 +151,14 @@ def constrain_batch(x: Array) -> Array:
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*BATCH, *(PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)))
 
 
+def platform() -> str:
+    """The platform of the mesh that the program is traced for; without one, this machine's."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return jax.default_backend() if mesh.empty else mesh.abstract_device.platform
+
+
 def on_mesh(function: Callable, mesh: Mesh) -> Callable:
-    """Wraps a function for `jax.jit` so that it is traced with the mesh as context."""
+    """Wraps a function, for `jax.jit` or with compiled programs in it, so that they are traced with the mesh as context."""
 
     def traced(*args):
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
@@ -174,7 +180,7 @@ def run_batches(
       batch_size: of a batch, raised to a multiple of the mesh's size.
     """
     size = -(-min(batch_size, num) // mesh.size) * mesh.size
-    sharding = batch_sharding(mesh)
+    sharding, program = batch_sharding(mesh), on_mesh(program, mesh)
     before = None
     for start in range(0, num, size):
         index = np.minimum(np.arange(start, start + size), num - 1)

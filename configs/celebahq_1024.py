@@ -4,8 +4,8 @@
     binlatent run --config celebahq_1024 --config.data.path=DIR --workdir runs/celebahq
 
 DIR holds the image files. Like `ffhq_1024`, which has the sources of the numbers; with fewer than half as many images, so
-both stages stop earlier and the discriminator's input is augmented. Meant for 8 devices of 80 GB; hours and scores have not
-been measured.
+both stages stop earlier and the discriminator's input is augmented. Meant for 8 devices of 80 GB, or a slice v5p:2x2x2 of TPUs;
+hours and scores have not been measured.
 """
 
 from binlatent.config import load

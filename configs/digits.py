@@ -15,6 +15,7 @@ def get_config():
     config.data.resolution = 8
     config.data.channels = 1
     config.plan.num_classes = 10
+    config.plan.topology = "v5e:2x4"
 
     # convolutions on few channels at high resolution are slow on a CPU, so 2×2 pixels are folded into channels
     config.autoencoder.patch_size = 2

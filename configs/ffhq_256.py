@@ -5,7 +5,7 @@
 
 DIR holds the image files, of at least 256 pixels (they are resized). Like `lsun_churches_256`, which has the sources of the
 numbers; with half as many images, so the prior is regularised and both stages stop earlier. Meant for 8 devices of at least
-32 GB; hours and scores have not been measured.
+32 GB, or a slice v5e:2x4 of TPUs; hours and scores have not been measured.
 """
 
 from binlatent.config import load

@@ -5,7 +5,8 @@
     binlatent run --config lsun_bedrooms_256 --workdir runs/bedrooms
 
 Like `lsun_churches_256`, which has the sources of the numbers; with 24 times as many images, so both stages run longer, and
-codes of mirrored images are not needed. Meant for 8 devices of at least 32 GB; hours and scores have not been measured.
+codes of mirrored images are not needed. Meant for 8 devices of at least 32 GB, or a slice v5e:2x4 of TPUs; hours and scores
+have not been measured.
 """
 
 from binlatent.config import load

@@ -8,8 +8,8 @@ From the paper and its release: 32 bits per token, five levels with a base width
 hinge discriminator with the adaptive weight, a prior of 24 layers, width 768 and 12 heads, 64 steps at temperature 0.9, the
 auxiliary KL with weight 0.1. Our choices: Adam for stage 1 as in VQGAN; the discriminator starts once reconstructions have
 taken shape; a batch of 256 codes, which fits one 80 GB device; EMA over about a tenth of an epoch (stage 1) and a few epochs
-(stage 2); mirrored images. Meant for 8 devices of at least 32 GB (`docs/configs.md` has the memory); hours and scores have
-not been measured. On fewer devices, increase `micro_batches`: the result is the same.
+(stage 2); mirrored images. Meant for 8 devices of at least 32 GB (`docs/configs.md` has the memory), or a slice v5e:2x4 of TPUs
+(`docs/tpu.md`); hours and scores have not been measured. On fewer devices, increase `micro_batches`: the result is the same.
 """
 
 from binlatent.config import defaults
@@ -23,6 +23,7 @@ def get_config():
     config.data.resolution = 256
     config.data.flip = True
     config.data.workers = 8
+    config.plan.topology = "v5e:2x4"
 
     config.autoencoder.channels = 128
     config.autoencoder.channel_multipliers = (1, 1, 2, 2, 4)

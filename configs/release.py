@@ -18,6 +18,7 @@ from binlatent.config import load
 
 def get_config(argument: str = "digits"):
     config = load(argument)
+    config.plan.topology = ""
     size = {name: config.prior[name] for name in ("width", "depth", "heads", "dtype")}
     with config.unlocked():
         config.prior = ConfigDict(size | {"architecture": "official", "total_steps": 64, "predict": "flip"})

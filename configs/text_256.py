@@ -11,7 +11,7 @@ embed a text with the same encoder and give the array (`--condition x.npy`), or 
 docs/text.md.
 
 Like `imagenet_256`, which has the sources of the numbers; for guidance, a tenth of the conditions are dropped in training.
-Meant for 8 devices of 80 GB; hours and scores have not been measured.
+Meant for 8 devices of 80 GB, or a slice v6e:2x4 of TPUs; hours and scores have not been measured.
 """
 
 from binlatent.config import load

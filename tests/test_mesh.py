@@ -146,3 +146,21 @@ def test_gather_replicates_sharded_arrays():
     here = mesh_lib.gather({"x": x}, MeshShape().build(jax.devices()[:2]))["x"]
     assert len(here.addressable_shards) == 2
     assert all((np.asarray(s.data) == np.arange(64)).all() for s in here.addressable_shards)
+
+
+def test_programs_know_the_platform_of_the_mesh_that_they_are_traced_for():
+    mesh = MeshShape().build()
+    assert mesh_lib.platform() == "cpu"
+    tpus = mesh.abstract_mesh.update(abstract_device=jax.sharding.AbstractDevice("TPU v5 lite", 1, "tpu"))
+    with jax.sharding.use_abstract_mesh(tpus):
+        assert mesh_lib.platform() == "tpu"
+    seen = []
+
+    @jax.jit
+    def program(x):
+        seen.append(jax.sharding.get_abstract_mesh().shape)
+        return 2 * x
+
+    ((count, found),) = mesh_lib.run_batches(program, 6, [lambda index: index], mesh=mesh, batch_size=6)
+    assert count == 6 and found.tolist() == [0, 2, 4, 6, 8, 10, 10, 10]
+    assert seen == [{"data": 8, "fsdp": 1, "tensor": 1}]

@@ -1,6 +1,7 @@
 """`binlatent plan`, `bench` and `info`: the cost of configs, the speed of devices, the contents of a work directory."""
 
 import dataclasses
+from typing import Literal
 
 from binlatent.cli import flags
 from binlatent.console import say
@@ -14,12 +15,23 @@ class Plan(flags.Command):
       configs: names or paths (default: all shipped configs).
       devices: number of devices in the mesh.
       compile: also compile the training steps, which takes minutes.
+      topology: compile for this slice of TPUs, as v5e:2x4, with the TPU's own compiler, which takes minutes for each program
+        that was not compiled before; `config` for the slice that a config names itself.
+      programs: with a topology, which programs to compile: prior, autoencoder (training steps), sampling, encoding.
+      largest: with a topology, also estimate the largest batch that fits, from a second compilation with half the batch.
+      cached: with a topology, only show programs that were compiled before.
       out: write the table there, as markdown.
     """
 
     configs: tuple[str, ...] = flags.flag((), metavar="C", positional=True)
     devices: int = 8
     compile: bool = False
+    topology: str | None = flags.flag(None, metavar="SLICE")
+    programs: tuple[Literal["prior", "autoencoder", "sampling", "encoding"], ...] = (
+        "prior", "autoencoder", "sampling", "encoding",
+    )  # fmt: skip
+    largest: bool = False
+    cached: bool = False
     out: str | None = flags.flag(None, metavar="FILE")
 
     def run(self) -> None:
@@ -29,11 +41,23 @@ class Plan(flags.Command):
         from binlatent.machines import plan
 
         jax.config.update("jax_platforms", "cpu")  # virtual devices suffice, as nothing is run
+        if self.topology is not None:
+            self._on_tpus(self.topology)
+            return
         jax.config.update("jax_num_cpu_devices", self.devices)
         text = plan.table(self.configs or list(config_lib.shipped()), self.devices, compiled=self.compile)
         say(text if self.out is None else self.out)
         if self.out is not None:
             plan.write(self.out, text, self.devices)
+
+    def _on_tpus(self, name: str) -> None:
+        from binlatent.machines import topology
+
+        made = topology.rows(list(self.configs), name, programs=self.programs, largest=self.largest, cached=self.cached)
+        text = topology.table(topology.report(made))
+        say(text if self.out is None else self.out)
+        if self.out is not None:
+            topology.write(self.out, text)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

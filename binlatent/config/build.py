@@ -140,10 +140,15 @@ def build_plan(config: ConfigDict) -> ExpectedData:
     return build_section("plan", ExpectedData, config.plan)
 
 
-def build_mesh(config: ConfigDict):
+def build_mesh(config: ConfigDict, devices=None):
+    """The mesh over all devices of all processes, or over the given ones.
+
+    Raises:
+      UserError: a wrong key or value, or the mesh does not fit the devices.
+    """
     shape = build_section("mesh", MeshShape, config.mesh)
     try:
-        return shape.build()
+        return shape.build(devices)
     except ValueError as error:
         raise UserError(f"{error}; set --config.mesh.data, .fsdp and .tensor") from error
 

@@ -104,19 +104,21 @@ class CodeOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExpectedData:
-    """The `plan` section of a config: the conditions of its data, for `plan` and `bench`, which open no data.
+    """The `plan` section of a config: the conditions of its data, for `plan` and `bench`, which open no data, and a slice.
 
     Attributes:
       num_classes: 0 without labels.
       condition_shape: of the embedding stored with each image, for example (tokens, features) of a text; () without.
       words: vocabulary of the text encoder `own`, 257 plus the number of words; 0 without captions.
       caption_words: words of the longest caption.
+      topology: a TPU slice that the config fits, for `plan --topology config`; empty: none.
     """
 
     num_classes: int = 0
     condition_shape: tuple[int, ...] = ()
     words: int = 0
     caption_words: int = 0
+    topology: str = ""
 
 
 def _choice(name: str, value: Any, known: tuple, where: str = "") -> None:

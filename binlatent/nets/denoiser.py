@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from binlatent.bits import signs
-from binlatent.mesh import constrain_batch
+from binlatent.mesh import constrain_batch, platform
+from binlatent.nets.attention import attend
 from binlatent.nets.condition import Condition, Conditioning
 from binlatent.nets.embedding import ConditionEmbedding, Embedded
 from binlatent.nets.positions import grid_positions, rotary_angles, rotate
@@ -40,17 +41,6 @@ def time_features(t: Float[Array, "b"], width: int) -> Float[Array, "b d"]:
     frequencies = jnp.exp(jnp.linspace(0.0, math.log(10_000.0), width // 2))
     angles = t[:, None] * frequencies[None]
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
-
-
-def attend(query: Array, key: Array, value: Array, mask: Array | None = None) -> Array:
-    """Attention over (b, l, heads, d) with the backend's fused kernel where there is one.
-
-    Args:
-      mask: bool (b, n), which keys count; None: all.
-    """
-    fused = jax.default_backend() == "gpu" and query.dtype in (jnp.bfloat16, jnp.float16)
-    mask = None if mask is None else mask[:, None, None]
-    return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="cudnn" if fused else None)
 
 
 def gated_width(width: int, mlp_ratio: float) -> int:
@@ -222,7 +212,7 @@ class Denoiser(nn.Module):
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),
             length=self.depth,
-            unroll=self.depth if jax.default_backend() == "cpu" and self.depth <= UNROLLED_ON_CPU else 1,
+            unroll=self.depth if platform() == "cpu" and self.depth <= UNROLLED_ON_CPU else 1,
             metadata_params={nn.PARTITION_NAME: None},
         )
         tokens, _ = layers(

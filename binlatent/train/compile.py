@@ -67,11 +67,11 @@ class StagePrograms:
 
         Compiled from shapes alone, so that what it needs is known before there is a state.
         """
-        return self._train_steps(self.stage)
+        return self.lower_train_steps().compile()
 
     @functools.cached_property
     def _early_steps(self) -> jax.stages.Compiled:
-        return self._train_steps(self.stage.early())
+        return self._lower(self.stage.early()).compile()
 
     def train_steps_from(self, step: int) -> jax.stages.Compiled:
         """The program of the call that begins at a step: `train_steps`, or before all of the stage has an effect, a cheaper
@@ -79,7 +79,11 @@ class StagePrograms:
         early = step + self.steps_per_call <= self.stage.complete_from
         return self._early_steps if early else self.train_steps
 
-    def _train_steps(self, stage: Stage) -> jax.stages.Compiled:
+    def lower_train_steps(self) -> jax.stages.Lowered:
+        """`train_steps` before compilation."""
+        return self._lower(self.stage)
+
+    def _lower(self, stage: Stage) -> jax.stages.Lowered:
         replicated = mesh_lib.replicated(self.mesh)
         steps = jax.jit(
             on_mesh(functools.partial(_train_steps, stage, self.key, self.steps_per_call), self.mesh),
@@ -87,7 +91,7 @@ class StagePrograms:
             out_shardings=(self.shardings, replicated),
             donate_argnums=0,
         )
-        return steps.lower(*self.train_spec()).compile()
+        return steps.lower(*self.train_spec())
 
     @functools.cached_property
     def eval_step(self):

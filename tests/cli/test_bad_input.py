@@ -85,6 +85,8 @@ REFUSED = [
         ["--profile", "FIRST:LAST"],
     ),
     ("plan of no devices", "plan --devices 0 digits", ["--devices", "from 1 to"]),
+    ("plan of no topology", "plan digits --topology v9z:2x2", ["'v9z:2x2'", "v5e, v5p, v6e", "v5e:2x4"]),
+    ("plan of no program", "plan digits --topology v5e:2x4 --programs training", ["'training'", "prior", "sampling"]),
     ("bench no time", "bench --seconds nan", ["--seconds", "finite number"]),
     ("feature network", "convert-features vgg", ["'vgg'", "inception", "lpips"]),
     # labels

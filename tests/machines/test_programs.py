@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from binlatent.experiment import Experiment
-from binlatent.machines import ablation, digits, emoji, grids, parts, prior_ablation, retrieval, seams
+from binlatent.machines import ablation, attention, digits, emoji, grids, parts, prior_ablation, retrieval, seams
 from tests import tiny
 
 pytestmark = pytest.mark.slow
@@ -74,6 +74,16 @@ def test_seams(trained_digits, capsys):
     heading, *found = rows(capsys.readouterr().out)
     assert heading == ["across", "ratio"] and len(found) == 4
     assert all(0 < float(cell) < 20 for _, cell in found)
+
+
+def test_time_and_memory_of_attention(capsys):
+    small = ["--heads", "1", "--width", "8", "--rounds", "1"]
+    attention.main(["--tokens", "128", "1024", "--examples", "1", "1", *small])
+    heading, *found = rows(capsys.readouterr().out)
+    assert heading == ["tokens", "examples", "attention", "ms", "temporary memory of a device"]
+    assert [row[0] for row in found] == ["128", "128", "1,024", "1,024"] and all(float(row[3]) >= 0 for row in found)
+    scores, ours = (float(row[4].removesuffix(" MiB")) for row in found[2:])
+    assert ours < scores / 2
 
 
 def test_parts_of_a_training_step(capsys):
