@@ -34,9 +34,12 @@ def get_config():
     config.autoencoder_training.evaluate_every = 250
     config.autoencoder_training.checkpoint_every = 500
 
+    config.codes.views = 8  # 1,604 images are few: drawn codes keep the prior from learning theirs by heart
     config.prior.width = 128
     config.prior.depth = 4
     config.prior.heads = 4
+    config.prior.code_components = 8
+    config.prior.components = 4
     config.prior_optimizer.learning_rate = 1e-3
     config.prior_optimizer.schedule = "cosine"
     config.prior_optimizer.warmup_steps = 100
