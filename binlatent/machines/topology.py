@@ -33,8 +33,6 @@ from binlatent.train.compile import StagePrograms
 
 SAMPLES, ENCODED = 64, 256  # images per call: of a `Pipeline`, and of `binlatent encode`
 CACHED = "tpu", 1  # kind and version of cache entries
-
-
 PROGRAMS = ("prior", "autoencoder", "sampling", "encoding")
 
 HEADER = """# What the configs need on TPUs
