@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 
 import jax
 import pytest
 
 from binlatent import config as config_lib
 from binlatent.checkpoint import load_ema
+from binlatent.cli.info import describe
 from binlatent.config.changes import is_fixed
 from binlatent.errors import UserError
 from binlatent.experiment import Experiment
@@ -71,6 +73,21 @@ def test_a_stage_without_a_checkpoint_takes_another_config(tmp_path, trained, ca
     assert "autoencoder_optimizer.learning_rate changes from 0.01 to 0.001" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"autoencoder_training\.batch_size: 8 in the work directory, 16 requested"):
         Experiment.open(workdir, config_lib.override(old, ["autoencoder_training.batch_size=16"]))
+
+
+def test_a_prior_is_trained_only_on_the_codes_that_the_config_describes(tmp_path, trained):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir, ignore=shutil.ignore_patterns("prior"))
+    config = config_lib.override(config_lib.read(workdir / "config.json"), ["codes.views=3"])
+    experiment = Experiment.open(workdir, config)
+    with pytest.raises(UserError, match=r"made with codes\.views=1, but the config says 3; run `binlatent encode`"):
+        experiment.train("prior")
+    experiment.encode()
+    assert "3 codes of each image" in describe(workdir)
+    experiment.train("prior")
+    assert experiment.done("prior")
+    with pytest.raises(UserError, match=r"codes\.views: 3 in the work directory, 2 requested"):
+        Experiment.open(workdir, config_lib.override(config, ["codes.views=2"]))
 
 
 def test_the_learning_rate_can_be_lowered_on_the_way(tmp_path, capsys):
