@@ -15,7 +15,7 @@ from binlatent.diffusion import process
 from binlatent.diffusion.objective import Objective
 from binlatent.diffusion.prediction import product
 from binlatent.diffusion.schedule import schedule
-from binlatent.sampling.guidance import Guidance, bind, guide
+from binlatent.sampling.guidance import Guidance, guide
 from binlatent.train import regularizers
 from tests import tiny
 from tests.convert.official_loss import OfficialLoss
@@ -186,10 +186,10 @@ def test_trajectory(denoiser):
     apply, condition = _apply(imported), _case(imported, io)[3]
     weight, temperature = float(io["traj/guidance"]), float(io["traj/temperature"])
 
-    def predict(*arguments):
-        return product(apply(*arguments))
+    def predict(condition, mask):
+        return lambda code, t: product(apply(code, t, condition, mask))
 
-    denoise = bind(predict, condition) if np.isnan(weight) else guide(predict, condition, weight, Guidance())
+    denoise = predict(condition, None) if np.isnan(weight) else guide(predict, condition, weight, Guidance())
     states = jnp.asarray(io["traj/x"] > 0).reshape(-1, 3, *imported.net.code_shape)
     times = jnp.asarray(io["traj/t"] / steps, jnp.float32)
     assert len(times) == 16 and len(states) == 17

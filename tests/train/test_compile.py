@@ -1,5 +1,7 @@
 """Which program a call runs: before the discriminator's start one without it, with the same states."""
 
+from unittest import mock
+
 import jax
 import numpy as np
 import pytest
@@ -26,11 +28,13 @@ def programs(start_step, steps_per_call=1):
 def test_a_call_is_early_where_all_its_steps_are(monkeypatch):
     without = []
 
-    def compiled(self, stage):
+    def lower(self, stage):
         without.append(stage.discriminator is None)
-        return object.__new__(jax.stages.Compiled)
+        lowered = mock.create_autospec(jax.stages.Lowered, instance=True)
+        lowered.compile.return_value = object.__new__(jax.stages.Compiled)
+        return lowered
 
-    monkeypatch.setattr(StagePrograms, "_train_steps", compiled)
+    monkeypatch.setattr(StagePrograms, "_lower", lower)
     several = programs(start_step=5, steps_per_call=2)
     found = [several.train_steps_from(step) for step in (0, 2, 4, 6)]
     assert [each is several.train_steps for each in found] == [False, False, True, True]
