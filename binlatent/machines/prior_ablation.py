@@ -80,9 +80,9 @@ def run_arm(experiment: Experiment, steps: list[int], num: int) -> dict[str, flo
 def _classifier_scores(experiment: Experiment, steps: int, num: int) -> dict[str, float]:
     options = EvaluationOptions(num=num, sampling={"steps": steps})
     part = Evaluation.open(experiment.workdir, features=("classifier",), batch_size=250).part("generation", options)
-    scores = {score.key: score.value for score in part.scores}
-    distance = next(value for key, value in scores.items() if "frechet" in key or "fid" in key)
-    return {"frechet": distance} | {k: scores[k] for k in ("precision", "recall", "accuracy") if k in scores}
+    scores = {score.key.rpartition("/")[2]: score.value for score in part.scores}
+    kept = {"frechet": "frechet_distance", "precision": "precision", "recall": "recall", "accuracy": "accuracy"}
+    return {name: scores[key] for name, key in kept.items() if key in scores}
 
 
 def table(results: dict[str, list[dict[str, float]]]) -> str:

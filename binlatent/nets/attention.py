@@ -1,6 +1,7 @@
 """Attention, by the kernel that suits the device, the type and the number of tokens.
 
-* GPU, half precision: cuDNN's fused kernel.
+* GPU, half precision: cuDNN's fused kernel, which takes an even number of tokens and no mask of keys; texts, which are short
+  and masked, have XLA's own.
 * TPU, from 1,024 tokens on: splash attention, a Pallas kernel of JAX. The compiler cannot divide it over devices, so it runs
   in a `shard_map` over examples and heads.
 * CPU, from 1,024 tokens on: queries in chunks, whose scores are computed again in the backward pass.
@@ -31,8 +32,8 @@ def attend(query: Array, key: Array, value: Array, mask: Array | None = None) ->
       mask: bool (b, n), which keys count, at least one for each example; None: all.
     """
     (b, length, heads, _), keys = query.shape, key.shape[1]
-    if jax.default_backend() == "gpu" and query.dtype in (jnp.bfloat16, jnp.float16):
-        return plain(query, key, value, mask, implementation="cudnn")
+    if jax.default_backend() == "gpu" and fits_cudnn(query, key, mask):
+        return plain(query, key, value, implementation="cudnn")
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or length * keys < LONG:
         return plain(query, key, value, mask)
@@ -43,6 +44,12 @@ def attend(query: Array, key: Array, value: Array, mask: Array | None = None) ->
     if platform() == "cpu" and length % CHUNK == 0:
         return chunked(query, key, value, mask)
     return plain(query, key, value, mask)
+
+
+def fits_cudnn(query: Array, key: Array, mask: Array | None) -> bool:
+    """Whether cuDNN's kernel has a gradient for such queries (b, l, heads, d) and keys (b, n, heads, d)."""
+    half = query.dtype in (jnp.bfloat16, jnp.float16)
+    return half and mask is None and query.shape[1] % 2 == key.shape[1] % 2 == 0
 
 
 def plain(

@@ -96,3 +96,28 @@ def test_a_training_step_on_a_cpu_holds_the_scores_of_some_queries_only():
 
     scores = 4 * 2 * 2048 * 2048
     assert temporary(attend) < scores / 2 < scores < temporary(lambda *given: attention.plain(*given, None))
+
+
+@pytest.mark.parametrize(
+    ("length", "keys", "masked", "dtype", "expected"),
+    [
+        (64, 64, False, jnp.bfloat16, "cudnn"),
+        (64, 64, False, jnp.float32, None),
+        (64, 13, True, jnp.bfloat16, None),  # cuDNN refuses a mask of keys that is not as long as the queries
+        (64, 13, False, jnp.bfloat16, None),  # and an odd number of keys in training
+        (49, 49, False, jnp.bfloat16, None),
+    ],
+)
+def test_what_cudnn_refuses_has_xla_s_attention(monkeypatch, length, keys, masked, dtype, expected):
+    """Seen on an H100 with jax 0.11.2: masked or odd keys raised an error, so no half-precision prior of texts could run."""
+    chosen = []
+
+    def plain(query, key, value, mask=None, implementation=None):
+        chosen.append(implementation)
+        return query
+
+    monkeypatch.setattr(attention, "plain", plain)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    (query, key, value), mask, _ = arrays(length, keys, masked=masked)
+    attend(*(x.astype(dtype) for x in (query, key, value)), mask)
+    assert chosen == [expected]
