@@ -1,4 +1,4 @@
-"""What each part of the prior is worth, on the codes of one autoencoder; the tables of `docs/prior.md`.
+"""What each part of the prior is worth, on the codes of one autoencoder; the tables and the plot of `docs/prior.md`.
 
     python -m binlatent.machines.prior_ablation --workdir runs/digits --out runs/arms --seeds 0,1,2 \\
         --arm default --arm one_component:prior.components=1 --arm release:config=release:digits
@@ -22,6 +22,7 @@ from binlatent.console import say
 from binlatent.data.codes import CodeSource
 from binlatent.evaluate.evaluation import Evaluation
 from binlatent.evaluate.options import EvaluationOptions
+from binlatent.evaluate.report import figures
 from binlatent.experiment import Experiment
 from binlatent.machines import digits
 from binlatent.pipeline import Pipeline
@@ -99,10 +100,19 @@ def table(results: dict[str, list[dict[str, float]]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def plot(results: dict[str, list[dict[str, float]]]) -> str:
+    """SVG: the mean Fréchet distance of each arm against the number of steps."""
+    lines = {}
+    for arm, rows in results.items():
+        steps = sorted(int(name.removeprefix("frechet_")) for name in rows[0] if name.startswith("frechet_"))
+        lines[arm] = steps, [np.mean([row[f"frechet_{count}"] for row in rows]) for count in steps]
+    return figures.curves("Fréchet distance", lines, x="steps", log=True).replace("currentColor", "#808080")
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="its autoencoder and codes are used")
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder for the arms and table.md")
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder for the arms, table.md and steps.svg")
     parser.add_argument("--arm", action="append", required=True, metavar="NAME[:KEY=VALUE,…]", help="may be repeated")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--steps", default="2,4,8,16,64")
@@ -117,6 +127,7 @@ def main(argv: list[str] | None = None) -> None:
             experiment = make_arm(args.workdir, workdir, overrides.split(",") if overrides else [], seed)
             results.setdefault(name, []).append(run_arm(experiment, steps, args.num))
             (args.out / "table.md").write_text(table(results))
+    (args.out / "steps.svg").write_text(plot(results))
     say(table(results))
 
 

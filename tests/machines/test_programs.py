@@ -48,6 +48,8 @@ def test_ablation_of_the_prior(trained_digits, tmp_path, capsys):
     assert [row[:2] for row in found] == [["default", "1"], ["one", "1"]]
     assert {"bits_per_bit", "frechet_2"} <= set(heading)
     assert found[0][2:] != found[1][2:]
+    drawn = (tmp_path / "steps.svg").read_text()
+    assert drawn.startswith("<svg") and all(f">{word}</text>" in drawn for word in ("default", "one", "steps"))
     assert "step/s" in capsys.readouterr().err
     prior_ablation.main([*common, *arms])  # finished arms are not trained again
     assert "step/s" not in capsys.readouterr().err
