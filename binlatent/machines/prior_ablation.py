@@ -104,7 +104,8 @@ def plot(results: dict[str, list[dict[str, float]]]) -> str:
     """SVG: the mean Fréchet distance of each arm against the number of steps."""
     lines = {}
     for arm, rows in results.items():
-        steps = sorted(int(name.removeprefix("frechet_")) for name in rows[0] if name.startswith("frechet_"))
+        names = set.intersection(*map(set, rows))  # a seed may have been scored at more steps before
+        steps = sorted(int(name.removeprefix("frechet_")) for name in names if name.startswith("frechet_"))
         lines[arm] = steps, [np.mean([row[f"frechet_{count}"] for row in rows]) for count in steps]
     return figures.curves("Fréchet distance", lines, x="steps", log=True).replace("currentColor", "#808080")
 
