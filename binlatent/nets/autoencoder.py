@@ -37,7 +37,9 @@ class BinaryAutoencoder(nn.Module):
       decoder_multiplier: the decoder has this times `res_blocks` blocks per level, rounded down (the release's
         `gen_mul`); one number, or one per level.
       attention_resolutions: heights in pixels of the feature maps that have attention after each of their blocks.
-      code_bits: k, bits per token of the code.
+      code_bits: bits at each position of the encoder's last features.
+      token_size: p×p neighbouring positions make one token, of k = code_bits · p² bits. The prior sees p² times fewer tokens
+        and costs about so much less; images are the same. The release has 1.
       embedding_width: channels of the encoder's last features and of the decoder's input.
       norm_first: the decoder starts with a GroupNorm.
       patch_size: s; images enter as (h/s, w/s, c·s²) and the decoder's output is rearranged back. The release has 1.
@@ -57,6 +59,7 @@ class BinaryAutoencoder(nn.Module):
     decoder_multiplier: float | tuple[float, ...] = 1.0
     attention_resolutions: tuple[int, ...] = (16,)
     code_bits: int = 32
+    token_size: int = 1
     embedding_width: int = 256
     norm_first: bool = False
     patch_size: int = 1
@@ -71,6 +74,7 @@ class BinaryAutoencoder(nn.Module):
             "channels",
             "res_blocks",
             "code_bits",
+            "token_size",
             "embedding_width",
             "patch_size",
         ):
@@ -82,7 +86,8 @@ class BinaryAutoencoder(nn.Module):
             raise ValueError(
                 f"resolution {self.resolution} is not divisible by {self.downsampling} = patch_size {self.patch_size} × "
                 f"2^{len(self.channel_multipliers) - 1} ({len(self.channel_multipliers)} channel_multipliers halve the "
-                "image between levels); change the resolution, the patch_size, or the number of levels"
+                f"image between levels) × token_size {self.token_size}; change the resolution, the patch_size, the token_size, "
+                "or the number of levels"
             )
         levels = [self.resolution // self.patch_size // 2**i for i in range(len(self.channel_multipliers))]
         if unknown := [r for r in self.attention_resolutions if r not in levels]:
@@ -97,13 +102,13 @@ class BinaryAutoencoder(nn.Module):
     @property
     def downsampling(self) -> int:
         """Height = width of a token, in pixels."""
-        return self.patch_size * 2 ** (len(self.channel_multipliers) - 1)
+        return self.patch_size * 2 ** (len(self.channel_multipliers) - 1) * self.token_size
 
     @property
     def code_shape(self) -> tuple[int, int, int]:
         """(y, x, k) of one image's code."""
         side = self.resolution // self.downsampling
-        return side, side, self.code_bits
+        return side, side, self.code_bits * self.token_size**2
 
     @property
     def _decoder_blocks(self) -> list[int]:
@@ -135,14 +140,14 @@ class BinaryAutoencoder(nn.Module):
 
     def encode(self, images: Images) -> Logits:
         """Log-odds (b, y, x, k), float32, of each bit of images in [0, 1]."""
-        logits = self.code_logits(self.encode_features(images))
+        logits = _space_to_depth(self.code_logits(self.encode_features(images)), self.token_size)
         return 2 * logits if self.signed else logits  # (1 + tanh u)/2 = σ(2u)
 
     def decode(self, bits: Float[Array, "b y x k"] | Code) -> Images:
         """Images, float32 and not clipped, of bits (0/1 or bool; may be soft or straight-through)."""
         if bits.shape[1:] != self.code_shape:
             raise ValueError(f"codes have (y, x, k) {bits.shape[1:]}; this autoencoder takes {self.code_shape}")
-        x = self.embed(binarize.decoder_input(bits, signed=self.signed))
+        x = self.embed(_depth_to_space(binarize.decoder_input(bits, signed=self.signed), self.token_size))
         return _depth_to_space(self.decoder(x), self.patch_size)
 
     def __call__(
@@ -190,7 +195,7 @@ def decoder_layers(net: BinaryAutoencoder) -> tuple[Layer, ...]:
     """The decoder's layers in order, numbered as the release's `generator.blocks`."""
     levels = len(net.channel_multipliers)
     width = net.channels * net.channel_multipliers[-1]
-    resolution = net.resolution // net.downsampling
+    resolution = net.resolution // net.downsampling * net.token_size
     layers = [Layer(name="norm_in", kind="norm", channels=net.embedding_width)] if net.norm_first else []
     layers += [Layer(name="conv_in", kind="conv", channels=width), *_middle(width)]
     for level in reversed(range(levels)):

@@ -65,6 +65,17 @@ def test_bfloat16_computes_the_same_function_from_float32_parameters():
     assert jnp.max(jnp.abs(rounded - full)) > 0
 
 
+def test_larger_tokens_hold_the_same_bits_of_the_same_image():
+    net, images, variables = _init()
+    large = net.clone(token_size=2)
+    assert large.code_shape == (4, 4, 24) and large.downsampling == 2 * net.downsampling
+    logits, tokens = (jax.jit(lambda v, n=n: n.apply(v, images, method="encode"))(variables) for n in (net, large))
+    np.testing.assert_array_equal(tokens[:, 1, 2, 6:12], logits[:, 2, 5])  # row 0 and column 1 of token (1, 2)
+    np.testing.assert_array_equal(_decode(large, variables, tokens > 0), _decode(net, variables, logits > 0))
+    with pytest.raises(ValueError, match="token_size 3"):
+        net.clone(token_size=3)
+
+
 def test_patch_size_is_a_rearrangement():
     net, images, variables = _init(patch_size=2, attention_resolutions=())
     features = jax.jit(lambda v: net.apply(v, images, method="encode_features"))(variables)
