@@ -98,7 +98,7 @@ def sweep(evaluation: Evaluation, grid: Grid, options: EvaluationOptions) -> lis
             bar.update()
     first = score_keys(rows)[0]
     name = known["score_names"].get(first, first)
-    svg = figures.curves(name, series(rows, first), x="steps", log=True).replace("currentColor", "#333333")
+    svg = figures.curves(name, series(rows, first), x="steps", log=True, ink="#333333")
     path.with_name("sweep.svg").write_text(svg)
     return rows
 

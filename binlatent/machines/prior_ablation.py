@@ -107,7 +107,7 @@ def plot(results: dict[str, list[dict[str, float]]]) -> str:
         names = set.intersection(*map(set, rows))  # a seed may have been scored at more steps before
         steps = sorted(int(name.removeprefix("frechet_")) for name in names if name.startswith("frechet_"))
         lines[arm] = steps, [np.mean([row[f"frechet_{count}"] for row in rows]) for count in steps]
-    return figures.curves("Fréchet distance", lines, x="steps", log=True).replace("currentColor", "#808080")
+    return figures.curves("Fréchet distance", lines, x="steps", log=True, ink="#808080")
 
 
 def main(argv: list[str] | None = None) -> None:

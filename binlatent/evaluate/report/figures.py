@@ -33,8 +33,8 @@ def _axes(width: float = 4.2, height: float = 2.6) -> Iterator[Any]:
         yield figure.add_subplot()
 
 
-def _svg(axes: Any, title: str) -> str:
-    """Renders a figure as inline SVG: transparent, in the page's text colour, with unique ids."""
+def _svg(axes: Any, title: str, ink: str = "currentColor") -> str:
+    """Renders a figure as inline SVG: transparent, by default in the page's text colour, with unique ids."""
     import matplotlib
 
     out = io.StringIO()
@@ -42,15 +42,27 @@ def _svg(axes: Any, title: str) -> str:
         axes.figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     text = out.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S).replace(INK, "currentColor")
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S).replace(INK, ink)
     prefix = re.sub(r"\W+", "-", title)
     text = re.sub(r'id="([^"]+)"', rf'id="{prefix}-\1"', text)
     text = re.sub(r'(href="#|url\(#)', rf"\1{prefix}-", text)
     return text.replace("<svg", f'<svg role="img" aria-label="{escape(title, quote=True)}"', 1)
 
 
-def curves(title: str, series: dict[str, tuple[Sequence, Sequence]], *, x: str, log: bool = False) -> str:
-    """Plots curves by name, each (x values, y values); with `log`, x is on a log₂ scale."""
+def curves(
+    title: str,
+    series: dict[str, tuple[Sequence, Sequence]],
+    *,
+    x: str,
+    log: bool = False,
+    ink: str = "currentColor",
+) -> str:
+    """Plots curves by name, each (x values, y values).
+
+    Args:
+      log: x is on a log₂ scale.
+      ink: the colour of text and axes, which an SVG in a file of its own cannot take from a page.
+    """
     with _axes() as axes:
         for name, (positions, values) in series.items():
             axes.plot(positions, values, label=name, marker="o" if len(positions) < 12 else None, markersize=3)
@@ -63,7 +75,7 @@ def curves(title: str, series: dict[str, tuple[Sequence, Sequence]], *, x: str, 
             axes.minorticks_off()
         if len(series) > 1:
             axes.legend()
-        return _svg(axes, title)
+        return _svg(axes, title, ink)
 
 
 def steps(title: str, edges: Sequence, values: Sequence, *, x: str, y: str) -> str:
