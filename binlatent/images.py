@@ -6,6 +6,8 @@ number per image; higher is better for PSNR and SSIM, lower for L1.
 
 import io
 import math
+import textwrap
+from collections.abc import Sequence
 
 import einops
 import jax
@@ -129,6 +131,31 @@ def comparison_grid(originals: np.ndarray, reconstructions: np.ndarray, columns:
     both = np.stack([to_uint8(originals[:count]), to_uint8(reconstructions[:count])])
     both = einops.rearrange(both, "two (rows columns) h w c -> (rows two columns) h w c", columns=columns)
     return image_grid(both, columns)
+
+
+def captioned_grid(images: np.ndarray, captions: Sequence[str], columns: int, *, scale: int = 4) -> np.ndarray:
+    """Arranges images (n, h, w, c) row by row in one picture, uint8 RGB on white, each with its caption below.
+
+    Args:
+      images: uint8 or float in [0, 1].
+      captions: one an image; divided into lines at spaces.
+      columns: images per row.
+      scale: images are enlarged by this factor, without interpolation.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    side, font = scale * images.shape[2], ImageFont.load_default(12)
+    lines = [textwrap.wrap(caption, int(side / font.getlength("n"))) for caption in captions]
+    tall = scale * images.shape[1] + 16 * max(map(len, lines)) + 8
+    canvas = Image.new("RGB", (columns * (side + 16), math.ceil(len(images) / columns) * tall), "white")
+    draw = ImageDraw.Draw(canvas)
+    for i, (image, words) in enumerate(zip(to_uint8(images), lines, strict=True)):
+        left, top = i % columns * (side + 16) + 8, i // columns * tall + 8
+        image = image.repeat(scale, axis=0).repeat(scale, axis=1)
+        canvas.paste(Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image), (left, top))
+        middle = (left + side // 2, top + image.shape[0] + 4)
+        draw.multiline_text(middle, "\n".join(words), "black", font, anchor="ma", align="center")
+    return np.asarray(canvas)
 
 
 def save_image(path: epath.PathLike, image: np.ndarray) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from binlatent.images import grid_columns, image_grid, l1, psnr, save_image, ssim
+from binlatent.images import captioned_grid, grid_columns, image_grid, l1, psnr, save_image, ssim
 
 
 def images(shape=(3, 24, 17, 3)):
@@ -80,3 +80,15 @@ def test_a_grid_holds_every_image_in_its_place(tmp_path):
     save_image(tmp_path / "g.JPG", grid)
     assert np.array_equal(PIL.Image.open(tmp_path / "g.png"), grid[..., 0])
     assert PIL.Image.open(tmp_path / "g.JPG").format == "JPEG"
+
+
+def test_captions_stand_below_their_images():
+    images = np.zeros((3, 8, 8, 1), np.uint8)
+    picture = captioned_grid(images, ["a", "two words", ""], columns=2, scale=10)
+    assert picture.dtype == np.uint8 and picture.shape[1:] == (2 * 96, 3)
+    black = (picture == 0).all(-1)
+    half = len(picture) // 2
+    assert black[8:88, 8:88].all() and black[8:88, 104:184].all() and black[half + 8 : half + 88, 8:88].all()
+    below = [part.any() for part in (black[88:half, :96], black[88:half, 96:], black[half + 88 :, :96])]
+    assert below == [True, True, False]
+    assert not black[half:, 96:].any()  # there is no fourth image

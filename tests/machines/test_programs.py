@@ -55,6 +55,11 @@ def test_ablation_of_the_prior(trained_digits, tmp_path, capsys):
     assert "step/s" not in capsys.readouterr().err
 
 
+def test_the_plot_takes_the_steps_that_all_seeds_have():
+    drawn = prior_ablation.plot({"one": [{"frechet_4": 3.0, "frechet_16": 2.0}, {"frechet_16": 1.0}]})
+    assert ">16</text>" in drawn and ">4</text>" not in drawn and "currentColor" not in drawn
+
+
 def test_scores_of_digits(trained_digits, capsys):
     digits.main([str(trained_digits), "--steps", "2,4", "--num", "50"])
     heading, *found = rows(capsys.readouterr().out)
@@ -106,9 +111,10 @@ def test_tones_of_emoji_and_retrieval(tmp_path, capsys):
     Experiment.open(tmp_path / "run", config).run()
     emoji.main([str(tmp_path / "run"), "--steps", "2", "--guidance", "0", "--num", "8", "--out", str(tmp_path)])
     heading, *found = rows(capsys.readouterr().out)
-    assert heading == ["combinations", "guidance", "images", "tone right"]
-    assert [row[0] for row in found] == ["trained, reconstructions", "trained", "held out, reconstructions", "held out"]
-    assert all(0 <= float(row[3]) <= 1 for row in found)
+    assert heading == ["combinations", "guidance", "images", "tone right", "picture nearest"]
+    kinds = ["trained", "held out", "others, trained"]
+    assert [row[0] for row in found] == [name for kind in kinds for name in (f"{kind}, reconstructions", kind)]
+    assert all(0 <= float(row[3]) <= 1 for row in found[:4]) and all(0 <= float(row[4]) <= 1 for row in found)
     assert Image.open(tmp_path / "nearest.png").size[0] > 100 and Image.open(tmp_path / "prompts.png").size[0] > 100
     retrieval.main([str(tmp_path / "run"), "--steps", "2", "--num", "20", "--choices", "4"])
     heading, found = rows(capsys.readouterr().out)
