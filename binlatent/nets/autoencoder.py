@@ -38,8 +38,8 @@ class BinaryAutoencoder(nn.Module):
         `gen_mul`); one number, or one per level.
       attention_resolutions: heights in pixels of the feature maps that have attention after each of their blocks.
       code_bits: bits at each position of the encoder's last features.
-      token_size: p×p neighbouring positions make one token, of k = code_bits · p² bits. The prior sees p² times fewer tokens
-        and costs about so much less; images are the same. The release has 1.
+      token_size: p×p neighbouring positions make one token, of k = code_bits · p² bits. The prior has p² times fewer
+        tokens; images are the same. The release has 1.
       embedding_width: channels of the encoder's last features and of the decoder's input.
       norm_first: the decoder starts with a GroupNorm.
       patch_size: s; images enter as (h/s, w/s, c·s²) and the decoder's output is rearranged back. The release has 1.
