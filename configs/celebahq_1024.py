@@ -11,8 +11,8 @@ hours and scores have not been measured.
 from binlatent.config import load
 
 
-def get_config():
-    config = load("ffhq_1024")
+def get_config(recipe: str = "paper"):
+    config = load(f"ffhq_1024:{recipe}")
     config.data.validation_fraction = 0.03
     config.discriminator_augmentation.color = 0.5
     config.discriminator_augmentation.translation = 0.125

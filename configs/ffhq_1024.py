@@ -14,8 +14,8 @@ scores have not been measured.
 from binlatent.config import load
 
 
-def get_config():
-    config = load("ffhq_256")
+def get_config(recipe: str = "paper"):
+    config = load(f"ffhq_256:{recipe}")
     config.mesh.data = 1
     config.mesh.fsdp = -1
     config.data.resolution = 1024

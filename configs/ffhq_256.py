@@ -11,8 +11,8 @@ numbers; with half as many images, so the prior is regularised and both stages s
 from binlatent.config import load
 
 
-def get_config():
-    config = load("lsun_churches_256")
+def get_config(recipe: str = "paper"):
+    config = load(f"lsun_churches_256:{recipe}")
     config.data.source = "folder"
     config.data.name = ""
     config.data.labels = False

@@ -14,8 +14,8 @@ which `docs/tpu.md` has what has been compiled; hours and scores have not been m
 from binlatent.config import load
 
 
-def get_config():
-    config = load("lsun_churches_256")
+def get_config(recipe: str = "paper"):
+    config = load(f"lsun_churches_256:{recipe}")
     config.mesh.data = 1
     config.mesh.fsdp = -1
     config.data.name = "imagenet2012"

@@ -12,8 +12,8 @@ have not been measured.
 from binlatent.config import load
 
 
-def get_config():
-    config = load("lsun_churches_256")
+def get_config(recipe: str = "paper"):
+    config = load(f"lsun_churches_256:{recipe}")
     config.data.name = "lsun/bedroom"
     config.data.validation_fraction = 0.002
     config.autoencoder_training.num_steps = 500_000

@@ -17,8 +17,8 @@ Meant for 8 devices of 80 GB, or a slice v6e:2x4 of TPUs; hours and scores have 
 from binlatent.config import load
 
 
-def get_config():
-    config = load("imagenet_256")
+def get_config(recipe: str = "paper"):
+    config = load(f"imagenet_256:{recipe}")
     config.data.source = "folder"
     config.data.name = ""
     config.data.validation_split = ""

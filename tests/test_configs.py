@@ -9,6 +9,7 @@ import pytest
 
 from binlatent import config as config_lib
 from binlatent.diffusion.prediction import product
+from binlatent.errors import UserError
 from binlatent.machines import plan
 from binlatent.nets.condition import Conditioning
 from binlatent.nets.official_denoiser import OfficialDenoiser
@@ -76,6 +77,17 @@ def test_the_release_s_recipe_is_its_network_its_loss_and_its_step():
     output = product(jax.random.normal(jax.random.key(2), (8, 2, 2, 4)))
     expected = OfficialLoss(schedule=stage.objective.schedule, total_steps=64)(output, code, code_t, t)
     np.testing.assert_allclose(stage.objective(output, code, code_t, t)["loss"], expected["loss"], rtol=1e-5)
+
+
+def test_a_paper_config_has_a_modern_recipe():
+    """Of every config that is based on the paper's first one: with the terms on the code, and all else the same."""
+    for name in ("lsun_churches_256", "celebahq_1024", "text_256"):
+        paper, modern = config_lib.load(name), config_lib.load(f"{name}:modern")
+        assert config_lib.load(f"{name}:paper") == paper
+        changed = config_lib.differences(paper, modern)
+        assert set(changed) == {f"autoencoder_loss.{term}.weight" for term in ("sample_entropy", "batch_entropy")}
+    with pytest.raises(UserError, match="no recipe 'old'"):
+        config_lib.load("ffhq_256:old")
 
 
 def test_lengths_of_runs_are_whole_epochs_apart():

@@ -86,6 +86,42 @@ def nearest(images: np.ndarray, known: np.ndarray) -> np.ndarray:
     return known[found]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Prompts of one kind.
+
+    Attributes:
+      kind: its name in the table.
+      names: the prompts, names of pictures.
+      images: the pictures of these names, uint8 (n, h, w, 3).
+      pairs: the person and the index of the tone of each; empty where names have no tone.
+    """
+
+    kind: str
+    names: list[str]
+    images: np.ndarray
+    pairs: list[tuple[Person, int]] = dataclasses.field(default_factory=list)
+
+    def row(self, guidance: str, made: np.ndarray, every: np.ndarray) -> str:
+        """The table's row of images `made` (n, h, w, 3) for the prompts, beside all pictures of the set."""
+        tone = f"{accuracy(self.pairs, made):.3f}" if self.pairs else ""
+        right = (nearest(made, every) == self.images).all((1, 2, 3)).mean()
+        return f"| {self.kind} | {guidance} | {len(made)} | {tone} | {right:.3f} |"
+
+
+def wanted(every: np.ndarray, names: list[str], train: list[dict], *, num: int, seed: int) -> list[Wanted]:
+    """At most `num` combinations of the training set, of those that are held out, and other emojis of the training set."""
+    people, kinds = persons(every, names), []
+    for kind, held_out in (("trained", False), ("held out", True)):
+        pairs = chosen(people, num, held_out=held_out, seed=seed)
+        pictures = np.stack([person.images[i] for person, i in pairs])
+        kinds.append(Wanted(kind=kind, names=[p.names[i] for p, i in pairs], images=pictures, pairs=pairs))
+    others = [record for record in train if "skin tone" not in record["caption"][0]]
+    others = [others[i] for i in np.random.default_rng(seed).permutation(len(others))[:num]]
+    captions, pictures = [record["caption"][0] for record in others], np.stack([record["image"] for record in others])
+    return [*kinds, Wanted(kind="others, trained", names=captions, images=pictures)]
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workdir")
@@ -100,34 +136,21 @@ def main(arguments: list[str] | None = None) -> None:
     if data.source != "emoji":
         raise UserError(f"{args.workdir} was trained on data.source={data.source!r}: 'emoji' is expected")
     model, (every, names) = Pipeline.load(args.workdir), load_emoji(data.resolution)
-    people, train = persons(every, names), experiment.splits().train
-    pairs = {out: chosen(people, args.num, held_out=out, seed=args.seed) for out in (False, True)}
-    others = [i for i in range(len(train)) if "skin tone" not in train[i]["caption"][0]]
-    others = np.random.default_rng(args.seed).permutation(others)[: args.num].tolist()
-    kinds = {
-        "trained": [(person.names[i], person.images[i]) for person, i in pairs[False]],
-        "held out": [(person.names[i], person.images[i]) for person, i in pairs[True]],
-        "others, trained": [(train[i]["caption"][0], train[i]["image"]) for i in others],
-    }
+    source = experiment.splits().train
+    train = [source[i] for i in range(len(source))]
     say("| combinations | guidance | images | tone right | picture nearest |\n|---|---|---|---|---|")
-
-    def row(kind: str, guidance: str, images: np.ndarray, originals: np.ndarray) -> None:
-        tone = "" if kind.startswith("others") else f"{accuracy(pairs[kind.startswith('held out')], images):.3f}"
-        right = (nearest(images, every) == originals).all((1, 2, 3)).mean()
-        say(f"| {kind} | {guidance} | {len(images)} | {tone} | {right:.3f} |")
-
-    samples = {}
-    for kind, wanted in kinds.items():
-        prompts, originals = [name for name, _ in wanted], np.stack([image for _, image in wanted])
-        row(f"{kind}, reconstructions", "", model.reconstruct(originals), originals)
+    shown = []  # samples of persons
+    for kind in wanted(every, names, train, num=args.num, seed=args.seed):
+        reconstructed = dataclasses.replace(kind, kind=f"{kind.kind}, reconstructions")
+        say(reconstructed.row("", model.reconstruct(kind.images), every))
         for guidance in args.guidance.split(","):
             options = {"guidance": float(guidance), "steps": args.steps}
-            samples[kind] = model.sample(seed=args.seed, num=len(prompts), prompts=prompts, **options)
-            row(kind, guidance, samples[kind], originals)
+            samples = model.sample(seed=args.seed, num=len(kind.names), prompts=kind.names, **options)
+            say(kind.row(guidance, samples, every))
+        shown += list(samples[:4]) if kind.pairs else []
     if args.out:
-        folder = pathlib.Path(args.out)
-        training = np.stack([train[i]["image"] for i in range(len(train))])
-        some = np.concatenate([samples[kind][:4] for kind in ("trained", "held out")])
+        folder, some = pathlib.Path(args.out), np.stack(shown)
+        training = np.stack([record["image"] for record in train])
         save_image(folder / "nearest.png", comparison_grid(some, nearest(some, training)))
         if text.prompts:
             num = len(text.prompts)

@@ -41,16 +41,15 @@ class Guidance:
         if self.guidance_power < 0:
             raise ValueError(f"guidance_power {self.guidance_power} is negative")
 
-    def acts(self, t: np.float32) -> bool:
-        """Whether a time is within the interval; elsewhere the unconditional estimate is not needed."""
+    def acts(self, t: np.float32 | Array) -> np.bool_ | Array:
+        """Whether times are within the interval; elsewhere the unconditional estimate is not needed."""
         low, high = self.interval
-        return bool(low <= t <= high)
+        return (t >= low) & (t <= high)
 
     def weight_at(self, weight: float | Array, t: Float[Array, "b"]) -> Float[Array, "b"]:
         """The weight at times t; `weight` is w."""
-        low, high = self.interval
         weight = weight * (1 - t) ** self.guidance_power if self.guidance_power else weight
-        return jnp.where((t >= low) & (t <= high), weight, 0.0)
+        return jnp.where(self.acts(t), weight, 0.0)
 
 
 def guide(
