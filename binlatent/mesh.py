@@ -5,8 +5,8 @@ expression that matches its path, otherwise along its largest axis that is divis
 `data` × `fsdp`. One device is a mesh of one.
 
 Where activations and a layer's parameters are sharded over the same axis, XLA might gather the activations instead of the
-parameters. Networks call `constrain_batch` to prevent that; programs are traced under `on_mesh`, which tells it the mesh.
-Without a mesh, it does nothing.
+parameters. Networks call `constrain_batch` and `constrain_tokens` to prevent that; programs are traced under `on_mesh`, which
+tells them the mesh. Without a mesh, they do nothing.
 """
 
 import dataclasses
@@ -20,8 +20,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from binlatent.typing import Array, PyTree
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("data", "fsdp", "context", "tensor")
 BATCH = PartitionSpec(("data", "fsdp"))  # for arrays with a leading batch axis
+TOKENS = PartitionSpec(
+    ("data", "fsdp", "context")
+)  # for arrays whose leading axis is all tokens of one example after another
 
 # (places of the examples of a batch) → their arrays
 Rows = Callable[[np.ndarray], PyTree]
@@ -44,11 +47,13 @@ class MeshShape:
     Attributes:
       data: the batch is sharded over this axis, parameters are replicated.
       fsdp: the batch, parameters, moments and EMA parameters are sharded over this axis.
+      context: the tokens of an example are sharded over this axis, in the denoiser; for long sequences.
       tensor: matrices of the denoiser's blocks are sharded over this axis.
     """
 
     data: int = -1
     fsdp: int = 1
+    context: int = 1
     tensor: int = 1
 
     def build(self, devices=None) -> Mesh:
@@ -144,11 +149,27 @@ def gather(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def constrain_batch(x: Array) -> Array:
-    """Constrains the leading axis (examples, or their tokens) to be sharded over data × fsdp, and no other axis."""
+    """Constrains the leading axis (examples) to be sharded over data × fsdp, and no other axis."""
+    return _constrain(x, BATCH)
+
+
+def constrain_tokens(x: Array) -> Array:
+    """Constrains the leading axis (the tokens of one example after another) to be sharded over data × fsdp × context.
+
+    Raises:
+      ValueError: it cannot be divided so.
+    """
+    return _constrain(x, TOKENS)
+
+
+def _constrain(x: Array, leading: PartitionSpec) -> Array:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*BATCH, *(PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)))
+    if x.shape[0] % math.prod(mesh.shape[axis] for axis in leading[0]):
+        sizes = " × ".join(f"{axis}={mesh.shape[axis]}" for axis in leading[0])
+        raise ValueError(f"an axis of {x.shape[0]} cannot be divided over the mesh's {sizes}")
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*leading, *(PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)))
 
 
 def platform() -> str:

@@ -79,6 +79,23 @@ def test_tensor_parallelism_keeps_the_loss(shape):
     np.testing.assert_allclose(losses, alone("prior"), rtol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [pytest.param((1, 1, 8, 1), marks=pytest.mark.slow), (1, 2, 2, 2)])
+def test_tokens_over_devices_keep_the_loss(shape):
+    stage, batch = stages()["prior"]
+    data, fsdp, context, tensor = shape
+    _, losses = run(stage, batch, MeshShape(data=data, fsdp=fsdp, context=context, tensor=tensor).build())
+    np.testing.assert_allclose(losses, alone("prior"), rtol=1e-5)
+
+
+def test_tokens_that_cannot_be_divided_are_named():
+    stage, batch = stages()["prior"]
+    batch = {"code": batch["code"][:2]}  # 2 examples of 16 tokens over 3 devices
+    with pytest.raises(
+        ValueError, match=r"an axis of 32 cannot be divided over the mesh's data=1 × fsdp=1 × context=3"
+    ):
+        run(stage, batch, MeshShape(data=1, context=3).build(jax.devices()[:3]))
+
+
 MOVES = "all-gather|all-to-all|collective-permute"
 
 
@@ -107,6 +124,13 @@ def test_tensor_parallel_attention_keeps_heads_in_their_place():
     assert largest_collective(stage, batch, mesh, MOVES) <= 2 * 256 * 64
 
 
+def test_tokens_over_devices_send_keys_and_values_alone():
+    """Besides parameters' gradients: of 64 examples on a device, the keys or values of 16 tokens of 64 numbers."""
+    stage, batch = stages()["prior"]
+    mesh = MeshShape(data=4, context=2).build()
+    assert largest_collective(stage, batch, mesh) <= 256 // 4 * 16 * 64
+
+
 def test_partition_spec_uses_the_largest_divisible_axis():
     mesh = MeshShape(data=1, fsdp=8).build()
     spec = lambda path, *shape: tuple(mesh_lib.partition_spec(path, shape, mesh))  # noqa: E731
@@ -120,9 +144,9 @@ def test_partition_spec_uses_the_largest_divisible_axis():
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"data": 3}, "data=3, fsdp=1, tensor=1 does not fit 8 devices"),
-        ({"data": -1, "fsdp": 3}, "fsdp=3, tensor=1 does not fit 8 devices"),
-        ({"data": 2, "fsdp": 2}, "data=2, fsdp=2, tensor=1 does not fit 8 devices"),
+        ({"data": 3}, "data=3, fsdp=1, context=1, tensor=1 does not fit 8 devices"),
+        ({"data": -1, "fsdp": 3}, "fsdp=3, context=1, tensor=1 does not fit 8 devices"),
+        ({"data": 2, "fsdp": 2}, "data=2, fsdp=2, context=1, tensor=1 does not fit 8 devices"),
         ({"data": -1, "fsdp": -1}, "one of them may be -1"),
         ({"data": 0}, "must be positive"),
     ],
@@ -163,4 +187,4 @@ def test_programs_know_the_platform_of_the_mesh_that_they_are_traced_for():
 
     ((count, found),) = mesh_lib.run_batches(program, 6, [lambda index: index], mesh=mesh, batch_size=6)
     assert count == 6 and found.tolist() == [0, 2, 4, 6, 8, 10, 10, 10]
-    assert seen == [{"data": 8, "fsdp": 1, "tensor": 1}]
+    assert seen == [{"data": 8, "fsdp": 1, "context": 1, "tensor": 1}]

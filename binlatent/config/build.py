@@ -150,7 +150,7 @@ def build_mesh(config: ConfigDict, devices=None):
     try:
         return shape.build(devices)
     except ValueError as error:
-        raise UserError(f"{error}; set --config.mesh.data, .fsdp and .tensor") from error
+        raise UserError(f"{error}; set --config.mesh.data, .fsdp, .context and .tensor") from error
 
 
 def build_sampling(config: ConfigDict, **changes) -> SamplingOptions:

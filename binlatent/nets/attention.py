@@ -2,22 +2,27 @@
 
 * GPU, half precision: cuDNN's fused kernel, which takes an even number of tokens and no mask of keys; texts, which are short
   and masked, have XLA's own.
-* TPU, from 1,024 tokens on: splash attention, a Pallas kernel of JAX. The compiler cannot divide it over devices, so it runs
-  in a `shard_map` over examples and heads.
+* TPU, from 1,024 tokens on: splash attention, a Pallas kernel of JAX.
 * CPU, from 1,024 tokens on: queries in chunks, whose scores are computed again in the backward pass.
 * Otherwise XLA's own, which writes the scores of all queries and keys to memory.
+
+XLA cannot divide these kernels over devices, so they run in a `shard_map` over examples, heads and the mesh's axis `context`: a
+device has some of the queries of its examples, and gathers all their keys and values.
 
 TPU and CPU are those of the mesh that the program is traced for (`mesh.on_mesh`), which may not be this machine's. A program
 that is traced without one, such as an exported function, has XLA's own.
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
 
-from binlatent.mesh import BATCH, platform
+from binlatent.mesh import AXES, BATCH, platform
 from binlatent.typing import Array
 
 LONG = 2**20  # queries × keys from which the scores are not written to memory
@@ -32,24 +37,31 @@ def attend(query: Array, key: Array, value: Array, mask: Array | None = None) ->
       mask: bool (b, n), which keys count, at least one for each example; None: all.
     """
     (b, length, heads, _), keys = query.shape, key.shape[1]
-    if jax.default_backend() == "gpu" and fits_cudnn(query, key, mask):
-        return plain(query, key, value, implementation="cudnn")
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or length * keys < LONG:
+    sizes = dict.fromkeys(AXES, 1) if mesh.empty else mesh.shape
+    own = length // sizes["context"]  # queries of an example on a device
+    divides = b % (sizes["data"] * sizes["fsdp"]) == 0 and length % sizes["context"] == 0
+    on_gpu = jax.default_backend() == "gpu" and mask is None and fits_cudnn(query.dtype, own, keys)
+    if on_gpu and sizes["context"] == 1:
+        return plain(query, key, value, implementation="cudnn")
+    kernel = None
+    if on_gpu:
+        kernel = partial(plain, implementation="cudnn")
+    elif not mesh.empty and length * keys >= LONG:
+        if platform() == "tpu" and own % LANES == keys % LANES == 0:
+            kernel = splash
+        elif platform() == "cpu" and own % CHUNK == 0:
+            kernel = chunked
+    if kernel is None or not divides:
+        if sizes["context"] > 1:
+            key, value = (_gathered(x) for x in (key, value))
         return plain(query, key, value, mask)
-    parts = mesh.shape["data"] * mesh.shape["fsdp"]
-    if platform() == "tpu" and b % parts == 0 and length % LANES == keys % LANES == 0:
-        by_head = "tensor" if heads % mesh.shape["tensor"] == 0 else None
-        return _over_devices(query, key, value, mask, by_head)
-    if platform() == "cpu" and length % CHUNK == 0:
-        return chunked(query, key, value, mask)
-    return plain(query, key, value, mask)
+    return _over_devices(kernel, query, key, value, mask, "tensor" if heads % sizes["tensor"] == 0 else None)
 
 
-def fits_cudnn(query: Array, key: Array, mask: Array | None) -> bool:
-    """Whether cuDNN's kernel has a gradient for such queries (b, l, heads, d) and keys (b, n, heads, d)."""
-    half = query.dtype in (jnp.bfloat16, jnp.float16)
-    return half and mask is None and query.shape[1] % 2 == key.shape[1] % 2 == 0
+def fits_cudnn(dtype: DTypeLike, length: int, keys: int) -> bool:
+    """Whether cuDNN's kernel has a gradient for so many queries and keys, which no mask leaves out."""
+    return dtype in (jnp.bfloat16, jnp.float16) and length % 2 == keys % 2 == 0
 
 
 def plain(
@@ -100,9 +112,17 @@ def _kernel(length: int, keys: int, heads: int, interpret: bool):
     return splash_attention.make_splash_mha_single_device(everything, block_sizes=blocks, interpret=interpret)
 
 
-def _over_devices(query: Array, key: Array, value: Array, mask: Array | None, by_head: str | None) -> Array:
-    """The TPU's kernel on each device's examples and heads."""
-    arrays, rows = PartitionSpec(*BATCH, None, by_head, None), PartitionSpec(*BATCH, None)
-    specs = (arrays, arrays, arrays, *(() if mask is None else (rows,)))
-    given = (query, key, value, *(() if mask is None else (mask,)))
-    return jax.shard_map(splash, in_specs=specs, out_specs=arrays, check_vma=False)(*given)
+def _over_devices(
+    kernel: Callable[..., Array], query: Array, key: Array, value: Array, mask: Array | None, by_head: str | None
+) -> Array:
+    """A kernel on each device's examples, heads, and part of the queries."""
+    queries, arrays = (PartitionSpec(*BATCH, axis, by_head, None) for axis in ("context", None))
+    specs, given = (queries, arrays, arrays), (query, key, value)
+    if mask is not None:
+        specs, given = (*specs, PartitionSpec(*BATCH, None)), (*given, mask)
+    return jax.shard_map(kernel, in_specs=specs, out_specs=queries, check_vma=False)(*given)
+
+
+def _gathered(x: Array) -> Array:
+    """Keys or values (b, n, heads, d) with all tokens of an example on each of its devices."""
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*BATCH, None, *(PartitionSpec.UNCONSTRAINED,) * 2))

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from binlatent.bits import signs
-from binlatent.mesh import constrain_batch, platform
+from binlatent.mesh import constrain_batch, constrain_tokens, platform
 from binlatent.nets.attention import attend
 from binlatent.nets.condition import Condition, Conditioning
 from binlatent.nets.embedding import ConditionEmbedding, Embedded
@@ -89,24 +89,24 @@ class Block(nn.Module):
             x = x.reshape(b, -1, self.heads, parts, d // self.heads)
             return [x[:, :, :, i] for i in range(parts)]
 
-        projected = constrain_batch(dense(3 * d, name="query_key_value")(modulate(tokens, shift_1, scale_1)))
+        projected = constrain_tokens(dense(3 * d, name="query_key_value")(modulate(tokens, shift_1, scale_1)))
         query, key, value = heads(projected, 3)
         angles = rotary_angles(*self.grid, d // self.heads)
         query, key = rotate(query, angles), rotate(key, angles)
-        mixed = constrain_batch(attend(query, key, value).reshape(-1, d))
-        tokens = constrain_batch(tokens + gated(dense(d, name="attention_out")(mixed), gate_1))
+        mixed = constrain_tokens(attend(query, key, value).reshape(-1, d))
+        tokens = constrain_tokens(tokens + gated(dense(d, name="attention_out")(mixed), gate_1))
 
         if self.cross_attention:
             query = dense(d, name="cross_query")(norm(name="cross_norm")(tokens))
             read = dense(2 * d, name="cross_key_value")(text.reshape(-1, text.shape[-1]))
-            mixed = constrain_batch(attend(*heads(query, 1), *heads(read, 2), text_mask).reshape(-1, d))
+            mixed = constrain_tokens(attend(*heads(query, 1), *heads(read, 2), text_mask).reshape(-1, d))
             # zero at first, as the gates are: a block starts as the identity
             tokens = tokens + nn.Dense(d, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="cross_out")(mixed)
 
         x, size = modulate(tokens, shift_2, scale_2), gated_width(d, self.mlp_ratio)
         hidden = nn.silu(dense(size, name="mlp_gate")(x)) * dense(size, name="mlp_in")(x)
-        tokens = tokens + gated(dense(d, name="mlp_out")(constrain_batch(hidden)), gate_2)
-        return constrain_batch(tokens), None
+        tokens = tokens + gated(dense(d, name="mlp_out")(constrain_tokens(hidden)), gate_2)
+        return constrain_tokens(tokens), None
 
 
 class Denoiser(nn.Module):
@@ -190,7 +190,7 @@ class Denoiser(nn.Module):
 
         position = self.param("position", lambda _: grid_positions(y, x, d))
         tokens = dense(d, use_bias=False, name="embed")(signs(code, self.dtype).reshape(-1, k))
-        tokens = (tokens.reshape(b, y * x, d) + position.astype(self.dtype)[None]).reshape(-1, d)
+        tokens = constrain_tokens((tokens.reshape(b, y * x, d) + position.astype(self.dtype)[None]).reshape(-1, d))
 
         # times change little between steps: features and the modulation stay in float32
         features = time_features(t, 256)

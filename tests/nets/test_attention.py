@@ -40,17 +40,18 @@ def test_a_kernel_equals_attention_that_writes_its_scores(function, masked):
         assert np.abs(expected[0] - np.asarray(attention.plain(*given, None))).max() > 0.1
 
 
-def test_the_kernel_of_tpus_runs_on_each_device_s_examples_and_heads(monkeypatch):
-    monkeypatch.setattr(attention, "splash", DISPATCH[0])
-    given, mask, g = arrays(128, 128, b=4)
-    mesh = MeshShape(data=2, fsdp=2, tensor=2).build()
-    function = on_mesh(lambda *a: attention._over_devices(*a, "tensor"), mesh)
+@pytest.mark.parametrize("shape", [(2, 2, 1, 2), (1, 2, 2, 2)])
+def test_the_kernel_of_tpus_runs_on_each_device_s_examples_heads_and_queries(shape):
+    data, fsdp, context, tensor = shape
+    given, mask, g = arrays(128 * context, 128, b=4)
+    mesh = MeshShape(data=data, fsdp=fsdp, context=context, tensor=tensor).build()
+    function = on_mesh(lambda *a: attention._over_devices(DISPATCH[0], *a, "tensor"), mesh)
     expected = values(attention.plain, given, mask, g)
     placed = [jax.device_put(x, batch_sharding(mesh)) for x in (*given, mask, g)]
     found = jax.jit(lambda q, k, v, mask, g: values_on(function, (q, k, v), mask, g))(*placed)
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-5)
-    assert found[0].sharding.shard_shape(found[0].shape)[2] == 1  # of two heads
+    assert found[0].sharding.shard_shape(found[0].shape)[1:3] == (128, 1)  # queries, and one of two heads
 
 
 def values_on(function, given, mask, g):
@@ -84,6 +85,21 @@ def test_the_kernel_is_that_of_the_mesh_and_of_the_number_of_tokens():
     # numbers of tokens and of examples that cannot be divided as the kernel does
     for length, b in ((1100, 8), (1024, 4)):
         assert "pallas_call" not in primitives(length, platform="tpu", b=b)
+
+
+@pytest.mark.parametrize(("length", "scans"), [(1024, True), (64, False)])
+def test_queries_divided_over_devices_meet_all_keys(length, scans):
+    """In chunks where there are many, else with all scores; forward and backward equal to one device."""
+    given, mask, g = arrays(length, length, b=2)
+    expected = values(attention.plain, given, mask, g)
+    mesh = MeshShape(data=2, context=4).build()
+    function = jax.jit(lambda q, k, v, mask, g: values_on(on_mesh(attend, mesh), (q, k, v), mask, g))
+    tokens = jax.NamedSharding(mesh, jax.P("data", "context"))
+    placed = [jax.device_put(x, tokens) for x in given], mask, jax.device_put(g, tokens)
+    for ours, theirs in zip(function(*placed[0], *placed[1:]), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=2e-5)
+    traced = str(jax.make_jaxpr(on_mesh(attend, mesh))(*given, mask))
+    assert ("shard_map" in traced) == scans
 
 
 def test_a_training_step_on_a_cpu_holds_the_scores_of_some_queries_only():
