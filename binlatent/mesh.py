@@ -22,9 +22,7 @@ from binlatent.typing import Array, PyTree
 
 AXES = ("data", "fsdp", "context", "tensor")
 BATCH = PartitionSpec(("data", "fsdp"))  # for arrays with a leading batch axis
-TOKENS = PartitionSpec(
-    ("data", "fsdp", "context")
-)  # for arrays whose leading axis is all tokens of one example after another
+TOKENS = PartitionSpec(("data", "fsdp"), "context")  # for tokens (b, l, …)
 
 # (places of the examples of a batch) → their arrays
 Rows = Callable[[np.ndarray], PyTree]
@@ -149,27 +147,33 @@ def gather(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def constrain_batch(x: Array) -> Array:
-    """Constrains the leading axis (examples) to be sharded over data × fsdp, and no other axis."""
+    """Constrains the leading axis (examples, or their tokens) to be sharded over data × fsdp, and no other axis."""
     return _constrain(x, BATCH)
 
 
 def constrain_tokens(x: Array) -> Array:
-    """Constrains the leading axis (the tokens of one example after another) to be sharded over data × fsdp × context.
+    """Constrains tokens (b·l, d) to be sharded over data × fsdp, or tokens (b, l, d) also over context.
 
     Raises:
-      ValueError: it cannot be divided so.
+      ValueError: the tokens of an example cannot be divided over context.
     """
-    return _constrain(x, TOKENS)
+    return _constrain(x, TOKENS if x.ndim == 3 else BATCH)
 
 
 def _constrain(x: Array, leading: PartitionSpec) -> Array:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
-    if x.shape[0] % math.prod(mesh.shape[axis] for axis in leading[0]):
-        sizes = " × ".join(f"{axis}={mesh.shape[axis]}" for axis in leading[0])
-        raise ValueError(f"an axis of {x.shape[0]} cannot be divided over the mesh's {sizes}")
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*leading, *(PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)))
+    if leading == TOKENS and x.shape[1] % mesh.shape["context"]:
+        raise ValueError(f"{x.shape[1]} tokens cannot be divided over the mesh's context={mesh.shape['context']}")
+    free = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - len(leading))
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*leading, *free))
+
+
+def context_size() -> int:
+    """Devices over which the tokens of an example are sharded, in the mesh that the program is traced for."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else mesh.shape["context"]
 
 
 def platform() -> str:

@@ -90,6 +90,12 @@ def test_a_paper_config_has_a_modern_recipe():
         config_lib.load("ffhq_256:old")
 
 
+@pytest.mark.parametrize(("side", "shape"), [(28, (7, 7, 32)), (32, (4, 4, 128)), (64, (4, 4, 256)), (72, (9, 9, 64))])
+def test_a_folder_s_small_variant_has_large_tokens_where_they_divide(side, shape):
+    config = config_lib.load(f"image_folder:{side},small")
+    assert config_lib.build_autoencoder(config).code_shape == shape
+
+
 def test_lengths_of_runs_are_whole_epochs_apart():
     """A warm-up ends, and the discriminator starts, well before the run does."""
     for name in CONFIGS:

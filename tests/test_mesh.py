@@ -89,19 +89,16 @@ def test_tokens_over_devices_keep_the_loss(shape):
 
 def test_tokens_that_cannot_be_divided_are_named():
     stage, batch = stages()["prior"]
-    batch = {"code": batch["code"][:2]}  # 2 examples of 16 tokens over 3 devices
-    with pytest.raises(
-        ValueError, match=r"an axis of 32 cannot be divided over the mesh's data=1 × fsdp=1 × context=3"
-    ):
+    with pytest.raises(ValueError, match=r"16 tokens cannot be divided over the mesh's context=3"):
         run(stage, batch, MeshShape(data=1, context=3).build(jax.devices()[:3]))
 
 
 MOVES = "all-gather|all-to-all|collective-permute"
 
 
-def largest_collective(stage, batch, mesh, kinds=f"{MOVES}|all-reduce") -> int:
-    """Numbers in the largest array that the compiled training step sends between devices."""
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((256, *x.shape[1:]), x.dtype), batch)
+def largest_collective(stage, batch, mesh, kinds=f"{MOVES}|all-reduce", *, num=256) -> int:
+    """Numbers in the largest array that the compiled training step of `num` examples sends between devices."""
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((num, *x.shape[1:]), x.dtype), batch)
     text = StagePrograms(stage, mesh, shapes).train_steps.as_text()
     lines = re.findall(rf"= (.*) (?:{kinds})(?:-start)?\(", text)
     assert lines
@@ -125,10 +122,13 @@ def test_tensor_parallel_attention_keeps_heads_in_their_place():
 
 
 def test_tokens_over_devices_send_keys_and_values_alone():
-    """Besides parameters' gradients: of 64 examples on a device, the keys or values of 16 tokens of 64 numbers."""
-    stage, batch = stages()["prior"]
-    mesh = MeshShape(data=4, context=2).build()
-    assert largest_collective(stage, batch, mesh) <= 256 // 4 * 16 * 64
+    """Of 16 examples, four on a device, the keys or values of 1,024 tokens of 64 numbers; nothing is moved elsewhere."""
+    config = tiny.config(prior__width=64)
+    stage = config_lib.build_prior_stage(config, (32, 32, 4), Conditioning())
+    batch = {"code": jax.ShapeDtypeStruct((16, 512), np.uint8)}
+    mesh = MeshShape(data=1, fsdp=4, context=2).build()
+    assert largest_collective(stage, batch, mesh, num=16) == 4 * 1024 * 64
+    assert largest_collective(stage, batch, mesh, "all-to-all|collective-permute", num=16) <= 256 * 64
 
 
 def test_partition_spec_uses_the_largest_divisible_axis():

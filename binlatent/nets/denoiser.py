@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from binlatent.bits import signs
-from binlatent.mesh import constrain_batch, constrain_tokens, platform
+from binlatent.mesh import constrain_batch, constrain_tokens, context_size, platform
 from binlatent.nets.attention import attend
 from binlatent.nets.condition import Condition, Conditioning
 from binlatent.nets.embedding import ConditionEmbedding, Embedded
@@ -49,8 +49,8 @@ def gated_width(width: int, mlp_ratio: float) -> int:
 
 
 class Block(nn.Module):
-    """One transformer block, with rotary positions and SwiGLU (Shazeer, 2020). Tokens travel as (b·l, d): XLA's gradients of
-    matrix products like two axes best.
+    """One transformer block, with rotary positions and SwiGLU (Shazeer, 2020). Tokens travel as (b·l, d), as XLA's
+    gradients of matrix products like two axes best, or as (b, l, d), as they can be sharded over the mesh's context.
 
     Attributes:
       grid: (y, x) of the tokens.
@@ -78,14 +78,14 @@ class Block(nn.Module):
 
         def modulate(x, shift, scale):
             x = norm()(x).reshape(b, -1, d)
-            return (x * (1 + scale) + shift).reshape(-1, d)
+            return (x * (1 + scale) + shift).reshape(tokens.shape)
 
         def gated(x, gate):
-            return (x.reshape(b, -1, d) * gate).reshape(-1, d)
+            return (x.reshape(b, -1, d) * gate).reshape(tokens.shape)
 
         def heads(x, parts):
-            """(b·l, d · parts) → so many (b, l, heads, d / heads). A head's parts lie side by side, so that dividing the
-            columns over the mesh's tensor axis keeps every head in one place."""
+            """(b·l, d · parts) or (b, l, d · parts) → so many (b, l, heads, d / heads). A head's parts lie side by side, so
+            that dividing the columns over the mesh's tensor axis keeps every head in one place."""
             x = x.reshape(b, -1, self.heads, parts, d // self.heads)
             return [x[:, :, :, i] for i in range(parts)]
 
@@ -93,13 +93,13 @@ class Block(nn.Module):
         query, key, value = heads(projected, 3)
         angles = rotary_angles(*self.grid, d // self.heads)
         query, key = rotate(query, angles), rotate(key, angles)
-        mixed = constrain_tokens(attend(query, key, value).reshape(-1, d))
+        mixed = constrain_tokens(attend(query, key, value).reshape(tokens.shape))
         tokens = constrain_tokens(tokens + gated(dense(d, name="attention_out")(mixed), gate_1))
 
         if self.cross_attention:
             query = dense(d, name="cross_query")(norm(name="cross_norm")(tokens))
             read = dense(2 * d, name="cross_key_value")(text.reshape(-1, text.shape[-1]))
-            mixed = constrain_tokens(attend(*heads(query, 1), *heads(read, 2), text_mask).reshape(-1, d))
+            mixed = constrain_tokens(attend(*heads(query, 1), *heads(read, 2), text_mask).reshape(tokens.shape))
             # zero at first, as the gates are: a block starts as the identity
             tokens = tokens + nn.Dense(d, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="cross_out")(mixed)
 
@@ -189,8 +189,9 @@ class Denoiser(nn.Module):
         dense = partial(nn.Dense, dtype=self.dtype)
 
         position = self.param("position", lambda _: grid_positions(y, x, d))
-        tokens = dense(d, use_bias=False, name="embed")(signs(code, self.dtype).reshape(-1, k))
-        tokens = constrain_tokens((tokens.reshape(b, y * x, d) + position.astype(self.dtype)[None]).reshape(-1, d))
+        rows = (b, y * x) if context_size() > 1 else (b * y * x,)  # of tokens, see `Block`
+        tokens = dense(d, use_bias=False, name="embed")(signs(code, self.dtype).reshape(*rows, k))
+        tokens = constrain_tokens((tokens.reshape(b, y * x, d) + position.astype(self.dtype)[None]).reshape(*rows, d))
 
         # times change little between steps: features and the modulation stay in float32
         features = time_features(t, 256)
@@ -223,7 +224,7 @@ class Denoiser(nn.Module):
             nn.Dense(2 * d, kernel_init=zeros, name="modulation_out")(context)[:, None], 2, axis=-1
         )
         tokens = nn.LayerNorm(use_bias=False, use_scale=False, epsilon=1e-6)(tokens).reshape(b, y * x, d)
-        tokens = (tokens * (1 + scale) + shift).reshape(-1, d).astype(self.dtype)
+        tokens = (tokens * (1 + scale) + shift).reshape(*rows, d).astype(self.dtype)
         # components that start equal would stay so
         num = self.code_components * self.components
         bias = nn.initializers.normal(0.5) if num > 1 else zeros
