@@ -3,9 +3,10 @@
 from etils import epath
 
 from binlatent import config as config_lib
-from binlatent.data.loader import Validation, batch_spec, train_batches
+from binlatent.data.loader import Validation, batch_spec, fitting_batch_size, train_batches
 from binlatent.errors import UserError
 from binlatent.experiment import SPLIT_SEED, Experiment, versions
+from binlatent.mesh import batch_divisor
 from binlatent.nets.classifier import FeatureClassifier
 from binlatent.train.classifier import ClassifierStage
 from binlatent.train.loop import train
@@ -17,7 +18,7 @@ def train_classifier(workdir: epath.PathLike, *, num_steps: int = 2000, batch_si
     """Trains a classifier on the work directory's data, or resumes it, and writes it to `classifier/`.
 
     Raises:
-      UserError: the data have no labels.
+      UserError: the data have no labels, or the batch cannot be divided over the devices.
     """
     experiment = Experiment.open(workdir)
     splits, data = experiment.splits(), config_lib.build_data(experiment.config)
@@ -26,7 +27,11 @@ def train_classifier(workdir: epath.PathLike, *, num_steps: int = 2000, batch_si
             f"a classifier needs labels of at least 2 classes; {splits.train!r} has {splits.num_classes}. "
             "Use Inception's weights, or features of your own: --features yours.py"
         )
-    batch_size = min(batch_size, len(splits.train))
+    mesh = config_lib.build_mesh(experiment.config)
+    try:
+        batch_size = fitting_batch_size(len(splits.train), batch_size, divisor=batch_divisor(mesh))
+    except ValueError as error:
+        raise UserError(f"--batch_size {batch_size}: {error}") from error
     optimizer = Optimizer(
         learning_rate=1e-3, schedule="cosine", warmup_steps=min(100, num_steps // 10), weight_decay=0.05
     )
@@ -39,7 +44,7 @@ def train_classifier(workdir: epath.PathLike, *, num_steps: int = 2000, batch_si
         batch_spec=batch_spec(splits.train, data, batch_size),
         train_batches=lambda step: train_batches(splits.train, data, seed=seed, batch_size=batch_size, start_step=step),
         eval_batches=Validation(splits.validation, data, batch_size=batch_size),
-        mesh=config_lib.build_mesh(experiment.config),
+        mesh=mesh,
         seed=seed,
         folder=experiment.workdir / "classifier",
         metadata={

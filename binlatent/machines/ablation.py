@@ -1,55 +1,60 @@
-"""The ablation of stage 1 in `docs/ablation.md`: the effect of each loss term on reconstructions, codes and their prior.
+"""The ablation of stage 1 in `docs/ablation.md`: the effect of the loss and of the number of bits on reconstructions, codes and
+samples after a fixed training of the prior.
 
-    python -m binlatent.machines.ablation --data CIFAR10_FOLDER --out runs/ablation
+    python -m binlatent.machines.ablation --data CIFAR10_FOLDER --out runs/ablation --seeds 0,1,2
+    python -m binlatent.machines.ablation --config emoji:64 --out runs/ablation64 --bits 16,32
 
-CIFAR10_FOLDER has one sub-folder of 32×32 images per class. Every arm has its own work directory; arms differ only in
-what their name says, and each has a prior with the same budget, trained on its codes. Finished arms are not trained again,
-so the command can be stopped and repeated; the table is rewritten after each arm.
+An arm is the config with the changes that `ARMS` names, a number of bits and a seed. Each has its own work directory, where it
+trains both stages. Data with classes are also scored by the features of one classifier, which the first arm trains. A finished
+arm is not trained again, so the command can be stopped and repeated; table.md is rewritten after each, and images.png shows
+four validation images, then their reconstructions and four samples of each arm in the order of the table.
 """
 
 import argparse
+import json
 import pathlib
+import shutil
 
 import numpy as np
 
+from binlatent import config as config_lib
 from binlatent.console import say
+from binlatent.data.loader import spread_images
+from binlatent.evaluate.classifier import train_classifier
+from binlatent.evaluate.evaluation import Evaluation
+from binlatent.evaluate.options import EvaluationOptions
+from binlatent.experiment import Experiment
+from binlatent.images import image_grid, save_image, to_uint8
+from binlatent.machines.prior_ablation import table
+from binlatent.pipeline import Pipeline
+from binlatent.train.metrics import read_records
 
-BASE = {
-    "data.source": "npz", "data.resolution": 32, "data.validation_fraction": 0.1,
-    "autoencoder.patch_size": 2, "autoencoder.channels": 24, "autoencoder.channel_multipliers": (1, 2),
-    "autoencoder.res_blocks": 1, "autoencoder.attention_resolutions": (), "autoencoder.embedding_width": 64,
-    "autoencoder_loss.sample_entropy.weight": 0.0, "autoencoder_loss.batch_entropy.weight": 0.0,
-    "autoencoder_optimizer.learning_rate": 1e-3, "autoencoder_optimizer.schedule": "cosine",
-    "autoencoder_optimizer.warmup_steps": 50, "autoencoder_optimizer.ema_decay": 0.99,
-    "discriminator.channels": 16, "discriminator.layers": 2, "discriminator_optimizer.learning_rate": 5e-4,
-    "prior.width": 96, "prior.depth": 3, "prior.heads": 3,
-    "prior_optimizer.learning_rate": 1e-3, "prior_optimizer.schedule": "cosine", "prior_optimizer.warmup_steps": 50,
-    "prior_optimizer.weight_decay": 0.01, "prior_optimizer.ema_decay": 0.99,
+PRIOR = {"prior.width": 192, "prior.depth": 6, "prior.heads": 6}  # small, and the same for all arms
+NO_ENTROPY = {"autoencoder_loss.sample_entropy.weight": 0.0, "autoencoder_loss.batch_entropy.weight": 0.0}
+ADVERSARIAL = {
+    "autoencoder_loss.adversarial.weight": 0.1, "discriminator_loss.max_adaptive_weight": 10.0,
+    "discriminator.channels": 32, "discriminator.layers": 2, "discriminator_optimizer.learning_rate": 5e-4,
 }  # fmt: skip
 
-ADVERSARIAL = {"autoencoder_loss.adversarial.weight": 0.1, "discriminator_loss.max_adaptive_weight": 10.0}
-SAMPLE_ENTROPY = {"autoencoder_loss.sample_entropy.weight": 0.02}
-ENTROPY = SAMPLE_ENTROPY | {"autoencoder_loss.batch_entropy.weight": 0.02}
-SIGN = {"autoencoder.deterministic": True}
-
 ARMS = {
-    "plain": {},
-    "+ adversarial": ADVERSARIAL,
-    "+ sample entropy": SAMPLE_ENTROPY,
-    "+ both entropies": ENTROPY,
-    "sign": SIGN,
-    "sign + both entropies": SIGN | ENTROPY,
+    "default": {},
+    "without entropies": NO_ENTROPY,
+    "without batch entropy": {"autoencoder_loss.batch_entropy.weight": 0.0},
+    "without l2": {"autoencoder_loss.l2.weight": 0.0},
+    "adversarial": ADVERSARIAL,
+    "sign": {"autoencoder.deterministic": True},
 }
 
-# (part, key) of a score → heading and format
-COLUMNS = {
-    ("reconstruction", "psnr"): ("PSNR, dB", "{:.2f}"),
-    ("reconstruction", "ssim"): ("SSIM", "{:.3f}"),
-    ("reconstruction", "l1"): ("L1", "{:.4f}"),
-    ("code", "dead_bits"): ("dead bits", "{:.0f}"),
-    ("code", "bit_entropy"): ("bit entropy", "{:.3f}"),
-    ("code", "bit_correlation"): ("correlation", "{:.3f}"),
-    ("likelihood", "bits_per_bit"): ("prior, bits per bit", "{:.3f}"),
+# (part, key) of a score → its heading
+SCORES = {
+    ("reconstruction", "psnr"): "PSNR, dB",
+    ("reconstruction", "ssim"): "SSIM",
+    ("reconstruction", "classifier/reconstruction_frechet_distance"): "distance of reconstructions",
+    ("code", "dead_bits"): "dead bits",
+    ("code", "bit_entropy"): "bit entropy",
+    ("likelihood", "bits_per_bit"): "bits per bit",
+    ("likelihood", "bits_per_image"): "bits per image",
+    ("generation", "classifier/frechet_distance"): "distance of samples",
 }
 
 
@@ -69,74 +74,91 @@ def images_of(folder: pathlib.Path, out: pathlib.Path, num: int) -> pathlib.Path
     return path
 
 
-def config_of(arm: str, bits: int, args) -> list[str]:
-    """The overrides of the default config for an arm."""
-    start = args.steps // 5
-    values = BASE | {"data.path": str(args.images), "autoencoder.code_bits": bits, "seed": args.seed} | ARMS[arm]
+def config_of(arm: str, bits: int, seed: int, args):
+    """The config of an arm."""
+    config = config_lib.load(args.config)
+    values = PRIOR | {"autoencoder.code_bits": bits, "seed": seed} | ARMS[arm]
+    if args.images:
+        values |= {"data.source": "npz", "data.path": str(args.images), "data.validation_fraction": 0.1}
     if "autoencoder_loss.adversarial.weight" in values:
-        values["autoencoder_loss.adversarial.start_step"] = start
+        values["autoencoder_loss.adversarial.start_step"] = args.steps // 5
     for stage, steps in (("autoencoder", args.steps), ("prior", args.prior_steps)):
         values |= {
-            f"{stage}_training.num_steps": steps, f"{stage}_training.batch_size": 32,
-            f"{stage}_training.evaluate_every": steps, f"{stage}_training.checkpoint_every": 200,
+            f"{stage}_training.num_steps": steps, f"{stage}_training.evaluate_every": steps,
+            f"{stage}_training.checkpoint_every": 250, f"{stage}_optimizer.warmup_steps": min(100, steps // 10),
+            f"{stage}_optimizer.ema_decay": 0.99,
         }  # fmt: skip
-    return [f"{key}={value}" for key, value in values.items()]
+    return config_lib.override(config, [f"{key}={value}" for key, value in values.items()])
 
 
-def run(arm: str, bits: int, args) -> dict[tuple[str, str], float]:
-    """Trains both stages of an arm and scores them; returns the scores of `COLUMNS`."""
-    from binlatent import config as config_lib
-    from binlatent.evaluate.evaluation import Evaluation
-    from binlatent.evaluate.options import EvaluationOptions
-    from binlatent.experiment import Experiment
-
-    workdir = args.out / f"{bits} bits, {arm}".replace(" ", "_").replace(",", "")
-    config = config_lib.override(config_lib.defaults(), config_of(arm, bits, args))
-    say(f"== {workdir}")
-    experiment = Experiment.open(workdir, config)
+def run(workdir: pathlib.Path, config, args) -> dict[str, float]:
+    """Trains both stages of an arm and scores them: values by heading."""
+    experiment, path = Experiment.open(workdir, config), workdir / "arm.json"
+    if path.exists():
+        return json.loads(path.read_text())
     experiment.train("autoencoder")
     experiment.encode()
     experiment.train("prior")
-    options = EvaluationOptions(likelihood_num=256, likelihood_steps=64)
-    parts = Evaluation.open(workdir).run(("reconstruction", "code", "likelihood"), options)
-    scores = {(name, score.key): score.value for name, part in parts.items() for score in part.scores}
-    return {column: scores[column] for column in COLUMNS}
+    parts, features = ["reconstruction", "code", "likelihood"], []
+    if experiment.splits().num_classes:
+        classifier = args.out / "classifier"
+        if classifier.exists():
+            shutil.copytree(classifier, workdir / "classifier", dirs_exist_ok=True)
+        else:
+            train_classifier(workdir, num_steps=args.classifier_steps)
+            shutil.copytree(workdir / "classifier", classifier)
+        parts, features = [*parts, "generation"], ["classifier"]
+    options = EvaluationOptions(num=args.samples, likelihood_num=256, likelihood_steps=64, sampling={"steps": 16})
+    found = Evaluation.open(workdir, features=features).run(parts, options)
+    scores = {(name, score.key): score.value for name, part in found.items() for score in part.scores}
+    records = [r["train/seconds_per_step"] for r in read_records(workdir / "autoencoder") if "train/loss" in r]
+    values = {heading: scores[key] for key, heading in SCORES.items() if key in scores}
+    values["seconds a step"] = float(np.median(records))
+    path.write_text(json.dumps(values, indent=1))
+    return values
 
 
-def table(results: dict[tuple[int, str], dict], args) -> str:
-    lines = [
-        "| code | arm | " + " | ".join(heading for heading, _ in COLUMNS.values()) + " |",
-        "|---|---|" + "---|" * len(COLUMNS),
-    ]
-    for (bits, arm), scores in results.items():
-        cells = (form.format(scores[column]) for column, (_, form) in COLUMNS.items())
-        lines.append(f"| 8×8×{bits} | {arm} | " + " | ".join(cells) + " |")
-    description = (
-        f"{args.num} images (a tenth of them for validation), {args.steps} steps of 32 images for the autoencoder, "
-        f"{args.prior_steps} steps of 32 codes for the prior, seed {args.seed}."
-    )
-    return description + "\n\n" + "\n".join(lines) + "\n"
+def pictures(workdir: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+    """Four validation images, and their reconstructions beside four samples, uint8 (4, h, w, c) and (8, h, w, c)."""
+    experiment, model = Experiment.open(workdir), Pipeline.load(workdir)
+    images = spread_images(experiment.splits().validation, config_lib.build_data(experiment.config), 4)
+    made = np.concatenate([model.reconstruct(images), model.sample(num=4, steps=16, seed=1)])
+    return images, to_uint8(made)
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=pathlib.Path, required=True, help="folder of class folders of 32×32 images")
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder for work directories and table.md")
+    parser.add_argument("--config", default="image_folder:32,small", help="(default: %(default)s)")
+    parser.add_argument(
+        "--data", type=pathlib.Path, help="folder of class folders of images of the config's resolution"
+    )
+    parser.add_argument(
+        "--out", type=pathlib.Path, required=True, help="folder for work directories, table.md, images.png"
+    )
     parser.add_argument("--arms", default=",".join(ARMS), help="comma-separated (default: all)")
-    parser.add_argument("--bits", default="16,32", help="bits per token, comma-separated (default: %(default)s)")
+    parser.add_argument("--bits", default="32", help="at a position, comma-separated (default: %(default)s)")
+    parser.add_argument("--seeds", default="0", help="comma-separated (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=1000, help="steps of the autoencoder (default: %(default)s)")
     parser.add_argument("--prior_steps", type=int, default=1000, help="steps of the prior (default: %(default)s)")
-    parser.add_argument("--num", type=int, default=10_000, help="number of images (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num", type=int, default=10_000, help="images of --data (default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=1000, help="for a score (default: %(default)s)")
+    parser.add_argument("--classifier_steps", type=int, default=1500, help="(default: %(default)s)")
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
-    args.images = images_of(args.data, args.out, args.num)
-    results = {}
-    for bits in map(int, args.bits.split(",")):
-        for arm in args.arms.split(","):
-            results[bits, arm] = run(arm, bits, args)
-            (args.out / "table.md").write_text(table(results, args))
-            say(table(results, args))
+    args.images = images_of(args.data, args.out, args.num) if args.data else None
+    results, shown = {}, []
+    arms = [(arm, int(bits)) for bits in args.bits.split(",") for arm in args.arms.split(",")]
+    for seed in map(int, args.seeds.split(",")):
+        for arm, bits in arms:
+            workdir = args.out / f"{arm}-{bits}-{seed}".replace(" ", "_")
+            say(f"== {workdir}")
+            results.setdefault(f"{arm}, {bits} bits", []).append(run(workdir, config_of(arm, bits, seed, args), args))
+            (args.out / "table.md").write_text(table(results))
+            if seed == int(args.seeds.split(",")[0]):
+                originals, made = pictures(workdir)
+                shown += [made] if shown else [np.concatenate([originals, originals]), made]
+                save_image(args.out / "images.png", image_grid(np.concatenate(shown), columns=8))
+    say(table(results))
 
 
 if __name__ == "__main__":

@@ -31,13 +31,27 @@ def test_ablation_of_the_autoencoder(tmp_path, capsys):
         (tmp_path / "images" / label).mkdir(parents=True)
         for i, image in enumerate(tiny.images(40, resolution=32, channels=3)):
             Image.fromarray(image).save(tmp_path / "images" / label / f"{i}.png")
-    arguments = ["--arms", "sign", "--bits", "8", "--steps", "4", "--prior_steps", "4", "--num", "80"]
-    ablation.main(["--data", str(tmp_path / "images"), "--out", str(tmp_path / "out"), *arguments])
+    options = {
+        "arms": "adversarial",
+        "bits": 8,
+        "steps": 4,
+        "prior_steps": 4,
+        "num": 80,
+        "samples": 64,
+        "classifier_steps": 4,
+    }
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    common = ["--data", str(tmp_path / "images"), "--out", str(tmp_path / "out"), *arguments]
+    ablation.main(common)
     heading, *found = rows((tmp_path / "out" / "table.md").read_text())
-    assert heading == ["code", "arm", *(name for name, _ in ablation.COLUMNS.values())]
-    assert [row[:2] for row in found] == [["8×8×8", "sign"]]
+    assert heading == ["arm", "seeds", *ablation.SCORES.values(), "seconds a step"]
+    assert [row[:2] for row in found] == [["adversarial, 8 bits", "1"]]
     assert all(np.isfinite(float(cell)) for row in found for cell in row[2:])
-    assert rows(capsys.readouterr().out)[-1] == found[-1]
+    assert Image.open(tmp_path / "out" / "images.png").width > 8 * 32
+    assert "step/s" in capsys.readouterr().err
+    ablation.main(common)  # a finished arm is not trained again
+    printed = capsys.readouterr()
+    assert "step/s" not in printed.err and rows(printed.out)[-1] == found[0]
 
 
 def test_ablation_of_the_prior(trained_digits, tmp_path, capsys):
