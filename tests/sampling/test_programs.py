@@ -145,9 +145,17 @@ def test_outside_its_interval_guidance_is_not_computed(monkeypatch):
     options = {"condition": condition, "weight": 1.0, "guidance": Guidance(interval=(0.3, 0.8)), "trajectory": True}
     found = generate(0.7, **options)[2]  # times 1, 0.75, 0.5, 0.25
     assert rows == [400, 800, 400]
-    monkeypatch.setattr(Guidance, "acts", lambda self, t: True)
-    jax.clear_caches()
-    assert np.array_equal(generate(0.7, **options)[2], found)
+
+    class Always(Guidance):
+        """Both branches at every step, with a weight of 0 outside the interval."""
+
+        def acts(self, t):
+            return True
+
+        def weight_at(self, weight, t):
+            return Guidance(interval=self.interval).weight_at(weight, t)
+
+    assert np.array_equal(generate(0.7, **options | {"guidance": Always(interval=(0.3, 0.8))})[2], found)
     assert rows[3:] == [800]
     assert not np.array_equal(generate(0.7, **options | {"guidance": Guidance()})[2], found)
 
