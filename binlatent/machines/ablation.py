@@ -25,9 +25,8 @@ from binlatent.evaluate.evaluation import Evaluation
 from binlatent.evaluate.options import EvaluationOptions
 from binlatent.experiment import Experiment
 from binlatent.images import image_grid, save_image, to_uint8
-from binlatent.machines.prior_ablation import table
+from binlatent.machines.prior_ablation import seconds_per_step, table
 from binlatent.pipeline import Pipeline
-from binlatent.train.metrics import read_records
 
 PRIOR = {"prior.width": 192, "prior.depth": 6, "prior.heads": 6}  # small, and the same for all arms
 NO_ENTROPY = {"autoencoder_loss.sample_entropy.weight": 0.0, "autoencoder_loss.batch_entropy.weight": 0.0}
@@ -111,9 +110,8 @@ def run(workdir: pathlib.Path, config, args) -> dict[str, float]:
     options = EvaluationOptions(num=args.samples, likelihood_num=256, likelihood_steps=64, sampling={"steps": 16})
     found = Evaluation.open(workdir, features=features).run(parts, options)
     scores = {(name, score.key): score.value for name, part in found.items() for score in part.scores}
-    records = [r["train/seconds_per_step"] for r in read_records(workdir / "autoencoder") if "train/loss" in r]
     values = {heading: scores[key] for key, heading in SCORES.items() if key in scores}
-    values["seconds a step"] = float(np.median(records))
+    values["seconds a step"] = seconds_per_step(experiment, "autoencoder")
     path.write_text(json.dumps(values, indent=1))
     return values
 
@@ -146,15 +144,15 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     args.images = images_of(args.data, args.out, args.num) if args.data else None
-    results, shown = {}, []
+    results, shown, seeds = {}, [], [int(seed) for seed in args.seeds.split(",")]
     arms = [(arm, int(bits)) for bits in args.bits.split(",") for arm in args.arms.split(",")]
-    for seed in map(int, args.seeds.split(",")):
+    for seed in seeds:
         for arm, bits in arms:
             workdir = args.out / f"{arm}-{bits}-{seed}".replace(" ", "_")
             say(f"== {workdir}")
             results.setdefault(f"{arm}, {bits} bits", []).append(run(workdir, config_of(arm, bits, seed, args), args))
             (args.out / "table.md").write_text(table(results))
-            if seed == int(args.seeds.split(",")[0]):
+            if seed == seeds[0]:
                 originals, made = pictures(workdir)
                 shown += [made] if shown else [np.concatenate([originals, originals]), made]
                 save_image(args.out / "images.png", image_grid(np.concatenate(shown), columns=8))

@@ -55,6 +55,12 @@ def bits_per_bit(experiment: Experiment, model: Pipeline, steps: int) -> float:
     return float(model.bits_per_bit(code, labels=labels, steps=steps).mean())
 
 
+def seconds_per_step(experiment: Experiment, stage: str) -> float:
+    """The median over the records of a stage's training."""
+    records = read_records(experiment.workdir / stage)
+    return float(np.median([record["train/seconds_per_step"] for record in records if "train/loss" in record]))
+
+
 def run_arm(experiment: Experiment, steps: list[int], num: int) -> dict[str, float]:
     """Trains an arm and scores it: `bits_per_bit`, `seconds_per_step`, `parameters`, and every score at every step count."""
     path = experiment.workdir / "arm.json"
@@ -64,8 +70,7 @@ def run_arm(experiment: Experiment, steps: list[int], num: int) -> dict[str, flo
     model = Pipeline.load(experiment.workdir, batch_size=250)
     if "bits_per_bit" not in found:
         found["bits_per_bit"] = bits_per_bit(experiment, model, 256)
-        records = [r["train/seconds_per_step"] for r in read_records(experiment.workdir / "prior") if "train/loss" in r]
-        found["seconds_per_step"] = float(np.median(records))
+        found["seconds_per_step"] = seconds_per_step(experiment, "prior")
     for count in steps:
         if f"frechet_{count}" in found:
             continue
