@@ -3,7 +3,7 @@
     binlatent run --config cifar10 --config.data.path=TFDS_DATA_DIR --workdir runs/cifar10
     binlatent run --config cifar10:folder --config.data.path=DIR --workdir runs/cifar10
 
-Meant for one GPU or more: 8×8×32 = 2,048 bits per image. It has not been run to the end. For a CPU, use
+Meant for one GPU or more: 8×8×32 = 2,048 bits per image. The config has not been run to the end. For a CPU, use
 `image_folder:32,small` on a folder.
 """
 

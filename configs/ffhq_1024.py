@@ -7,7 +7,7 @@ From the paper: 32×32 tokens of 64 bits. Our choices: 2×2 pixels are folded in
 are 512×512 (at 1024×1024, one would take 268 MB per image); the discriminator has one more layer, for larger patches; the
 prior has four times the tokens of 256×256, so its activations are recomputed and its state is sharded (`fsdp`). On several
 machines, set `mesh.data=-1` and `mesh.fsdp` to the devices of one machine, because gathering parameters over a network is
-slow. Meant for 8 devices of 80 GB, or a slice v5p:2x2x2 of TPUs, for which `docs/tpu.md` has what has been compiled; hours and
+slow. Meant for 8 devices of 80 GB, or a slice v5p:2x2x2 of TPUs (`docs/tpu.md` lists what was compiled for it); hours and
 scores have not been measured.
 """
 

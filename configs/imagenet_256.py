@@ -7,8 +7,8 @@
 From the paper: 64 bits per token. Our choices: a prior of 24 layers, width 1,024 and 16 heads, the size of MaskBit's and close
 to BiGR's smallest (the paper does not give its own); its state is sharded over the devices of one machine (`fsdp`); guidance
 increases towards the data, as in MaskBit, and its weight must be tuned for best scores. On several machines, set
-`mesh.data=-1` and `mesh.fsdp` to the devices of one machine. Meant for 8 devices of 80 GB, or a slice v6e:2x4 of TPUs, for
-which `docs/tpu.md` has what has been compiled; hours and scores have not been measured.
+`mesh.data=-1` and `mesh.fsdp` to the devices of one machine. Meant for 8 devices of 80 GB, or a slice v6e:2x4 of TPUs
+(`docs/tpu.md` lists what was compiled for it); hours and scores have not been measured.
 """
 
 from binlatent.config import load

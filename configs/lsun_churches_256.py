@@ -7,7 +7,7 @@
 From the paper and its release: 32 bits per token, five levels with a base width of 128 and attention at 16×16, LPIPS and a
 hinge discriminator with the adaptive weight, a prior of 24 layers, width 768 and 12 heads, 64 steps at temperature 0.9, the
 auxiliary KL with weight 0.1. Our choices: Adam for stage 1 as in VQGAN; the discriminator starts once reconstructions have
-taken shape; a batch of 256 codes, which fits one 80 GB device; EMA over about a tenth of an epoch (stage 1) and a few epochs
+taken shape; a batch of 256 codes, which fits one 80 GB device; EMA over about one epoch (stage 1) and twenty epochs
 (stage 2); mirrored images. Meant for 8 devices of at least 32 GB (`docs/configs.md` has the memory), or a slice v5e:2x4 of TPUs
 (`docs/tpu.md`); hours and scores have not been measured. On fewer devices, increase `micro_batches`: the result is the same.
 

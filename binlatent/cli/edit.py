@@ -1,4 +1,4 @@
-"""`binlatent edit`: your own images, in part made anew."""
+"""`binlatent edit`: your own images, in part regenerated."""
 
 import dataclasses
 import os
@@ -29,15 +29,15 @@ class Edit(flags.Command):
     """Inpaint, outpaint, vary or interpolate your own images.
 
     Attributes:
-      how: inpaint makes a part anew, outpaint goes on beyond the edges, vary samples from a noised code, interpolate goes
-        from each image to the next.
+      how: inpaint regenerates a part, outpaint extends the image beyond its edges, vary resamples from a noised code,
+        interpolate goes from each image to the next.
       workdir: the run's folder.
       images: a folder of images, or one image file.
       out: .png, .jpg or .webp (one picture, a row for each image: its known part, then the results), .npz (uint8
         arrays in that order), otherwise a new or empty folder of PNG files.
       num: results for each image.
-      mask: an image file, bright where inpaint makes pixels anew.
-      box: the same as a box, in parts of the image's height and width.
+      mask: an image file, bright where inpaint regenerates pixels.
+      box: the region to regenerate if no mask is given, in fractions of the image's height and width.
       margins: pixels that outpaint adds on each side.
       passes: repetitions of each step of inpaint and outpaint; more are slower, and may fit the known pixels better.
       feather: pixels around the mask that are blended (default: a quarter of a token).

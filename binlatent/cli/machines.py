@@ -15,7 +15,7 @@ class Plan(flags.Command):
       configs: names or paths (default: all shipped configs).
       devices: number of devices in the mesh.
       compile: also compile the training steps, which takes minutes.
-      topology: compile for this slice of TPUs, as v5e:2x4, with the TPU's own compiler, which takes minutes for each program
+      topology: compile for this slice of TPUs, such as v5e:2x4, with the TPU's own compiler, which takes minutes for each program
         that was not compiled before; `config` for the slice that a config names itself.
       programs: with a topology, which programs to compile: prior, autoencoder (training steps), sampling, encoding.
       largest: with a topology, also estimate the largest batch that fits, from a second compilation with half the batch.

@@ -19,7 +19,7 @@ class Prompts:
       prompts: a text file of such sentences, one on each line.
       condition: embeddings in place of sentences, taken in turn; .npy of shape (n, features) or (n, tokens, features), or
         .npz with tokens, token_mask and vector as the model reads them.
-      negative_prompt: what guidance leads away from, in place of images of nothing in particular.
+      negative_prompt: what guidance leads away from (default: the null condition).
     """
 
     prompt: tuple[str, ...] = flags.flag((), metavar="TEXT", repeated=True)

@@ -26,10 +26,11 @@ class Sample(flags.Command):
 
     Attributes:
       workdir: the run's folder.
-      num: how many images (default: 64, or of several prompts that many of each that they are 64, and one at least).
+      num: how many images (default: 64; with several prompts, the largest multiple of their number up to 64, but one for each
+        at least).
       out: .npz (images uint8, labels), .png, .jpg or .webp (one picture), otherwise a new or empty folder of PNG files
         (default: samples/seed<seed>.png in the work directory, seed<seed>.png here for a pack).
-      labels: comma-separated class numbers or names, in turn over the images; none for images of no
+      labels: comma-separated class numbers or names, in turn over the images; none samples without a
         class (default: all classes in turn).
       seed: image i is a function of the seed, i, its label and the sampling options.
       batch_size: images at a time; does not change them.

@@ -66,12 +66,13 @@ class Export(flags.Command):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Demo(flags.Command):
-    """Show a trained model as a page in the browser: samples, the way from noise, inpainting, variations.
+    """Show a trained model as a page in the browser: samples, the way from noise, inpainting, variations,
+    interpolation.
 
     Attributes:
       workdir: the run's folder, or a packed file.
-      host: where to listen; the default is reached from this machine only.
-      port: the same; 0 takes a free one.
+      host: address to listen on; the default can be reached from this machine only.
+      port: port to listen on; 0 takes a free one.
     """
 
     workdir: str = flags.flag(metavar="DIR")
@@ -81,7 +82,7 @@ class Demo(flags.Command):
     def run(self) -> None:
         for name in ("starlette", "uvicorn"):
             if importlib.util.find_spec(name) is None:
-                raise UserError(f"the page needs {name}: `pip install binlatent[demo]`")
+                raise UserError(f"the page needs {name}: `pip install 'binlatent[demo]'`")
         from binlatent.demo.run import serve
 
         serve(self.workdir, host=self.host, port=self.port)

@@ -19,8 +19,8 @@ class Work(flags.Command):
       workdir: the run's folder: config, checkpoints, codes, pictures.
       config: path or name of a config, or another work directory; set any key as --config.prior.width=256. Needed only
         the first time, as the work directory stores it.
-      distributed: this is one of several processes; the cluster is detected (TPU pod, SLURM, Open MPI).
-      coordinator: this is one of several processes, and process 0 listens at this address.
+      distributed: join the other processes of a detected cluster (TPU pod, SLURM, Open MPI).
+      coordinator: join the other processes at this address, at which process 0 listens.
       num_processes: number of processes.
       process_id: index of this process, from 0.
       start_timeout: seconds to wait for the others.
@@ -76,7 +76,7 @@ class Train(Work):
     """Train one stage, or resume it.
 
     Attributes:
-      stage: the stage; `decoder` trains the decoder of a trained autoencoder on, codes and prior stay valid.
+      stage: the stage; `decoder` fine-tunes the decoder of a trained autoencoder; codes and prior stay valid.
       init_from: start a new run from the EMA parameters of this work directory.
       profile: trace these steps for TensorBoard's profiler.
     """

@@ -129,7 +129,7 @@ def _from_hub(text: str) -> str:
     try:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
-        raise UserError(f"{text} needs huggingface_hub: `pip install binlatent[hf]`") from error
+        raise UserError(f"{text} needs huggingface_hub: `pip install 'binlatent[hf]'`") from error
     owner, (name, _, revision), file = parts[0], parts[1].partition("@"), parts[2]
     try:
         return hf_hub_download(repo_id=f"{owner}/{name}", filename=file, revision=revision or None)

@@ -80,7 +80,7 @@ def test_from_the_hub(packed, monkeypatch):
     with pytest.raises(UserError, match="hf://OWNER/NAME/FILE is expected"):
         binlatent.load("hf://me/digits")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # as if it were not installed
-    with pytest.raises(UserError, match=re.escape("pip install binlatent[hf]")):
+    with pytest.raises(UserError, match=re.escape("pip install 'binlatent[hf]'")):
         binlatent.load("hf://me/digits/model.safetensors")
 
 
