@@ -6,6 +6,7 @@ and the one before it is used.
 """
 
 import contextlib
+import itertools
 import logging as stdlib_logging
 import os
 from typing import Any
@@ -119,8 +120,8 @@ class Checkpoints:
             self._open.wait_until_finished()
 
     def close(self) -> None:
-        # after a failure, closing fails as well, and must not hide it
-        with contextlib.suppress(Exception) if self._failed else contextlib.nullcontext():
+        # after a failure, closing fails as well, and must not hide it; a save that fails only now is explained
+        with contextlib.suppress(Exception) if self._failed else self._explained():
             self._open.close()
 
     @contextlib.contextmanager
@@ -172,8 +173,12 @@ class Checkpoints:
         self._open.close()
         if jax.process_index() == 0:
             for step in broken:
-                (self.folder / str(step)).rename(self.folder / f"{step}.broken")
-                say(f"  set aside as {self.folder / f'{step}.broken'}")
+                names = (
+                    f"{step}.broken{number or ''}" for number in itertools.count()
+                )  # it may have been broken before
+                place = next(self.folder / name for name in names if not (self.folder / name).exists())
+                (self.folder / str(step)).rename(place)
+                say(f"  set aside as {place}")
         if jax.process_count() > 1:
             from jax.experimental import multihost_utils
 

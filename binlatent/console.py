@@ -6,8 +6,10 @@ Diagnostics for developers go through `logging` instead.
 import contextlib
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from binlatent.errors import UserError
 
 TICK_SECONDS = 1.0  # progress bars are refreshed at least this often
 
@@ -20,6 +22,14 @@ def say(text: str = "") -> None:
 def warn(text: str) -> None:
     """Prints `warning: text` on standard error, above any progress bar, in the first process only."""
     _print(f"warning: {text}", sys.stderr)
+
+
+def script(main: Callable[[], None]) -> None:
+    """Runs a program of `binlatent.machines`; a `UserError` is a message of one line, as with the command line."""
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"binlatent: {error}")
 
 
 def speaks() -> bool:

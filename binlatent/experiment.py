@@ -1,5 +1,6 @@
 """A work directory: its config, its stages, what is done and what is left."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib.metadata
@@ -9,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from binlatent import config as config_lib
@@ -18,7 +18,7 @@ from binlatent.checkpoint import checkpoint_steps, fingerprint, load_ema
 from binlatent.console import say, warn
 from binlatent.data.codes import CodeSource
 from binlatent.data.encoding import write_codes
-from binlatent.data.loader import Validation, batch_spec, eval_batches, fitting_batch_size, spread_images, train_batches
+from binlatent.data.loader import Validation, batch_spec, eval_batches, spread_images, train_batches
 from binlatent.data.manifest import Manifest
 from binlatent.data.splits import Splits, check_conditions, open_splits
 from binlatent.data.texts import CaptionedCodes
@@ -32,9 +32,9 @@ from binlatent.sampling.conditions import Conditions, conditioning
 from binlatent.stored.halves import check_decoder
 from binlatent.text.encoder import check_record
 from binlatent.text.named import open_encoder
+from binlatent.train.lock import lock
 from binlatent.train.loop import Hooks, train
-from binlatent.train.options import Training
-from binlatent.train.resume import start_from
+from binlatent.train.resume import check_codes_stay, start_from
 from binlatent.train.state import Trained, TrainState
 from binlatent.typing import PyTree
 
@@ -92,12 +92,15 @@ class Experiment:
         """Writes `config.json`, which makes the folder a work directory.
 
         Raises:
-          UserError: the folder cannot be written.
+          UserError: the folder cannot be written, or a stage in it is being trained, by a config that would no longer be there.
         """
         if jax.process_index() == 0:
             try:
                 self.workdir.mkdir(parents=True, exist_ok=True)
-                config_lib.write(self.workdir / "config.json", self.config)
+                with contextlib.ExitStack() as held:
+                    for stage in (stage for stage in ALL_STAGES if (self.workdir / stage).exists()):
+                        held.enter_context(lock(self.workdir / stage))
+                    config_lib.write(self.workdir / "config.json", self.config)
             except OSError as error:
                 raise UserError(f"the work directory {self.workdir} cannot be written: {error}") from error
 
@@ -155,16 +158,21 @@ class Experiment:
         if self.done(stage):
             say(f"{stage}: done ({self.step(stage)} steps)")
             return
+        learned = [each for each in ("prior", "decoder") if self.step(each)] if stage == "autoencoder" else []
+        if learned and self.step(stage):
+            num_steps = config_lib.build_training(self.config, stage).num_steps
+            check_codes_stay(self.workdir, learned, self._restore(stage)[2]["num_steps"], num_steps)
         made_by = {"autoencoder": self._autoencoder_stage, "prior": self._prior_stage, "decoder": self._decoder_stage}
         splits, mesh = self.splits(), config_lib.build_mesh(self.config)
         for each in {*STAGES, stage}:  # found before anything is trained
-            self._training(each, len(splits.train), mesh)
+            config_lib.build_fitting_training(self.config, each, len(splits.train), mesh)
         made, sources, metadata, preview = made_by[stage](splits)
         if init_from is not None and not self.step(stage):
             load_ema(user_path(init_from) / stage / "checkpoints")  # so that a wrong one leaves nothing behind
         if not (self.workdir / "config.json").exists():
             self.save_config()
-        training, options = self._training(stage, len(sources[0]), mesh), config_lib.build_data(self.config)
+        training = config_lib.build_fitting_training(self.config, stage, len(sources[0]), mesh)
+        options = config_lib.build_data(self.config)
         asked = config_lib.build_training(self.config, stage).batch_size
         if training.batch_size < asked:
             fits = f"for {len(sources[0])} training examples"
@@ -191,6 +199,7 @@ class Experiment:
                 profile=profile,
             ),
         )
+        self._load.cache_clear()  # a checkpoint that did not restore has been written anew
 
     def _initial(self, stage: str, init_from: epath.PathLike | None) -> Callable[[TrainState], TrainState] | None:
         """What a fresh run of a stage starts from; None for random parameters."""
@@ -199,23 +208,6 @@ class Experiment:
         if stage == "decoder":
             return lambda state: start_from(state, self.workdir, stage, source="autoencoder")
         return None
-
-    def _training(self, stage: str, num_examples: int, mesh: Mesh) -> Training:
-        """The options of a stage, with a batch size that fits the training examples where there are few of them."""
-        training = config_lib.build_training(self.config, stage)
-        try:
-            size = fitting_batch_size(
-                num_examples,
-                training.batch_size,
-                divisor=mesh_lib.batch_divisor(mesh, training.micro_batches),
-            )
-        except ValueError as error:
-            raise UserError(
-                f"{stage}_training.batch_size is {training.batch_size}: {error}. Batches are divided over the devices of "
-                f"mesh.data and mesh.fsdp, and into {stage}_training.micro_batches = {training.micro_batches} parts: set "
-                "one of these keys."
-            ) from error
-        return dataclasses.replace(training, batch_size=size)
 
     def _autoencoder_stage(self, splits: Splits):
         stage = config_lib.build_autoencoder_stage(self.config)

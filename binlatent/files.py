@@ -6,6 +6,8 @@ import importlib.util
 import logging
 import os
 import pathlib
+import secrets
+import sys
 import types
 import zipfile
 from collections.abc import Callable, Iterator
@@ -56,7 +58,8 @@ def atomic(path: epath.PathLike) -> Iterator[str]:
     name = digest(os.fspath(path)) if remote else os.path.basename(path)
     folder = cache_directory() / "uploads" if remote else pathlib.Path(path).parent
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{name}.{os.getpid()}.tmp"
+    # hosts that share a folder may have equal process numbers
+    temporary = folder / f".{name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
         yield str(temporary)
         with open(temporary, "rb") as file:
@@ -118,6 +121,7 @@ def run_python(path: pathlib.Path, what: str, use: Callable[[types.ModuleType], 
     """
     spec = importlib.util.spec_from_file_location(f"binlatent_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
         return use(module)

@@ -98,14 +98,17 @@ def grid_columns(num: int, group: int = 1) -> int:
     return group * max(1, round(side / group))
 
 
-def image_grid(images: np.ndarray, columns: int | None = None, *, gap: int = 1, shortest: int = 512) -> np.ndarray:
+def image_grid(
+    images: np.ndarray, columns: int | None = None, *, gap: int = 1, shortest: int = 512, tallest: int = 2**14
+) -> np.ndarray:
     """Arranges images (n, h, w, c) row by row in one picture (rows·h + gaps, columns·w + gaps, c), uint8.
 
     Args:
       images: uint8 or float in [0, 1].
       columns: images per row; None for a square.
       gap: white pixels between images.
-      shortest: small images are enlarged by an integer factor, up to this width of the picture.
+      shortest: small images are enlarged by an integer factor, up to this width of the picture,
+      tallest: and this height.
     """
     images = to_uint8(images)
     n, h, w, _ = images.shape
@@ -115,7 +118,7 @@ def image_grid(images: np.ndarray, columns: int | None = None, *, gap: int = 1, 
     canvas[:n, :h, :w] = images
     canvas = einops.rearrange(canvas, "(rows columns) h w c -> (rows h) (columns w) c", columns=columns)
     canvas = canvas[: canvas.shape[0] - gap, : canvas.shape[1] - gap]
-    factor = max(1, shortest // canvas.shape[1])
+    factor = max(1, min(shortest // canvas.shape[1], tallest // canvas.shape[0]))
     return canvas.repeat(factor, axis=0).repeat(factor, axis=1)
 
 

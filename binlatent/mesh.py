@@ -58,7 +58,7 @@ class MeshShape:
         """Builds the mesh over all devices of all processes, or over the given ones.
 
         Raises:
-          ValueError: the product of the sizes is not the number of devices.
+          ValueError: the product of the sizes is not the number of devices, or see `by_process`.
         """
         devices = jax.devices() if devices is None else devices
         sizes = [getattr(self, axis) for axis in AXES]
@@ -69,7 +69,28 @@ class MeshShape:
         if len(devices) % known or (-1 not in sizes and known != len(devices)):
             raise ValueError(f"mesh {described} does not fit {len(devices)} devices")
         sizes = [len(devices) // known if s == -1 else s for s in sizes]
-        return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+        kinds = (AxisType.Auto,) * len(AXES)
+        mesh = jax.make_mesh(tuple(sizes), AXES, axis_types=kinds, devices=devices)
+        return Mesh(by_process(mesh.devices), AXES, axis_types=kinds)
+
+
+def by_process(devices: np.ndarray) -> np.ndarray:
+    """Devices (data, fsdp, context, tensor) in the order of their processes along data × fsdp.
+
+    Process p of n reads the p-th n-th of a batch, so it must hold it; the fastest order of a TPU slice is another.
+
+    Raises:
+      ValueError: devices of several processes would hold the same examples.
+    """
+    groups = devices.reshape(-1, *devices.shape[2:])
+    owners = [{device.process_index for device in group.flat} for group in groups]
+    if any(len(owner) > 1 for owner in owners):
+        raise ValueError(
+            f"context={devices.shape[2]} × tensor={devices.shape[3]} divide examples over several processes: their product "
+            "must divide the devices of a process"
+        )
+    order = sorted(range(len(groups)), key=lambda i: min(owners[i]))
+    return groups[np.array(order)].reshape(devices.shape)
 
 
 def path_name(path) -> str:

@@ -223,12 +223,14 @@ class Pipeline:
         check_count("num", num)
         check_count("start", start, least=0)
         check_count("start + num", start + num)
-        if labels is None and condition is None and self.num_classes:
+        if labels is None and prompts is None and condition is None and self.num_classes:
             labels = np.arange(self.num_classes)
         given = self.conditions(labels=labels, prompts=prompts, condition=condition, negative_prompts=negative_prompts)
         keys, options = self._keys("sample", seed, start), self.options(**options)
         if given is None and labels is None and options.guidance and conditioning(self._prior().metadata):
             warn(f"guidance {options.guidance:g} has no effect: no condition is given")
+        if given is not None and given.negative is not None and not options.guidance:
+            warn("the negative prompts have no effect: guidance is 0")
         return self._generate(
             num, keys, given, None, None, first=start, options=options, trajectory=trajectory, image_dtype=image_dtype
         )
@@ -290,6 +292,8 @@ class Pipeline:
         check_count("passes", passes, most=1000)
         if not 0 <= start <= 1:
             raise UserError(f"start is {start}: a time in [0, 1] is expected")
+        if clamp not in editing.CLAMPS:
+            raise UserError(f"clamp is {clamp!r}: {' or '.join(editing.CLAMPS)} is expected")
         if start == 0:
             return codes
         given = self.conditions(labels=labels, prompts=prompts, condition=condition, negative_prompts=negative_prompts)

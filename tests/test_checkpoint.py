@@ -71,6 +71,9 @@ def test_a_broken_checkpoint_is_reported_and_the_previous_one_used(tmp_path, cap
     assert (tmp_path / "2.broken").exists()
     write(tmp_path, 2)  # its step can be saved again
     assert int(restore(tmp_path)[0]["step"]) == 2
+    damage(tmp_path / "2", "truncated")  # and break again
+    assert int(restore(tmp_path)[0]["step"]) == 1
+    assert (tmp_path / "2.broken1").exists()
 
 
 def test_an_uncommitted_checkpoint_of_a_bucket_does_not_count(tmp_path, monkeypatch):

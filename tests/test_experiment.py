@@ -5,7 +5,9 @@ import os
 import shutil
 
 import jax
+import numpy as np
 import pytest
+from etils import epath
 
 from binlatent import config as config_lib
 from binlatent.checkpoint import load_ema
@@ -13,7 +15,9 @@ from binlatent.cli.info import describe
 from binlatent.config.changes import is_fixed
 from binlatent.errors import UserError
 from binlatent.experiment import Experiment
+from binlatent.train.lock import lock
 from tests import tiny
+from tests.train.test_loop import assert_equal, state_of
 
 
 @pytest.fixture
@@ -145,6 +149,47 @@ def test_stages_that_follow_each_other_read_a_checkpoint_once(trained, monkeypat
     experiment.train("autoencoder")
     experiment.encode()
     assert len(read) == 1
+
+
+def test_a_checkpoint_that_is_written_anew_is_read_anew(tmp_path, one_device):
+    config = tiny.config(tiny.npz(tmp_path))
+    Experiment.open(tmp_path / "run", config).train("autoencoder")
+    right = state_of(tmp_path / "run", "autoencoder")
+    shutil.rmtree(tmp_path / "run" / "autoencoder" / "checkpoints" / "6" / "state")
+    experiment = Experiment.open(tmp_path / "run")
+    experiment.train("autoencoder")
+    assert experiment._restore("autoencoder")[0] == 6 and experiment.done("autoencoder")
+    assert_equal(state_of(tmp_path / "run", "autoencoder"), right)
+
+
+def test_codes_that_a_prior_has_learned_stay(trained):
+    config = config_lib.override(config_lib.read(trained / "config.json"), ["autoencoder_training.num_steps=8"])
+    experiment = Experiment(workdir=epath.Path(trained), config=config)
+    with pytest.raises(UserError, match=r"num_steps was 6 and is 8 now, but prior in .* learned the codes"):
+        experiment.train("autoencoder")
+
+
+def test_a_run_continues_only_with_its_data(tmp_path, one_device):
+    images = tiny.npz(tmp_path)
+    config = tiny.config(images, autoencoder_training__num_steps=2)
+    Experiment.open(tmp_path / "run", config).train("autoencoder")
+    np.savez(images, images=255 - tiny.images(48))
+    longer = Experiment.open(tmp_path / "run", config_lib.override(config, ["autoencoder_training.num_steps=4"]))
+    with pytest.raises(UserError, match=r"was made with another data set \(fingerprint \w+, now \w+\)"):
+        longer.train("autoencoder")
+
+
+def test_the_config_of_a_stage_that_is_trained_stays(tmp_path, trained):
+    config = config_lib.read(trained / "config.json")
+    workdir = tmp_path / "run"
+    (workdir / "prior").mkdir(parents=True)
+    shutil.copy(trained / "config.json", workdir / "config.json")
+    other = config_lib.override(config, ["prior_objective.schedule=cosine"])
+    with lock(workdir / "prior"), pytest.raises(UserError, match="is in use by process"):
+        Experiment.open(workdir, other)
+    assert config_lib.differences(config_lib.read(workdir / "config.json"), config) == {}
+    Experiment.open(workdir, other)
+    assert config_lib.read(workdir / "config.json").prior_objective.schedule == "cosine"
 
 
 def test_a_finished_work_directory_is_read_and_not_written(trained, monkeypatch, capsys):

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import re
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from binlatent import config as config_lib
 from binlatent import mesh as mesh_lib
 from binlatent import prng
-from binlatent.mesh import MeshShape
+from binlatent.mesh import MeshShape, by_process
 from binlatent.nets.condition import Conditioning
 from binlatent.train.compile import StagePrograms
 from tests import tiny
@@ -154,6 +155,27 @@ def test_partition_spec_uses_the_largest_divisible_axis():
 def test_a_mesh_that_does_not_fit_is_named(sizes, message):
     with pytest.raises(ValueError, match=message):
         MeshShape(**sizes).build()
+
+
+def devices_of(processes, shape):
+    found = np.empty(len(processes), object)
+    found[:] = [SimpleNamespace(id=i, process_index=process) for i, process in enumerate(processes)]
+    return found.reshape(shape)
+
+
+def test_devices_are_in_the_order_of_their_processes():
+    mesh = by_process(devices_of([0, 0, 1, 1, 1, 1, 0, 0], (2, 4, 1, 1)))
+    assert [device.process_index for device in mesh.flat] == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert [device.id for device in mesh.flat] == [0, 1, 6, 7, 2, 3, 4, 5]
+    pairs = by_process(devices_of([1, 1, 0, 0], (1, 2, 1, 2)))
+    assert [device.id for device in pairs.flat] == [2, 3, 0, 1]  # devices of an example stay together
+
+
+def test_an_example_stays_in_one_process():
+    with pytest.raises(ValueError, match="context=1 × tensor=4 divide examples over several processes"):
+        by_process(devices_of([0, 0, 1, 1], (1, 1, 1, 4)))
+    with pytest.raises(ValueError, match="context=2 × tensor=1"):
+        by_process(devices_of([0, 1, 0, 1], (2, 1, 2, 1)))
 
 
 def test_an_indivisible_batch_size_is_named():

@@ -199,6 +199,7 @@ CODES = np.zeros((1, 4, 4, 4), bool)
         (lambda m: check_captions(["a", " "]), "prompt 2 of 2 is empty"),
         (lambda m: check_captions([]), "no prompt is given"),
         (lambda m: check_captions([3]), "prompt 1 is 3"),
+        (lambda m: check_captions(["a", "\ud83d"]), "text in UTF-8 is expected"),
     ],
 )
 def test_wrong_input_is_named(model, call, message):

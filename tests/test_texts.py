@@ -1,6 +1,7 @@
 """From captions to pictures, end to end: a tiny model of captioned images, trained, resumed, and asked in words."""
 
 import json
+import os
 import shutil
 
 import jax
@@ -100,8 +101,10 @@ def test_another_encoder_is_refused(captioned, tmp_path):
 
 def test_the_command_line(captioned, tmp_path, capsys):
     common = ["--workdir", str(captioned), "--steps=2", "--seed=3"]
-    (tmp_path / "prompts.txt").write_text("a blue square\n\nsquare, green\n", encoding="utf-8")
-    prompts = ["--prompt", "a red square, please", "--prompts", str(tmp_path / "prompts.txt")]
+    reading, writing = os.pipe()  # which can be read only once
+    with open(writing, "w", encoding="utf-8") as file:
+        file.write("a blue square\n\nsquare, green\n")
+    prompts = ["--prompt", "a red square, please", "--prompts", f"/dev/fd/{reading}"]
     main(
         [
             "sample",
@@ -142,6 +145,7 @@ def test_the_command_line(captioned, tmp_path, capsys):
         (["--prompts", "BINARY"], "is not UTF-8"),
         (["--negative_prompt", "red"], "negative prompts are given without prompts"),
         (["--labels", "3", "--prompt", "red"], "trained without classes"),
+        (["--prompt", "caf\udce9"], "prompt 1 is 'caf\\udce9': text in UTF-8 is expected"),
     ],
 )
 def test_bad_input_is_named(captioned, tmp_path, capsys, arguments, message):

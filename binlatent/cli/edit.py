@@ -9,7 +9,7 @@ from binlatent.cli import flags
 from binlatent.cli.labels import choose_labels
 from binlatent.cli.prompts import Prompts
 from binlatent.cli.sample import Images, image_shape
-from binlatent.console import progress, say
+from binlatent.console import progress, say, warn
 from binlatent.errors import UserError
 from binlatent.sampling.options import SamplingOptions
 
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 # (an image (1, h, w, c), copies of it (num, h, w, c)) → (its known part, the results)
 Apply = Callable[["np.ndarray", "np.ndarray"], tuple["np.ndarray", "np.ndarray"]]
 UNKNOWN = 0.5  # grey, where nothing is known
+# flags that only some kinds of editing use
+USED_BY = {
+    "mask": ("inpaint",), "box": ("inpaint",), "margins": ("outpaint",), "start": ("vary",),
+    **dict.fromkeys(("passes", "feather", "clamp"), ("inpaint", "outpaint")),
+    **dict.fromkeys(("label", "words"), ("inpaint", "outpaint", "vary")),
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,6 +76,7 @@ class Edit(flags.Command):
         from binlatent.cli.sink import ImageSink
         from binlatent.pipeline import Pipeline
 
+        self._check_flags()
         sink = ImageSink(self.out)
         model = Pipeline.load(self.workdir, batch_size=self.batch_size)
         shape, images = image_shape(model), Images(self.images, model)
@@ -79,6 +86,21 @@ class Edit(flags.Command):
             self._resample(model, images, shape, sink)
         say(f"{self.how}: {sink.path}")
 
+    def _check_flags(self) -> None:
+        for field in dataclasses.fields(self):
+            if (value := getattr(self, field.name)) == field.default or self.how in USED_BY.get(
+                field.name, (self.how,)
+            ):
+                continue
+            if field.name != "words":
+                raise UserError(
+                    f"--{field.name} is for {' and '.join(USED_BY[field.name])}: {self.how} does not use it"
+                )
+            if value.arguments():
+                raise UserError(f"{self.how} takes no prompts")
+        if self.mask is not None and self.box != type(self).box:
+            raise UserError("--mask and --box are given: give one of them")
+
     def _resample(self, model: "Pipeline", images: Images, shape: tuple[int, int, int], sink: "ImageSink") -> None:
         """For each image its known part, and `num` results."""
         import numpy as np
@@ -86,6 +108,12 @@ class Edit(flags.Command):
         options = model.options(**self.sampling)
         given = self.words.arguments()
         chosen = choose_labels("none" if self.label is None else self.label, model, options.guidance, given=bool(given))
+        if (count := max(len(given.get("prompts", ())), len(chosen or ()))) > self.num:
+            raise UserError(
+                f"{count} prompts or labels are given for --num {self.num} results of each image: give --num {count}"
+            )
+        if given.get("negative_prompts") and not options.guidance:
+            warn("the negative prompts have no effect: guidance is 0")
         call: dict[str, Any] = {
             "seed": self.seed,
             "condition": model.conditions(labels=chosen, **given),

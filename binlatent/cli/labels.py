@@ -33,7 +33,7 @@ def choose_labels(text: str | None, model: "Pipeline", guidance: float, *, given
         labels = parse_labels(text, num_classes, metadata.get("class_names") or ())
         _report(labels, metadata.get("class_names") or ())
         return labels
-    if text is None and num_classes:
+    if text is None and num_classes and not given:
         return list(range(num_classes))
     if given:
         return None

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import re
 import zipfile
+import zlib
 from typing import Any
 
 from binlatent.cli import flags
@@ -83,7 +84,7 @@ def _read_embeddings(path: str) -> Any:
         return {name: loaded[name] for name in loaded.files} if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
     except FileNotFoundError as error:
         raise UserError(f"--condition {path}: no such file; write one with np.save") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, SyntaxError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, SyntaxError) as error:
         raise UserError(
             f"--condition {path} is no readable .npy or .npz file ({error}); write it with np.save"
         ) from error

@@ -53,7 +53,8 @@ class Sample(flags.Command):
         from binlatent.pipeline import Pipeline
         from binlatent.stored.pack import is_pack
 
-        given, prompts = self.words.arguments(), self.words.sentences()
+        given = self.words.arguments()
+        prompts = given.get("prompts", [])
         num = self.num or len(prompts or [0]) * max(1, 64 // len(prompts or [0]))
         folder = "" if is_pack(self.workdir) else os.path.join(self.workdir, "samples")
         sink = ImageSink(self.out or os.path.join(folder, f"seed{self.seed}.png"))

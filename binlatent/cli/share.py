@@ -61,7 +61,8 @@ class Export(flags.Command):
                 for key in ("arguments", "results")
             )
             say(f"{name}: params, {arguments} → {results}")
-        say(f"{self.out}: see its manifest.json; `python {self.out}/run.py` makes images")
+        makes = f"; `python {self.out}/run.py` makes images" if "sample" in manifest["functions"] else ""
+        say(f"{self.out}: see its manifest.json{makes}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ OTHERS = frozenset((
     *(".pt", ".pth", ".svg", ".tar", ".tfrecord", ".tga", ".tif", ".tiff", ".txt", ".zip"),
 ))  # fmt: skip
 LARGEST_PICTURE = 2**27  # pixels; few programs can open more
-LARGEST_SIDE = {".jpg": 65_535, ".jpeg": 65_535, ".webp": 16_383}  # pixels; limits of the formats
+LARGEST_SIDE = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # pixels; limits of Pillow's libraries
 LARGEST_ARRAYS = 2**33  # bytes; they are in memory until the file is written
 
 
@@ -148,7 +148,7 @@ class ImageSink:
             return
         images = np.concatenate(self._images)
         if self.is_picture:
-            save_image(self.path, image_grid(images, self._columns))
+            save_image(self.path, image_grid(images, self._columns, tallest=LARGEST_SIDE.get(self.suffix, 2**14)))
             return
         arrays = {"images": images}
         if self._labels:

@@ -35,6 +35,7 @@ from binlatent.config.stages import (
     build_autoencoder_stage,
     build_decoder_stage,
     build_discriminator,
+    build_fitting_training,
     build_prior_stage,
     check,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "build_decoder_stage",
     "build_denoiser",
     "build_discriminator",
+    "build_fitting_training",
     "build_mesh",
     "build_objective",
     "build_plan",

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from binlatent.config.build import (
@@ -24,7 +25,9 @@ from binlatent.config.build import (
     stage_section,
 )
 from binlatent.config.values import fits
+from binlatent.data.loader import fitting_batch_size
 from binlatent.errors import UserError
+from binlatent.mesh import batch_divisor
 from binlatent.nets import weights
 from binlatent.nets.condition import Conditioning
 from binlatent.nets.official_discriminator import PatchDiscriminator
@@ -36,6 +39,7 @@ from binlatent.train.autoencoder import AutoencoderStage
 from binlatent.train.decoder import DecoderStage
 from binlatent.train.discriminator import DiscriminatorTraining
 from binlatent.train.optimizer import Optimizer
+from binlatent.train.options import Training
 from binlatent.train.perceptual import LOSSES
 from binlatent.train.prior import PriorStage
 from binlatent.train.terms import Term
@@ -154,3 +158,23 @@ def build_prior_stage(config: ConfigDict, code_shape: tuple[int, int, int], cond
         num_steps=training.num_steps,
         micro_batches=training.micro_batches,
     )
+
+
+def build_fitting_training(config: ConfigDict, stage: str, num_examples: int, mesh: Mesh) -> Training:
+    """The options of a stage, with a batch size that fits the training examples where there are few of them.
+
+    Raises:
+      UserError: no batch size fits.
+    """
+    training = build_training(config, stage)
+    try:
+        size = fitting_batch_size(
+            num_examples, training.batch_size, divisor=batch_divisor(mesh, training.micro_batches)
+        )
+    except ValueError as error:
+        raise UserError(
+            f"{stage}_training.batch_size is {training.batch_size}: {error}. Batches are divided over the devices of "
+            f"mesh.data and mesh.fsdp, and into {stage}_training.micro_batches = {training.micro_batches} parts: set "
+            "one of these keys."
+        ) from error
+    return dataclasses.replace(training, batch_size=size)

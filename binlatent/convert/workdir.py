@@ -61,10 +61,13 @@ def to_workdir(
 
     hyperparameters = Hyperparameters(hparams)
     ae = den = None
-    if autoencoder is not None:
-        ae = import_autoencoder(read_state(autoencoder), hyperparameters, os.fspath(autoencoder))
-    if denoiser is not None:
-        den = import_denoiser(read_state(denoiser), hyperparameters, os.fspath(denoiser))
+    try:
+        if autoencoder is not None:
+            ae = import_autoencoder(read_state(path := autoencoder), hyperparameters, os.fspath(autoencoder))
+        if denoiser is not None:
+            den = import_denoiser(read_state(path := denoiser), hyperparameters, os.fspath(denoiser))
+    except ValueError as error:  # of a network that cannot be
+        raise UserError(f"{path}, with these hyper-parameters: {error}") from error
     if ae and den and ae.net.code_shape != den.net.code_shape:
         raise UserError(
             f"the autoencoder's codes have (y, x, k) {ae.net.code_shape} and the denoiser's {den.net.code_shape}: they do "

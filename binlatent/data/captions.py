@@ -5,6 +5,7 @@ inside a caption it becomes single spaces, so a caption is always one line and s
 """
 
 import json
+import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -13,11 +14,12 @@ from etils import epath
 from binlatent.errors import UserError
 
 METADATA = "metadata.jsonl"
+_LOST = re.compile("[\0\ud800-\udfff]")  # NUL, which NumPy strips, and halves of characters, which UTF-8 cannot hold
 
 
 def clean(captions: Iterable[str]) -> tuple[str, ...]:
-    """The captions that are not empty, with single spaces."""
-    return tuple(filter(None, (" ".join(caption.split()) for caption in captions)))
+    """The captions that are not empty, with single spaces, without NUL and halves of characters."""
+    return tuple(filter(None, (" ".join(_LOST.sub(" ", caption).split()) for caption in captions)))
 
 
 def join(captions: Iterable[str]) -> np.str_:
@@ -46,7 +48,7 @@ def read_metadata(path: epath.Path) -> dict[str, tuple[str, ...]]:
     """Reads `metadata.jsonl` as Hugging Face's image folder has it.
 
     Every line is a JSON object with `file_name`, the path of an image relative to this file, and `text`, its caption or a
-    list of them. Other keys are ignored.
+    list of them. An image may have several lines. Other keys are ignored.
 
     Returns:
       Captions by `file_name`.
@@ -59,7 +61,8 @@ def read_metadata(path: epath.Path) -> dict[str, tuple[str, ...]]:
         if not line.strip():
             continue
         try:
-            found.update([_entry(json.loads(line.decode("utf-8-sig")))])
+            name, captions = _entry(json.loads(line.decode("utf-8-sig")))
+            found[name] = found.get(name, ()) + captions
         except (ValueError, RecursionError) as error:
             raise UserError(
                 f'{path}, line {number}: {error}; expected {{"file_name": "0001.png", "text": "a caption"}}, '

@@ -58,6 +58,11 @@ def open_splits(options: DataOptions, *, seed: int) -> Splits:
             raise UserError(f"{part!r}: the {name} split is empty; at least two examples are needed, one per split.")
     names = opened.class_names if options.labels else ()
     condition = opened.train[0].get("condition") if options.embeddings else None
+    if condition is not None and condition.ndim not in (1, 2):
+        raise UserError(
+            f"{opened.train!r}: the first embedding has shape {condition.shape}; (features,) or (tokens, features) is expected "
+            "for an image. Remove axes of length 1 with np.squeeze before np.save."
+        )
     selection = {
         name: getattr(options, name)
         for name in (

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 from collections.abc import Callable
 
 import numpy as np
@@ -14,9 +15,10 @@ from binlatent.data.sources.base import Example, Source
 from binlatent.data.transforms import without
 from binlatent.errors import UserError
 from binlatent.files import atomic, cache_directory, digest
-from binlatent.text.encoder import TextEncoder, warn_of_cut
+from binlatent.text.encoder import Encoded, TextEncoder, warn_of_cut
 
 CHUNK = 1024  # captions that are encoded at a time
+PARTS = "parts"  # folder of the chunks that are encoded so far
 
 
 class CaptionedCodes(Source):
@@ -110,6 +112,7 @@ class FeatureRows:
             ends = _encode_to(folder, encoder, captions)
             with atomic(folder / "ends.npy") as temporary, open(temporary, "wb") as file:
                 np.save(file, ends)
+            shutil.rmtree(folder / PARTS, ignore_errors=True)
         return cls(str(folder), np.load(folder / "ends.npy"), record["length"], *widths)
 
     def __getitem__(self, number: int) -> Example:
@@ -134,6 +137,19 @@ def _read(path: str, start: int, count: int, width: int) -> np.ndarray:
     return values.reshape(count, width)
 
 
+def _chunk(path: pathlib.Path, encoder: TextEncoder, captions: list[str]) -> Encoded:
+    """What the encoder makes of some captions, kept in a file: an interrupted encoding goes on where it was."""
+    try:
+        with np.load(path) as stored:
+            return Encoded(**stored)
+    except FileNotFoundError:
+        made = encoder.encode(captions)
+    arrays = {name: array for name, array in vars(made).items() if array is not None}
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+    return made
+
+
 def _encode_to(folder: pathlib.Path, encoder: TextEncoder, captions: list[str]) -> np.ndarray:
     """Writes the two files; returns `ends`."""
     lengths = []
@@ -146,7 +162,7 @@ def _encode_to(folder: pathlib.Path, encoder: TextEncoder, captions: list[str]) 
     ):
         for start in range(0, len(captions), CHUNK):
             chunk = captions[start : start + CHUNK]
-            made = encoder.encode(chunk)
+            made = _chunk(folder / PARTS / f"{start}-{start + len(chunk)}.npz", encoder, chunk)
             if made.tokens is not None:
                 tokens.write(made.tokens[made.mask].astype("<f2").tobytes())
                 lengths.append(made.mask.sum(1))

@@ -1,6 +1,7 @@
 """Inpainting and outpainting: pictures completed where pixels are not known."""
 
 import dataclasses
+import numbers
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,9 @@ def outpaint(model: Pipeline, images: np.ndarray, margins: tuple[int, int, int, 
       UserError: as `inpaint`; also margins that are negative or make too large a canvas.
     """
     images, size = np.asarray(images), token_size(model)
-    if len(margins) != 4 or any(not isinstance(m, int) or m < 0 for m in margins) or not any(margins):
+    if images.ndim != 4:
+        raise UserError(f"images of shape {images.shape} given; (b, h, w, c) is expected")
+    if len(margins) != 4 or any(not isinstance(m, numbers.Integral) or m < 0 for m in margins) or not any(margins):
         raise UserError(f"margins are {margins}: expected are four numbers of pixels, at least 0 and not all 0")
     top, left, bottom, right = margins
     height, width = images.shape[1] + top + bottom, images.shape[2] + left + right
@@ -99,7 +102,7 @@ def sample_canvas(
     Raises:
       UserError: a canvas that is smaller than the model's images or too large, or what `Pipeline.edit` refuses.
     """
-    if not 0 < height * width <= LARGEST_CANVAS:
+    if min(height, width) < 1 or height * width > LARGEST_CANVAS:
         raise UserError(f"a canvas of {height}×{width} pixels is asked for; up to {LARGEST_CANVAS:,} pixels are made")
     size = token_size(model)
     blank = np.zeros((num, -(-height // size), -(-width // size), model.code_shape[-1]), bool)

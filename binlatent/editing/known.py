@@ -24,6 +24,8 @@ def check_mask(mask: np.ndarray, images: np.ndarray) -> np.ndarray:
     mask = np.broadcast_to(mask, images.shape[:3])
     if not mask.any((1, 2)).all():
         raise UserError("the mask is empty: mark the pixels to replace")
+    if mask.all((1, 2)).any():
+        raise UserError("the mask covers a whole image, so nothing of it is known: use `sample`")
     return mask
 
 

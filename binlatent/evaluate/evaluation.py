@@ -173,7 +173,8 @@ class Evaluation:
             if stored and not again and all(stored.settings.get(key) == value for key, value in requested.items()):
                 say(f"{name}: done with these settings")
                 continue
-            parts[name] = self.part(name, options)
+            part = self.part(name, options)
+            parts = read_parts(self.scores_file) | {name: part}  # another evaluation may have written meanwhile
             write_parts(self.scores_file, parts)
             half = getattr(self.pipeline, NEEDS[name])
             append_record(self.experiment.workdir / NEEDS[name], half.step, parts[name])
@@ -197,7 +198,7 @@ class Evaluation:
         """The settings that a part's scores depend on, as far as they are known beforehand."""
         networks = [network.description for network in self.networks]
         if name == "reconstruction":
-            own = {"split": "validation", "feature_networks": networks}
+            own = {"split": "validation", "feature_networks": networks, "lpips": weights.path_of("lpips").exists()}
         elif name == "code":
             own = {"split": "validation", "code": "thresholded"}
         elif name == "likelihood":

@@ -115,9 +115,13 @@ def append_record(folder: epath.PathLike, step: int, part: EvaluationResult) -> 
     """Appends the scores of a part to the `metrics.jsonl` of a stage, as `evaluation/<key>`."""
     path = epath.Path(folder) / "metrics.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    before = path.read_text() if path.exists() else ""
     record = {"step": step} | {f"evaluation/{score.key}": plain(score.value) for score in part.scores}
-    path.write_text(before + json.dumps(record) + "\n")
+    line = json.dumps(record) + "\n"
+    if "://" in os.fspath(path):  # object stores cannot append, and replace files atomically
+        path.write_text((path.read_text() if path.exists() else "") + line)
+        return
+    with path.open("a") as file:
+        file.write(line)
 
 
 def print_parts(parts: dict[str, EvaluationResult], skipped: dict[str, str]) -> None:

@@ -4,6 +4,8 @@ import functools
 import hashlib
 import json
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 
 import jax
@@ -11,6 +13,7 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from binlatent.console import warn
 from binlatent.evaluate.features import FeatureNetwork, Features
 from binlatent.evaluate.statistics import ClassStatistics, FeatureSample, GaussianStatistics, ScoreError
 
@@ -153,6 +156,10 @@ class FeatureStream:
         return stream, meta["about"]
 
 
+# what reading a truncated or damaged npz file raises
+DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
 def resumable(
     begin: Callable[[int], Iterable[tuple[np.ndarray, np.ndarray | None, int]]],
     networks: dict[str, Callable[[np.ndarray], Features]],
@@ -178,7 +185,11 @@ def resumable(
     streams, positions = {}, set()
     for name, path in paths.items():
         if path.exists():
-            stream, saved = FeatureStream.load(path)
+            try:
+                stream, saved = FeatureStream.load(path)
+            except DAMAGED as error:
+                warn(f"{path} cannot be read ({error}); the pass begins again")
+                continue
             positions.add(saved.pop("position"))
             if saved == settings | {"network": name} and stream.limit == limit and stream.total == total:
                 streams[name] = stream

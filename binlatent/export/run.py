@@ -24,7 +24,7 @@ def main(seed=0, num=16, conditions=None):
             begin, end = (start + offset for offset in array["data_offsets"])
             params[name] = np.frombuffer(content[begin:end], "<f4").reshape(array["shape"])
 
-    function = manifest["functions"]["sample"]
+    function = manifest["functions"].get("sample") or sys.exit("no prior was exported: there is nothing that samples")
     sample = export.deserialize(bytearray((folder / function["file"]).read_bytes())).call
     classes = np.arange(int(num), dtype=np.int32) % (manifest["num_classes"] or 1)
     given = {
@@ -39,6 +39,9 @@ def main(seed=0, num=16, conditions=None):
         named = set(given) - {"label"}
         own = next((of["name"] for of in function["arguments"] if of["name"] not in named), "label")
         given |= found if hasattr(found, "files") else {own: found}
+    missing = [of["name"] for of in function["arguments"] if of["name"] not in given]
+    if missing:
+        sys.exit(f"this model is conditioned on {', '.join(missing)}: give CONDITIONS.npy or .npz")
     results = sample(jax.device_put(params), *(given[argument["name"]] for argument in function["arguments"]))
     np.savez("samples.npz", **{of["name"]: array for of, array in zip(function["results"], results, strict=True)})
 

@@ -13,19 +13,19 @@ four validation images, then their reconstructions and four samples of each arm 
 import argparse
 import json
 import pathlib
-import shutil
 
 import numpy as np
 
 from binlatent import config as config_lib
-from binlatent.console import say
+from binlatent.console import say, script
 from binlatent.data.loader import spread_images
 from binlatent.evaluate.classifier import train_classifier
 from binlatent.evaluate.evaluation import Evaluation
 from binlatent.evaluate.options import EvaluationOptions
 from binlatent.experiment import Experiment
+from binlatent.files import atomic, write_atomic
 from binlatent.images import image_grid, save_image, to_uint8
-from binlatent.machines.prior_ablation import seconds_per_step, table
+from binlatent.machines.prior_ablation import copy_folder, seconds_per_step, table
 from binlatent.pipeline import Pipeline
 
 PRIOR = {"prior.width": 192, "prior.depth": 6, "prior.heads": 6}  # small, and the same for all arms
@@ -69,7 +69,8 @@ def images_of(folder: pathlib.Path, out: pathlib.Path, num: int) -> pathlib.Path
             for file in sorted(class_folder.iterdir())[: num // len(classes)]:
                 images.append(np.asarray(Image.open(file).convert("RGB")))
                 labels.append(label)
-        np.savez(path, images=np.stack(images), labels=np.asarray(labels, np.int32))
+        with atomic(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, images=np.stack(images), labels=np.asarray(labels, np.int32))
     return path
 
 
@@ -101,18 +102,19 @@ def run(workdir: pathlib.Path, config, args) -> dict[str, float]:
     parts, features = ["reconstruction", "code", "likelihood"], []
     if experiment.splits().num_classes:
         classifier = args.out / "classifier"
-        if classifier.exists():
-            shutil.copytree(classifier, workdir / "classifier", dirs_exist_ok=True)
+        if classifier.exists() and not (workdir / "classifier").exists():
+            copy_folder(classifier, workdir / "classifier")
         else:
             train_classifier(workdir, num_steps=args.classifier_steps)
-            shutil.copytree(workdir / "classifier", classifier)
+            if not classifier.exists():
+                copy_folder(workdir / "classifier", classifier)
         parts, features = [*parts, "generation"], ["classifier"]
     options = EvaluationOptions(num=args.samples, likelihood_num=256, likelihood_steps=64, sampling={"steps": 16})
     found = Evaluation.open(workdir, features=features).run(parts, options)
     scores = {(name, score.key): score.value for name, part in found.items() for score in part.scores}
     values = {heading: scores[key] for key, heading in SCORES.items() if key in scores}
     values["seconds a step"] = seconds_per_step(experiment, "autoencoder")
-    path.write_text(json.dumps(values, indent=1))
+    write_atomic(path, json.dumps(values, indent=1))
     return values
 
 
@@ -160,4 +162,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

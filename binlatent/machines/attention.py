@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from binlatent import mesh as mesh_lib
-from binlatent.console import say
+from binlatent.console import say, script
 from binlatent.mesh import MeshShape, on_mesh
 from binlatent.nets import attention
 
@@ -74,4 +74,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

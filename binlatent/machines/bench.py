@@ -93,7 +93,8 @@ def _sampling(config: ConfigDict, steps: int, mesh: Mesh, batch_size: int, secon
 
     def prepare(size):
         shapes, settings = plan.sampling(config, mesh, batch_size=size)
-        return (shapes, settings), sampling_programs.generate.lower(*shapes, **settings).compile()
+        lower = mesh_lib.on_mesh(lambda: sampling_programs.generate.lower(*shapes, **settings), mesh)
+        return (shapes, settings), lower().compile()
 
     size, ((shapes, settings), sample) = _fitting(prepare, mesh, batch_size)
     params, decoder, keys, condition, *_ = shapes
@@ -130,7 +131,12 @@ def _fitting(prepare: Callable, mesh: Mesh, batch_size: int):
         raise UserError(f"{jax.devices()[0].device_kind} does not report its memory: give a --batch_size")
     size, largest = mesh.size, None
     while True:
-        prepared = prepare(size)
+        try:
+            prepared = prepare(size)
+        except jax.errors.JaxRuntimeError as error:  # a TPU's compiler refuses what does not fit
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            break
         if planned_bytes(prepared[1]) > FILL * limit:
             break
         largest, size = (size, prepared), 2 * size

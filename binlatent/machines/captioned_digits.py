@@ -17,7 +17,7 @@ import argparse
 
 import numpy as np
 
-from binlatent.console import say
+from binlatent.console import say, script
 from binlatent.data.sources.captioned_digits import LAYOUTS, SIDE, Canvas, CaptionedDigits
 from binlatent.errors import UserError
 from binlatent.experiment import Experiment
@@ -113,4 +113,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

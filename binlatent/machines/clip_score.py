@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from binlatent.console import say
+from binlatent.console import say, script
 from binlatent.data.loader import captioned_images
 from binlatent.errors import UserError
 from binlatent.evaluate.evaluation import Evaluation
@@ -101,4 +101,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

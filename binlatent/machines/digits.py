@@ -18,7 +18,7 @@ import functools
 import numpy as np
 
 from binlatent import config as config_lib
-from binlatent.console import say
+from binlatent.console import say, script
 from binlatent.data.loader import eval_batches
 from binlatent.evaluate.scores import frechet_distance_of_samples
 from binlatent.experiment import Experiment
@@ -101,4 +101,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

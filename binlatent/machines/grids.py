@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from binlatent import prng
-from binlatent.console import say
+from binlatent.console import say, script
 from binlatent.data.codes import CodeSource
 from binlatent.data.transforms import named_condition
 from binlatent.diffusion import process
@@ -149,4 +149,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -19,6 +19,7 @@ import argparse
 
 import numpy as np
 
+from binlatent.console import script
 from binlatent.editing.complete import FILLINGS, inpaint
 from binlatent.editing.known import known_code
 from binlatent.experiment import Experiment
@@ -82,4 +83,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

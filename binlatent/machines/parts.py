@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from binlatent import prng
-from binlatent.console import say
+from binlatent.console import say, script
 from binlatent.images import to_float
 from binlatent.nets.autoencoder import BinaryAutoencoder
 from binlatent.nets.patchgan import PatchGAN
@@ -169,4 +169,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from binlatent import config as config_lib
 from binlatent import mesh as mesh_lib
 from binlatent.data.options import ExpectedData
+from binlatent.errors import UserError
 from binlatent.files import user_path
 from binlatent.nets.condition import Condition, Conditioning
 from binlatent.nets.resnet import ResNet50
@@ -129,6 +130,10 @@ def plan(config: ConfigDict, stage: str, mesh: Mesh, *, compiled: bool = False) 
     )
     if not compiled:
         return result
+    try:
+        mesh_lib.check_batch_size(result.batch_size, mesh, config_lib.build_training(config, stage).micro_batches)
+    except ValueError as error:
+        raise UserError(f"{stage}: {error}; choose another number of --devices") from error
     memory = programs.train_steps.memory_analysis()
     return dataclasses.replace(result, temporary_bytes=memory.temp_size_in_bytes)
 

@@ -18,12 +18,13 @@ import shutil
 import numpy as np
 
 from binlatent import config as config_lib
-from binlatent.console import say
+from binlatent.console import say, script
 from binlatent.data.codes import CodeSource
 from binlatent.evaluate.evaluation import Evaluation
 from binlatent.evaluate.options import EvaluationOptions
 from binlatent.evaluate.report import figures
 from binlatent.experiment import Experiment
+from binlatent.files import write_atomic
 from binlatent.machines import digits
 from binlatent.pipeline import Pipeline
 from binlatent.train.metrics import read_records
@@ -40,8 +41,16 @@ def make_arm(source: pathlib.Path, workdir: pathlib.Path, changes: list[str], se
     config = config_lib.override(values, [f"seed={seed}", *overrides])
     for name in SHARED:
         if (source / name).exists() and not (workdir / name).exists():
-            shutil.copytree(source / name, workdir / name)
+            copy_folder(source / name, workdir / name)
     return Experiment.open(workdir, config)
+
+
+def copy_folder(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Copies a folder; an interrupted copy leaves no `target`."""
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source, partial)
+    partial.rename(target)
 
 
 def bits_per_bit(experiment: Experiment, model: Pipeline, steps: int) -> float:
@@ -79,7 +88,7 @@ def run_arm(experiment: Experiment, steps: list[int], num: int) -> dict[str, flo
         else:
             scores = _classifier_scores(experiment, count, num)
         found |= {f"{name}_{count}": value for name, value in scores.items()}
-        path.write_text(json.dumps(found, indent=1))
+        write_atomic(path, json.dumps(found, indent=1))
     return found
 
 
@@ -138,4 +147,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

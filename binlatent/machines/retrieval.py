@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from binlatent.console import progress, say
+from binlatent.console import progress, say, script
 from binlatent.data.loader import captioned_images
 from binlatent.errors import UserError
 from binlatent.evaluate.evaluation import Evaluation
@@ -81,4 +81,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -18,7 +18,7 @@ import argparse
 import numpy as np
 
 from binlatent import config as config_lib
-from binlatent.console import say
+from binlatent.console import say, script
 from binlatent.data.loader import spread_images
 from binlatent.editing.complete import inpaint, outpaint
 from binlatent.experiment import Experiment
@@ -122,4 +122,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 
+from binlatent.console import script
 from binlatent.pipeline import Pipeline
 
 FIRST = """
@@ -62,4 +63,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

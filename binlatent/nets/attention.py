@@ -20,7 +20,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
-from jax.typing import DTypeLike
 
 from binlatent.mesh import AXES, BATCH, platform
 from binlatent.typing import Array
@@ -41,7 +40,7 @@ def attend(query: Array, key: Array, value: Array, mask: Array | None = None) ->
     sizes = dict.fromkeys(AXES, 1) if mesh.empty else mesh.shape
     own = length // sizes["context"]  # queries of an example on a device
     divides = b % (sizes["data"] * sizes["fsdp"]) == 0 and length % sizes["context"] == 0
-    on_gpu = jax.default_backend() == "gpu" and mask is None and fits_cudnn(query.dtype, own, keys)
+    on_gpu = not mesh.empty and platform() == "gpu" and mask is None and fits_cudnn(query, own, keys)
     if on_gpu and sizes["context"] == 1:
         return plain(query, key, value, implementation="cudnn")
     kernel = None
@@ -59,9 +58,10 @@ def attend(query: Array, key: Array, value: Array, mask: Array | None = None) ->
     return _over_devices(kernel, query, key, value, mask, "tensor" if heads % sizes["tensor"] == 0 else None)
 
 
-def fits_cudnn(dtype: DTypeLike, length: int, keys: int) -> bool:
-    """Whether cuDNN's kernel has a gradient for so many queries and keys, which no mask leaves out."""
-    return dtype in (jnp.bfloat16, jnp.float16) and length % 2 == keys % 2 == 0
+def fits_cudnn(query: Array, length: int, keys: int) -> bool:
+    """Whether cuDNN's kernel has a gradient for queries of this type and width, so many of them and keys, without a mask."""
+    half, width = query.dtype in (jnp.bfloat16, jnp.float16), query.shape[-1]
+    return half and length % 2 == keys % 2 == 0 and width % 8 == 0 and width <= 128
 
 
 def plain(

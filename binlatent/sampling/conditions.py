@@ -116,9 +116,9 @@ def conditions(
         parts |= _of_text(texts, wanted)
     elif embeddings is not None:
         parts |= _embeddings(embeddings, wanted)
+    if negative is not None and texts is None:
+        raise UserError("negative prompts are given without prompts: guidance leads from one to the other")
     if not parts:
-        if negative is not None:
-            raise UserError("negative prompts are given without prompts: guidance leads from one to the other")
         return None
     given = Condition(**parts)
     expected = wanted.absent(1)
@@ -127,7 +127,14 @@ def conditions(
             raise UserError(
                 f"this model is conditioned on {what} too: give all conditions, or none for the null condition"
             )
-    return Conditions(values=given, negative=negative and dataclasses.replace(given, **_of_text(negative, wanted)))
+    found = Conditions(values=given, negative=negative and dataclasses.replace(given, **_of_text(negative, wanted)))
+    try:
+        wanted.check(found.rows(np.zeros(1, int)), 1)
+    except ValueError as error:
+        raise UserError(
+            f"{error}: text.encoder must be the one that the model was trained with, and text.use='pooled' for its vectors"
+        ) from error
+    return found
 
 
 def _of_text(texts: Encoded, wanted: Conditioning) -> dict[str, np.ndarray]:

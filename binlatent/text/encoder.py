@@ -1,6 +1,7 @@
 """The protocol of text encoders, and checks of captions."""
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -51,8 +52,16 @@ def check_record(trained: Mapping[str, Any] | None, here: Mapping[str, Any] | No
     Raises:
       UserError: they differ.
     """
-    if trained == here:
+
+    def compared(
+        record: Mapping[str, Any] | None,
+    ) -> dict[str, Any] | None:  # a file may be moved: its weights are its content
+        return None if record is None else {**record, "encoder": os.path.basename(record["encoder"])}
+
+    if compared(trained) == compared(here):
         return
+    keys = dict.fromkeys([*(trained or {}), *(here or {})])
+    differing = [key for key in keys if (trained or {}).get(key) != (here or {}).get(key)]
 
     def name(record: Mapping[str, Any] | None) -> str:
         if record is None:
@@ -61,7 +70,8 @@ def check_record(trained: Mapping[str, Any] | None, here: Mapping[str, Any] | No
 
     raise UserError(
         f"the prior was trained with the text encoder {name(trained)}, and this is {name(here)}: what one says means "
-        "nothing to a prior of the other. Restore the encoder, or train in another --workdir."
+        f"nothing to a prior of the other (they differ in {', '.join(differing)}). Restore the encoder, or train in "
+        "another --workdir."
     )
 
 
@@ -80,6 +90,8 @@ def check_captions(captions: Any, what: str = "prompt") -> list[str]:
             raise UserError(f"{what} {i + 1} is {caption!r}: a sentence is expected")
         if not caption.split():
             raise UserError(f"{what} {i + 1} of {len(captions)} is empty: a sentence is expected")
+        if not caption.isprintable() and any("\ud800" <= c <= "\udfff" for c in caption):
+            raise UserError(f"{what} {i + 1} is {caption!r}: text in UTF-8 is expected")
     return [" ".join(caption.split()) for caption in captions]
 
 

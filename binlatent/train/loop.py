@@ -101,7 +101,8 @@ def train(
         with goodput.during("compile"):
             programs.train_steps_from(start)
         recorder = Recorder(name, folder, training, start=start, flops=_flops(programs), goodput=goodput)
-        stop, watchdog, tracer = StopRequest(), Watchdog(name), Tracer(folder / "profile", hooks.profile)
+        stop, watchdog = StopRequest(), Watchdog(name)
+        tracer = Tracer(folder / "profile", hooks.profile, run=(start, training.num_steps))
         for part in (recorder, stop, watchdog, tracer):
             opened.callback(part.close)
         frozen, batches = programs.frozen(), _on_devices(train_batches(start), mesh, per_call)
@@ -131,7 +132,6 @@ def train(
                 if stopping:
                     checkpoints.wait()
                     raise Preempted(name, step, interrupted=stop.interrupted)
-
                 tracer.before(step, per_call)
                 watchdog.beat(step)
                 with recorder.waiting():

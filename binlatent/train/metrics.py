@@ -120,11 +120,19 @@ class MetricWriter:
                 return
             with self._path.open("a") as file:
                 file.write(line + "\n")
-            for name, value in values.items():
+            board = self._events()
+            for name, value in values.items() if board else ():
                 if isinstance(value, list):
-                    self._board.add_histogram(f"{prefix}/{name}", np.asarray(value), step)
+                    board.add_histogram(f"{prefix}/{name}", np.asarray(value), step)
                 else:
-                    self._board.add_scalar(f"{prefix}/{name}", value, step)
+                    board.add_scalar(f"{prefix}/{name}", value, step)
+
+    def _events(self):
+        """TensorBoard's writer; None once its thread has ended, as it does when a write fails: its queue would block."""
+        if self._board is not None and not self._board._get_file_writer().event_writer._worker.is_alive():
+            warn(f"TensorBoard's events in {self._folder} end here: a write failed; metrics.jsonl goes on")
+            self._board = None
+        return self._board
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -162,8 +170,8 @@ class MetricWriter:
             folder.mkdir(parents=True, exist_ok=True)
             with (folder / f"{name}-{step:07d}.png").open("wb") as file:
                 Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(file, "png")
-        if self._local:
-            self._board.add_image(name, image, step, dataformats="HWC")
+        if self._local and (board := self._events()):
+            board.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
         """Waits until everything is written. A failure is only a warning, so that it does not hide why the run ended."""
@@ -171,7 +179,8 @@ class MetricWriter:
             return
         try:
             if self._local:
-                self._board.close()
+                if board := self._events():
+                    board.close()
             else:
                 self._flush()
                 self._thread.shutdown()

@@ -3,6 +3,8 @@
 import jax
 from etils import epath
 
+from binlatent.console import warn
+
 
 class Tracer:
     """Traces selected steps of a run.
@@ -10,9 +12,14 @@ class Tracer:
     Args:
       folder: of the trace.
       steps: (first, last); None traces nothing.
+      run: the first step of the run, and the one after its last.
     """
 
-    def __init__(self, folder: epath.PathLike, steps: tuple[int, int] | None):
+    def __init__(self, folder: epath.PathLike, steps: tuple[int, int] | None, *, run: tuple[int, int]):
+        if steps and not run[0] <= steps[0] < run[1]:
+            warn(
+                f"nothing is traced: the profile begins at step {steps[0]}, and the run has steps {run[0]} to {run[1] - 1}"
+            )
         self._folder, self._steps, self._tracing = str(folder), steps, False
 
     def before(self, step: int, num: int) -> None:

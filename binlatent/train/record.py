@@ -71,6 +71,7 @@ class Recorder:
         (step, metrics), self._pending = self._pending, None
         metrics = jax.device_get(metrics)
         num = self._training.steps_per_call
+        self._window.ran(num)
         for i in range(num):
             self._add_step(step - num + 1 + i, {name: float(value[i]) for name, value in metrics.items()})
 

@@ -1,7 +1,7 @@
 """Where a run begins: at its latest checkpoint, or at a fresh state."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -32,7 +32,8 @@ def first_state(
 
     Args:
       training: of the run that begins.
-      metadata: what the run will write into its checkpoints; `seed`, `batch_size` and `num_steps` are compared.
+      metadata: what the run will write into its checkpoints; `seed`, `batch_size`, `data`, `autoencoder` and
+        `num_steps` are compared.
       initial: changes a fresh state.
 
     Raises:
@@ -49,6 +50,12 @@ def first_state(
             raise UserError(
                 f"the checkpoint in {checkpoints.folder} was made with {what} {saved[what]}, this run asks for "
                 f"{metadata[what]}: data order and noise would not continue. Use the same {what} or another work directory."
+            )
+    for what, name in (("data", "data set"), ("autoencoder", "autoencoder")):
+        if saved.get(what) != metadata.get(what):
+            raise UserError(
+                f"the checkpoint in {checkpoints.folder} was made with another {name} (fingerprint {saved.get(what)}, now "
+                f"{metadata.get(what)}): this run would not continue it. Restore the {name}, or use another work directory."
             )
     if step % training.steps_per_call:
         raise UserError(
@@ -83,6 +90,24 @@ def check_length(optimizer: Optimizer, step: int, old: int, new: int) -> None:
     warn(
         f"num_steps was {old} and is {new} now: the learning rate changes from {before:.3g} to {after:.3g} at step {step}"
     )
+
+
+def check_codes_stay(workdir: epath.PathLike, learned: Sequence[str], old: int, new: int) -> None:
+    """Refuses to make a finished autoencoder's run longer where other stages have learned its codes.
+
+    Args:
+      learned: these stages.
+      old, new: num_steps of the run so far, and from here on.
+
+    Raises:
+      UserError: it would be longer.
+    """
+    if new > old:
+        raise UserError(
+            f"autoencoder_training.num_steps was {old} and is {new} now, but {' and '.join(learned)} in {workdir} learned the "
+            "codes of the autoencoder as it is. Keep the number, train on in another work directory (--init_from), or move "
+            "their folders away."
+        )
 
 
 def start_from(state: TrainState, workdir: epath.PathLike, stage: str, source: str | None = None) -> TrainState:

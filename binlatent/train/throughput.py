@@ -102,35 +102,39 @@ class Window:
         self._reset()
 
     def _reset(self) -> None:
-        self._values, self.waited, self._counted_from = [], 0.0, 0
-        self._started = time.perf_counter()
+        self._values = []
+        self.pause()
 
     def pause(self) -> None:
         """Restarts the clock of this window, because the time up to now was not spent on steps."""
-        self._started, self.waited, self._counted_from = time.perf_counter(), 0.0, len(self._values)
+        self._started, self.waited, self._ran = time.perf_counter(), 0.0, 0
+
+    def ran(self, steps: int) -> None:
+        """Counts the steps of a call that has ended; their metrics are added after it."""
+        self._ran += steps
 
     def add(self, values: dict[str, float]) -> None:
         self._values.append(values)
 
     def flush(self, flops: int | None = None) -> dict[str, float]:
         """Means of the metrics, `seconds_per_step`, `examples_per_second` and `input_wait` (the fraction of time spent
-        waiting for data); where known, `mfu` (model FLOPs utilisation) and `peak_memory_gib` of a device.
+        waiting for data); where known, `mfu` (model FLOPs utilisation) and `peak_memory_gib` of a device. Without rates where
+        no call has ended since the last record.
 
         Args:
           flops: operations of a step, over all devices; None for no `mfu`.
         """
-        counted = len(self._values) - self._counted_from
-        seconds = (time.perf_counter() - self._started) / max(counted, 1)
+        seconds = (time.perf_counter() - self._started) / max(self._ran, 1)
         record = {}
         for name in self._values[0]:
             # a skipped step must not turn the mean into NaN
             values = [v[name] for v in self._values if math.isfinite(v[name])]
             record[name] = sum(values) / len(values) if values else math.nan
-        if counted:
+        if self._ran:
             record |= {
                 "seconds_per_step": seconds,
                 "examples_per_second": self._batch_size / seconds,
-                "input_wait": self.waited / max(counted, 1) / seconds,
+                "input_wait": self.waited / self._ran / seconds,
             }
             if flops and (peak := peak_flops(jax.devices()[0].device_kind)):
                 record["mfu"] = flops / (peak * jax.device_count()) / seconds

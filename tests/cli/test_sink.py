@@ -37,6 +37,17 @@ def test_the_suffix_determines_the_format(tmp_path, name, kind):
         assert picture.size[0] / picture.size[1] == 13 / 9  # 2×2 cells of 6×4 pixels with a gap of 1
 
 
+@pytest.mark.parametrize("name", ["a.webp", "a.jpg"])
+def test_a_tall_picture_is_enlarged_as_far_as_its_format_allows(tmp_path, name):
+    sink = ImageSink(tmp_path / name)
+    sink.expect(600, (8, 8, 1), columns=1)
+    with sink:
+        sink.add(np.zeros((600, 8, 8, 1), np.uint8))
+    with Image.open(tmp_path / name) as picture:
+        width, height = picture.size
+        assert width % 8 == 0 and height == (600 * 9 - 1) * width // 8
+
+
 @pytest.mark.parametrize("name", ["folder", "run_v0.5", "a.b.c", "x.png/"])
 def test_folders(tmp_path, name):
     fill(f"{tmp_path}/{name}", labels=np.array([5, 6, 7]), names=[None, "sub/mine", None])

@@ -43,6 +43,26 @@ def test_captions_are_encoded_once(tmp_path, monkeypatch):
     assert calls == [40, 39]
 
 
+def test_an_interrupted_encoding_goes_on_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr("binlatent.data.texts.CHUNK", 10)
+    encoder = open_encoder(TextOptions(encoder=write(tmp_path, GOOD)))
+    calls, encode = [], encoder.encode
+
+    def interrupted(captions):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return calls.append(len(captions)) or encode(captions)
+
+    monkeypatch.setattr(encoder, "encode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        encoded_rows(encoder, CAPTIONS)
+    calls.clear()
+    rows, made = encoded_rows(encoder, CAPTIONS), encode(CAPTIONS)
+    assert calls == [10, 10]  # of four chunks
+    assert np.array_equal(rows[3]["vector"], made.vector[3]) and np.array_equal(rows[39]["vector"], made.vector[39])
+    assert not list((tmp_path / "cache").rglob("parts"))
+
+
 def test_a_file_that_was_cut_short_is_told(tmp_path):
     rows = encoded_rows(open_encoder(TextOptions(encoder=write(tmp_path, GOOD))), CAPTIONS)
     (tmp_path / "cache" / "binlatent" / "text").joinpath(rows.folder, "tokens.f2").write_bytes(b"")

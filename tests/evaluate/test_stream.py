@@ -128,6 +128,14 @@ def test_a_pass_with_other_settings_is_ignored(tmp_path, monkeypatch):
     assert began == [0, 0] and stream["classifier"].count == 50
 
 
+def test_a_damaged_pass_begins_again(tmp_path, capsys):
+    runs = {"classifier": featurise(NETWORK, mesh(1), 25)}
+    (tmp_path / "unfinished-0.npz").write_bytes(b"PK")
+    begin = lambda position: iter([(IMAGES[position:], None, 50)])  # noqa: E731
+    stream = resumable(begin, runs, folder=tmp_path, settings={}, total=50, limit=20)
+    assert stream["classifier"].count == 50 and "the pass begins again" in capsys.readouterr().err
+
+
 def test_features_that_are_not_finite_are_refused():
     stream = FeatureStream(total=None, limit=10)
     stream.add(IMAGES[:2], Features(pool=np.full((2, 5), np.nan, np.float32)))
@@ -148,6 +156,11 @@ def test_reference_is_kept_with_its_hash(tmp_path):
     np.savez(tmp_path / "r.npz", **arrays)
     with pytest.raises(UserError, match="has been changed"):
         Reference.load(tmp_path / "r.npz")
+    content = (tmp_path / "r.npz").read_bytes()
+    for damaged in (content[: len(content) // 2], b""):
+        (tmp_path / "r.npz").write_bytes(damaged)
+        with pytest.raises(UserError, match="is not a file of `binlatent reference`"):
+            Reference.load(tmp_path / "r.npz")
     (tmp_path / "n.npz").write_bytes(b"nothing")
     with pytest.raises(UserError, match="not a file of"):
         Reference.load(tmp_path / "n.npz")

@@ -155,3 +155,7 @@ def test_half_a_model(model, tmp_path):
     assert "guidance" not in [entry["name"] for entry in manifest["functions"]["sample"]["arguments"]]
     manifest = export_model(dataclasses.replace(model, prior=None), tmp_path / "autoencoder", options)
     assert list(manifest["functions"]) == ["encode", "decode"]
+    ran = subprocess.run(
+        [sys.executable, tmp_path / "autoencoder" / "run.py"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert ran.returncode == 1 and ran.stderr == "no prior was exported: there is nothing that samples\n"

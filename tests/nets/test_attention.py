@@ -133,7 +133,18 @@ def test_what_cudnn_refuses_has_xla_s_attention(monkeypatch, length, keys, maske
         return query
 
     monkeypatch.setattr(attention, "plain", plain)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     (query, key, value), mask, _ = arrays(length, keys, masked=masked)
-    attend(*(x.astype(dtype) for x in (query, key, value)), mask)
-    assert chosen == [expected]
+    given = [x.astype(dtype) for x in (query, key, value)]
+    device = jax.sharding.AbstractDevice("NVIDIA H100", None, "gpu")
+    with jax.sharding.use_abstract_mesh(MeshShape().build().abstract_mesh.update(abstract_device=device)):
+        attend(*given, mask)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    attend(*given, mask)  # without a mesh, as for an export, which is for other platforms too
+    assert chosen == [expected, None]
+
+
+def test_heads_that_cudnn_does_not_take():
+    def fits(width):
+        return attention.fits_cudnn(jnp.zeros((1, 64, 2, width), jnp.bfloat16), 64, 64)
+
+    assert [fits(width) for width in (64, 128, 20, 192)] == [True, True, False, False]

@@ -84,6 +84,17 @@ def test_a_pooled_text_is_one_token_of_a_model_that_reads_tokens_only():
     assert conditions(pooled, texts=Encoded(vector=vector)).values.vector is vector
 
 
+def test_texts_of_another_encoder_are_refused():
+    pooled = {"condition_shape": [2], "num_classes": 0}
+    tokens = Encoded(
+        tokens=np.zeros((1, 4, 2), np.float16), mask=np.ones((1, 4), bool), vector=np.ones((1, 2), np.float16)
+    )
+    with pytest.raises(UserError, match=r"expects none: text.encoder must be .* text.use='pooled'"):
+        conditions(pooled, texts=tokens)
+    with pytest.raises(UserError, match=r"vector of shape \(1, 3\) given to a denoiser that expects \(1, 2\)"):
+        conditions(pooled, texts=Encoded(vector=np.ones((1, 3), np.float16)))
+
+
 def test_embeddings_of_several_parts():
     given = {"tokens": np.zeros((2, 3, 2)), "token_mask": np.array([[True, False, False], [True, True, True]])}
     found = conditions(TOKENS, embeddings=given).values

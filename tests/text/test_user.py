@@ -44,6 +44,11 @@ def test_it_encodes(tmp_path, use):
 def test_another_file_is_another_encoder(tmp_path):
     first = open_encoder(TextOptions(encoder=write(tmp_path, GOOD)))
     assert recorded_encoder(first.record, TextOptions(encoder=write(tmp_path, GOOD))).record == first.record
+    (tmp_path / "elsewhere").mkdir()
+    moved = open_encoder(TextOptions(encoder=write(tmp_path / "elsewhere", GOOD)))
+    check_record(first.record, moved.record)  # the same file in another folder
+    with pytest.raises(UserError, match=r"they differ in use, token_width\)"):
+        check_record(first.record, open_encoder(TextOptions(encoder=write(tmp_path, GOOD), use="pooled")).record)
     with pytest.raises(UserError, match=r"trained with the text encoder .*own\.py:encode \(weights"):
         recorded_encoder(first.record, TextOptions(encoder=write(tmp_path, GOOD + "# other\n")))
     with pytest.raises(UserError, match="and this is none"):
@@ -64,6 +69,11 @@ def test_another_file_is_another_encoder(tmp_path):
 def test_what_goes_wrong_is_named(tmp_path, text, message):
     with pytest.raises(UserError, match=message):
         open_encoder(TextOptions(encoder=write(tmp_path, text)))
+
+
+def test_the_file_may_have_dataclasses(tmp_path):
+    text = "from __future__ import annotations\nimport dataclasses\n@dataclasses.dataclass\nclass A:\n    x: int = 1\n"
+    assert open_encoder(TextOptions(encoder=write(tmp_path, GOOD.replace("import", f"{text}import", 1)))).record
 
 
 def test_no_such_file():

@@ -2,6 +2,7 @@
 
 import threading
 
+import numpy as np
 import pytest
 
 from binlatent.train import metrics
@@ -27,6 +28,25 @@ def test_a_resumed_run_reads_as_if_there_had_been_no_interruption(folder, monkey
     assert [r["step"] for r in read_records(folder)] == [*range(1, 9)]
     write(folder, 5, range(6, 14))
     assert [(r["step"], r["train/loss"]) for r in read_records(folder)] == [(s, 1 / s) for s in range(1, 14)]
+
+
+def test_events_that_cannot_be_written_end_and_training_goes_on(tmp_path, monkeypatch, capsys):
+    writer = MetricWriter(tmp_path)
+    thread = writer._board._get_file_writer().event_writer._worker
+
+    def full(data):
+        raise OSError("no space")
+
+    monkeypatch.setattr(thread._record_writer, "write_event", full)
+    monkeypatch.setattr(threading, "excepthook", lambda given: None)
+    writer.write(1, {"loss": 1.0}, "train")
+    thread.join()
+    for step in range(2, 30):  # more than its queue holds
+        writer.write(step, {"loss": 1.0}, "train")
+    writer.write_image(30, "preview", np.zeros((4, 4, 3), np.uint8))
+    writer.close()
+    assert len(read_records(tmp_path)) == 29
+    assert capsys.readouterr().err.count("TensorBoard's events") == 1
 
 
 def test_finished_files_in_a_bucket_are_not_rewritten(bucket, monkeypatch):  # noqa: F811

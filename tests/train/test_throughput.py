@@ -67,15 +67,31 @@ def test_a_window_reports_rates_without_pauses(monkeypatch):
     for loss in (1.0, float("nan"), 3.0):
         now[0] += 5.0
         window.waited += 1.0
+        window.ran(1)
         window.add({"loss": loss})
     record = window.flush(4 * 10**12 * jax.device_count())
     assert record["loss"] == 2.0  # the mean of the finite ones
     assert record["seconds_per_step"] == 5.0 and record["examples_per_second"] == 32 / 5
     assert record["mfu"] == pytest.approx(4 / 5) and record["peak_memory_gib"] == 3
     np.testing.assert_allclose(record["input_wait"], 0.2)
+    window.ran(1)
     window.add({"loss": 1.0})
     now[0] += 100.0  # an evaluation
     window.pause()
     now[0] += 2.0
+    window.ran(1)
     window.add({"loss": 3.0})
     assert window.flush()["seconds_per_step"] == 2.0
+
+
+def test_rates_where_records_and_calls_do_not_end_together(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: now[0])
+    window, records = Window(8), []
+    for _ in range(3):  # calls of four steps, of a second each; a record every two steps
+        now[0] += 4.0
+        window.ran(4)
+        for step in range(4):
+            window.add({"loss": 1.0})
+            records += [window.flush()] if step % 2 else []
+    assert [record.get("seconds_per_step") for record in records] == [1.0, None] * 3

@@ -1,13 +1,14 @@
 """Data sets in memory: scikit-learn's handwritten digits and npz files."""
 
 import zipfile
+import zlib
 
 import numpy as np
 from etils import epath
 
 from binlatent.data import captions as caption_files
 from binlatent.data.options import DataOptions
-from binlatent.data.sources.base import Example, ImageSource, Opened, embedding, held_out
+from binlatent.data.sources.base import MOST_CLASSES, Example, ImageSource, Opened, embedding, held_out
 from binlatent.data.strings import PackedStrings
 from binlatent.errors import UserError
 from binlatent.files import digest, user_path
@@ -100,7 +101,7 @@ def open_npz(options: DataOptions, seed: int) -> Opened:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files if name in wanted}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError, TypeError) as error:
         raise UserError(
             f"{path}: not a readable npz file ({error}). Write it with np.savez(path, images=…)."
         ) from error
@@ -158,4 +159,6 @@ def _checked_labels(path: epath.Path, labels: np.ndarray | None, count: int) -> 
         raise UserError(f"{path}: labels are {labels.dtype} {labels.shape}, expected integers of shape ({count},).")
     if labels.min() < 0:
         raise UserError(f"{path}: label {labels.min()} is negative; classes are numbered from 0.")
+    if labels.max() >= MOST_CLASSES:
+        raise UserError(f"{path}: label {labels.max()} is too large; number the classes from 0 without gaps.")
     return labels.astype(np.int32)

@@ -19,6 +19,8 @@ from binlatent.errors import UserError
 
 Example = dict[str, np.ndarray | np.generic | tuple[str, ...]]
 
+MOST_CLASSES = 1_000_000  # more are numbers of something else, and would make as many embeddings
+
 # More unreadable examples than both of these are an error.
 BROKEN_ALLOWED = 10
 BROKEN_SHARE = 0.05

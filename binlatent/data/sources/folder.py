@@ -15,6 +15,9 @@ from binlatent.data.strings import PackedStrings
 from binlatent.errors import UserError
 from binlatent.files import digest, user_path
 
+IDENTIFYING = (
+    64  # embeddings and captions whose content is part of a data set's identity: new ones may have the old sizes
+)
 # If all sub-folders have these names, they are splits, not classes.
 SPLIT_NAMES = frozenset(("train", "training", "val", "valid", "validation", "test", "eval"))
 
@@ -94,6 +97,13 @@ class FolderSource(ImageSource):
             return caption_files.parse(self._bytes(path))
         except (OSError, ValueError) as error:
             raise BrokenExample(f"{printable(path)}: {_reason(error)}") from error
+
+    def beside(self, index: int, suffix: str) -> bytes:
+        """The content of the file beside image `index` with another suffix; empty where it cannot be read."""
+        try:
+            return self._bytes(_beside(self.path(index), suffix))
+        except OSError:
+            return b""
 
     def _bytes(self, path: str) -> bytes:
         if self._remote:
@@ -264,7 +274,10 @@ def _source(options: DataOptions, root: epath.Path, index: Index, names: tuple[s
         condition_shape=shape,
         captions=captions,
     )
-    return source, digest(index.identity(), *caption_arrays)
+    suffixes = [".npy"] * bool(options.embeddings) + [".txt"] * (options.captions == "txt")
+    some = np.linspace(0, len(index) - 1, min(IDENTIFYING, len(index)), dtype=int)
+    beside = [source.beside(int(i), suffix) for suffix in suffixes for i in some]
+    return source, digest(index.identity(), *caption_arrays, *beside)
 
 
 def _metadata(options: DataOptions, root: epath.Path, index: Index) -> PackedStrings:

@@ -22,7 +22,7 @@ from binlatent.files import digest, load_cached, store_cached
 
 CACHED_FROM = 10_000  # listing a smaller folder is faster than comparing time stamps
 _SETTLED_NS = 2_000_000_000  # a directory changed later than this before listing might change again unnoticed
-_VERSION = 2
+_VERSION = 3
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,8 @@ class _Listing:
     arrays: set[str] = dataclasses.field(default_factory=set)  # paths without the suffix
 
     def wants(self, path: str) -> bool:
-        return os.path.splitext(path)[1].lower() in SUFFIXES | {".txt", ".npy"}
+        suffix = os.path.splitext(path)[1]
+        return suffix.lower() in SUFFIXES or suffix in (".txt", ".npy")
 
     def add(self, path: str, size: int) -> None:
         stem, suffix = os.path.splitext(path)

@@ -16,7 +16,16 @@ from etils import epath
 from binlatent.data import captions as caption_files
 from binlatent.data.decode import SUFFIXES, decode_image
 from binlatent.data.options import DataOptions
-from binlatent.data.sources.base import BrokenExample, Example, ImageSource, Opened, embedding, held_out, printable
+from binlatent.data.sources.base import (
+    MOST_CLASSES,
+    BrokenExample,
+    Example,
+    ImageSource,
+    Opened,
+    embedding,
+    held_out,
+    printable,
+)
 from binlatent.errors import UserError
 from binlatent.files import digest, load_cached, store_cached, user_path
 
@@ -130,7 +139,8 @@ def open_shards(options: DataOptions, seed: int) -> Opened:
     """Opens the tar files in folder `options.path`.
 
     With `validation_split`, files whose names begin with it are for validation, and files whose names begin with `split`
-    for training (`train-0000.tar`, `val-0000.tar`). Otherwise a fraction of all examples is held out by hash.
+    for training (`train-0000.tar`, `val-0000.tar`). Otherwise a fraction of the examples is held out by hash: of the files
+    whose names begin with `split`, or of all where none does and `split` is the default.
     """
     root = user_path(options.path).expanduser()
     if not options.path or not root.is_dir():
@@ -138,6 +148,11 @@ def open_shards(options: DataOptions, seed: int) -> Opened:
     paths = sorted(path for path in root.iterdir() if path.suffix == ".tar" and not path.name.startswith("."))
     if not paths:
         raise UserError(f"{root}: no .tar files here (compressed ones have no random access: unpack .tar.gz to .tar).")
+    if not options.validation_split:  # names such as 0000.tar are of no split: then all files are read
+        chosen = [path for path in paths if path.name.startswith(options.split)]
+        if not chosen and options.split != DataOptions.split:
+            raise UserError(f"data.split='{options.split}': no .tar file in {root} begins with it.")
+        paths = chosen or paths
     members = _members(root, paths)
     _check(options, root, members)
     if options.validation_split:
@@ -153,7 +168,7 @@ def open_shards(options: DataOptions, seed: int) -> Opened:
         names = [f"{paths[tar].name}/{key!r}" for tar, key in zip(members.tar, members.key, strict=True)]
         validation = held_out(names, options.validation_fraction, seed)
         train = ~validation
-    caption_sizes = (members.text_size,) if options.captions else ()
+    sizes = [members.text_size] * bool(options.captions) + [members.array_size] * bool(options.embeddings)
     labelled = options.labels and bool((members.label >= 0).any())
     sources = [
         TarSource(
@@ -171,7 +186,7 @@ def open_shards(options: DataOptions, seed: int) -> Opened:
         train=sources[0],
         validation=sources[1],
         class_names=tuple(map(str, range(int(members.label.max()) + 1))) if labelled else (),
-        identity=digest("shards", members.key, members.size, members.label, *caption_sizes),
+        identity=digest("shards", members.key, members.size, members.label, *sizes),
     )
 
 
@@ -215,9 +230,12 @@ def _members(root: epath.Path, paths: list[epath.Path]) -> Members:
 
 def _class_number(name: str, data: bytes) -> int:
     try:
-        return int(data)
+        number = int(data)
     except ValueError as error:
         raise ValueError(f"{name} holds {data[:20]!r}; a class number is expected") from error
+    if not 0 <= number < MOST_CLASSES:
+        raise ValueError(f"{name} holds {number}; classes are numbered from 0 to at most {MOST_CLASSES - 1:,}")
+    return number
 
 
 def _headers(number: int, path: epath.Path) -> list[tuple]:

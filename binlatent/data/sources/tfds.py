@@ -59,11 +59,14 @@ def open_tfds(options: DataOptions, seed: int) -> Opened:
     builder = _builder(options)
     image_key, label_key, class_names = _features(options, builder)
     _check_captions(options, builder)
-    if options.validation_split == options.split:
-        raise UserError(f"data.split and data.validation_split are both '{options.split}'; they must not overlap.")
     train = _read_split(options, builder, options.split)
     if options.validation_split:
         validation = _read_split(options, builder, options.validation_split)
+        if shared := _shared(builder, options.split, options.validation_split):
+            raise UserError(
+                f"data.split='{options.split}' and data.validation_split='{options.validation_split}' have {shared} examples in "
+                "common; they must not overlap."
+            )
         parts = ((train, np.arange(len(train))), (validation, np.arange(len(validation))))
     else:
         mask = held_out(len(train), options.validation_fraction, seed)
@@ -73,6 +76,21 @@ def open_tfds(options: DataOptions, seed: int) -> Opened:
     sizes = [(split, info.num_examples, info.shard_lengths) for split, info in sorted(builder.info.splits.items())]
     return Opened(
         train=sources[0], validation=sources[1], class_names=class_names, identity=digest("tfds", name, repr(sizes))
+    )
+
+
+def _shared(builder: Any, one: str, other: str) -> int:
+    """How many examples two splits, or parts of them, have in common."""
+
+    def parts(split: str) -> list[tuple[str, int, int]]:
+        found = builder.info.splits[split].file_instructions
+        return [(i.filename, i.skip, i.skip + (i.examples_in_shard if i.take == -1 else i.take)) for i in found]
+
+    return sum(
+        max(0, min(end, stop) - max(begin, start))
+        for file, begin, end in parts(one)
+        for name, start, stop in parts(other)
+        if file == name
     )
 
 

@@ -69,6 +69,12 @@ def test_npz_embeddings_that_are_not_finite_are_refused(tmp_path, value):
         opened(tmp_path / "a.npz", embeddings="npy")
 
 
+def test_npz_embeddings_of_too_many_axes_are_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", images=np.zeros((20, 4, 4), np.uint8), condition=np.ones((20, 1, 5, 3)))
+    with pytest.raises(UserError, match=r"first embedding has shape \(1, 5, 3\).*np\.squeeze"):
+        opened(tmp_path / "a.npz", embeddings="npy")
+
+
 def test_npz_without_labels(tmp_path):
     np.savez(tmp_path / "a.npz", images=np.zeros((10, 4, 4, 3), np.uint8))
     assert opened(tmp_path / "a.npz").num_classes == 0
@@ -85,6 +91,7 @@ def test_npz_without_labels(tmp_path):
         ({"pictures": np.zeros((10, 4, 4, 3), np.uint8)}, "no array `images`"),
         ({"images": np.zeros((10, 4, 4), np.uint8), "labels": np.zeros(9, int)}, r"labels are int64 \(9,\)"),
         ({"images": np.zeros((10, 4, 4), np.uint8), "labels": np.full(10, -1)}, "label -1 is negative"),
+        ({"images": np.zeros((10, 4, 4), np.uint8), "labels": np.full(10, 2**32 + 1)}, "label 4294967297 is too large"),
     ],
 )
 def test_wrong_arrays_are_named(tmp_path, arrays, message):
@@ -102,6 +109,14 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     (tmp_path / "cut.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:100])
     with pytest.raises(UserError, match=r"cut.npz: not a readable npz"):
         opened(tmp_path / "cut.npz")
+    np.savez_compressed(tmp_path / "b.npz", images=np.random.default_rng(0).integers(0, 255, (10, 4, 4), np.uint8))
+    content = bytearray((tmp_path / "b.npz").read_bytes())
+    for damaged in range(60, 260, 10):
+        (tmp_path / "damaged.npz").write_bytes(
+            content[:damaged] + bytes([content[damaged] ^ 255]) + content[damaged + 1 :]
+        )
+        with pytest.raises(UserError, match=r"damaged.npz: "):
+            opened(tmp_path / "damaged.npz")
     (tmp_path / "text.npz").write_text("hello")
     with pytest.raises(UserError, match=r"text.npz: not a readable npz"):
         opened(tmp_path / "text.npz")

@@ -214,14 +214,17 @@ def write_metadata(path, rows):
 def test_captions_in_the_metadata_of_hugging_face(flat):
     rows = [{"file_name": f"{i:02d}.png", "text": f"number {i}", "label": 3} for i in range(20)]
     rows[7]["text"] = ["seven", "  7 "]
-    write_metadata(flat / "metadata.jsonl", [*rows, "", {"file_name": "elsewhere.png", "text": "x"}])
+    rows[8]["text"] = "cut\ud83d and\0 mended"
+    more = [{"file_name": "09.png", "text": "nine"}, {"file_name": "elsewhere.png", "text": "x"}]
+    write_metadata(flat / "metadata.jsonl", [*rows, "", *more])
     found = captions_of(opened(flat, captions="jsonl"))
-    assert found == {i: (f"number {i}",) if i != 7 else ("seven", "7") for i in range(20)}
+    expected = {i: (f"number {i}",) for i in range(20)}
+    assert found == expected | {7: ("seven", "7"), 8: ("cut and mended",), 9: ("number 9", "nine")}
     divided = flat.parent / "divided"
     for split in ("train", "val"):
         shutil.copytree(flat, divided / split)
     (divided / "val" / "metadata.jsonl").unlink()
-    moved = [row | {"file_name": f"val/{row['file_name']}"} for row in rows]
+    moved = [row | {"file_name": f"val/{row['file_name']}"} for row in (*rows, more[0])]
     write_metadata(divided / "metadata.jsonl", moved)
     splits = opened(divided, captions="jsonl", validation_split="val")
     assert len(splits.train) == len(splits.validation) == 20
@@ -343,6 +346,17 @@ def test_the_fingerprint_follows_names_and_sizes(flat):
     renamed = opened(flat).fingerprint
     PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)).save(flat / "renamed.png")
     assert len({before, renamed, opened(flat).fingerprint}) == 3
+
+
+def test_the_fingerprint_follows_what_is_beside_the_images(flat):
+    for i in range(20):
+        np.save(flat / f"{i:02d}.npy", np.full(3, i))
+        (flat / f"{i:02d}.txt").write_text("a cat")
+    before = [opened(flat, embeddings="npy").fingerprint, opened(flat, captions="txt").fingerprint]
+    np.save(flat / "03.npy", np.full(3, 99))  # of the same sizes
+    (flat / "03.txt").write_text("a dog")
+    after = [opened(flat, embeddings="npy").fingerprint, opened(flat, captions="txt").fingerprint]
+    assert before[0] != after[0] and before[1] != after[1]
 
 
 def test_cifar10_as_an_image_folder(tmp_path):

@@ -26,7 +26,8 @@ def listings(monkeypatch):
 
 
 def test_names_sizes_and_order(folder):
-    (folder / "notes.txt").write_text("x")
+    for name in ("notes.txt", "README.TXT", "features.NPY"):
+        (folder / name).write_text("x")
     (folder / ".git").mkdir()
     (folder / ".git" / "icon.png").write_text("x")
     (folder / "bird" / "deep" / "00.npy").write_text("x")

@@ -59,7 +59,13 @@ def test_images_classes_and_embeddings_by_rule(tars):
     splits = opened(tars, embeddings="npy")
     assert splits.num_classes == 4
     assert splits.condition_shape == (3,)
-    assert content(splits.train) | content(splits.validation) == set(range(30))
+    assert content(splits.train) | content(splits.validation) == set(
+        range(20)
+    )  # of files whose names begin with `train`
+    every = opened(tars, embeddings="npy", split="")
+    assert content(every.train) | content(every.validation) == set(range(30))
+    with pytest.raises(UserError, match=r"data.split='test': no .tar file in .* begins with it"):
+        opened(tars, split="test")
 
 
 def test_captions_of_the_members(tmp_path, caplog):
@@ -108,11 +114,11 @@ def test_headers_are_read_once_and_again_after_a_change(tars, monkeypatch):
     headers = shards_module._headers
     monkeypatch.setattr(shards_module, "_headers", lambda number, path: calls.append(path) or headers(number, path))
     first, second = opened(tars), opened(tars)
-    assert len(calls) == 3
+    assert len(calls) == 2
     assert first.fingerprint == second.fingerprint
-    write_tar(tars / "more.tar", [("a.png", png(99)), ("a.cls", b"0")])
+    write_tar(tars / "train-2.tar", [("a.png", png(99)), ("a.cls", b"0")])
     third = opened(tars)
-    assert len(third.train) + len(third.validation) == 31
+    assert len(third.train) + len(third.validation) == 21
     assert third.fingerprint != first.fingerprint
 
 
@@ -131,6 +137,11 @@ def test_a_broken_image_is_named_and_skipped(tmp_path, caplog):
         ([("a.txt", b"x")], {}, r"no images \(jpg"),
         ([("a.png", png(1)), ("a.cls", b"1"), ("b.png", png(2))], {}, r"1 of 2 images have no \.cls .* b;"),
         ([("a.png", png(1)), ("b.png", png(2))], {"embeddings": "npy"}, r"2 of 2 images have no \.npy"),
+        (
+            [("a.png", png(1)), ("a.cls", b"99999999999")],
+            {},
+            r"a\.cls holds 99999999999; classes are numbered from 0 to at most 999,999",
+        ),
         (
             [("a.png", png(1)), ("a.cls", b"cat")],
             {},

@@ -115,7 +115,9 @@ def test_the_source_can_be_sent_to_workers(prepared):
         ),
         ({"name": "tiny", "split": "tran"}, r"split 'tran' .*its splits are train, test"),
         ({"name": "tiny", "split": "train[:x]"}, r"split 'train\[:x\]'"),
-        ({"name": "tiny", "validation_split": "train"}, "both 'train'"),
+        ({"name": "tiny", "validation_split": "train"}, "20 examples in common"),
+        ({"name": "tiny", "validation_split": "train[90%:]"}, "2 examples in common"),
+        ({"name": "tiny", "split": "train+test", "validation_split": "test"}, "6 examples in common"),
     ],
 )
 def test_unavailable_sets_say_what_to_do(prepared, options, message):
