@@ -85,6 +85,9 @@ def by_process(devices: np.ndarray) -> np.ndarray:
     groups = devices.reshape(-1, *devices.shape[2:])
     owners = [{device.process_index for device in group.flat} for group in groups]
     if any(len(owner) > 1 for owner in owners):
+        groups = np.array(sorted(devices.flat, key=lambda device: device.process_index)).reshape(groups.shape)
+        owners = [{device.process_index for device in group.flat} for group in groups]
+    if any(len(owner) > 1 for owner in owners):
         raise ValueError(
             f"context={devices.shape[2]} × tensor={devices.shape[3]} divide examples over several processes: their product "
             "must divide the devices of a process"

@@ -175,7 +175,9 @@ def test_an_example_stays_in_one_process():
     with pytest.raises(ValueError, match="context=1 × tensor=4 divide examples over several processes"):
         by_process(devices_of([0, 0, 1, 1], (1, 1, 1, 4)))
     with pytest.raises(ValueError, match="context=2 × tensor=1"):
-        by_process(devices_of([0, 1, 0, 1], (2, 1, 2, 1)))
+        by_process(devices_of([0, 1, 2, 3], (2, 1, 2, 1)))
+    mixed = by_process(devices_of([0, 1, 0, 1], (2, 1, 2, 1)))
+    assert [device.id for device in mixed.flat] == [0, 2, 1, 3]
 
 
 def test_an_indivisible_batch_size_is_named():
