@@ -154,9 +154,20 @@ def test_another_config_is_refused(tmp_path, trained, capsys):
 
 
 def test_mismatched_stages_are_refused(tmp_path, trained, capsys):
-    """An autoencoder trained further after encoding cannot use the old codes and their prior."""
+    """An autoencoder is not trained further where there is a prior; if it was, it cannot use the old codes and their prior."""
     workdir = shutil.copytree(trained, tmp_path / "copy")
-    main(["train", "--stage", "autoencoder", "--workdir", str(workdir), "--config.autoencoder_training.num_steps=8"])
+    further = [
+        "train",
+        "--stage",
+        "autoencoder",
+        "--workdir",
+        str(workdir),
+        "--config.autoencoder_training.num_steps=8",
+    ]
+    assert "learned the codes of the autoencoder as it is" in fails(capsys, *further)
+    shutil.move(workdir / "prior", tmp_path / "prior")
+    main(further)
+    shutil.move(tmp_path / "prior", workdir / "prior")
     assert "trained on codes of autoencoder" in fails(capsys, "sample", "--workdir", workdir)
     longer = "--config.prior_training.num_steps=8"
     assert "run `binlatent encode` again" in fails(capsys, "train", "--stage", "prior", "--workdir", workdir, longer)

@@ -113,7 +113,11 @@ def test_it_needs_neither_codes_nor_a_prior_and_takes_a_discriminator_of_its_own
 
 def test_a_decoder_of_another_autoencoder_is_refused(tuned, tmp_path):
     experiment = copy_of(tuned, tmp_path / "run", "autoencoder_training.num_steps=8")
+    for stage in ("prior", "decoder"):  # beside which the autoencoder would not be trained on
+        shutil.move(tmp_path / "run" / stage, tmp_path / stage)
     experiment.train("autoencoder")
+    for stage in ("prior", "decoder"):
+        shutil.move(tmp_path / stage, tmp_path / "run" / stage)
     message = r"the stage decoder continues autoencoder \w+, but the autoencoder here is \w+\. Move the folder"
     with pytest.raises(UserError, match=message):
         binlatent.load(tmp_path / "run")
