@@ -8,9 +8,9 @@
 `data/sources/emoji.py`: of the persons that come in all five single tones, in alphabetical order, number i is not trained on
 in tone i mod 10, where that is below 5. Emojis designed by OpenMoji, licence CC BY-SA 4.0.
 
-Run once, on two cores: the autoencoder takes 23 minutes on one of them and gives 24.6 dB PSNR on held-out pictures and no dead
-bits; the prior takes 78 minutes on both. It then draws nearly all trained names, and held-out combinations in the right tone in
-nine of ten cases: docs/text.md.
+Run twice, on two cores: the autoencoder takes 14 minutes and gives 24.6 dB PSNR on held-out pictures and no dead bits; the prior
+takes 77 minutes. It then draws nearly all trained names, and held-out combinations in the right tone in nearly nine of ten cases:
+docs/text.md.
 """
 
 from binlatent.config import defaults
