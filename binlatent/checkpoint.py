@@ -173,9 +173,8 @@ class Checkpoints:
         self._open.close()
         if jax.process_index() == 0:
             for step in broken:
-                names = (
-                    f"{step}.broken{number or ''}" for number in itertools.count()
-                )  # it may have been broken before
+                # the same step may have been broken before
+                names = (f"{step}.broken{number or ''}" for number in itertools.count())
                 place = next(self.folder / name for name in names if not (self.folder / name).exists())
                 (self.folder / str(step)).rename(place)
                 say(f"  set aside as {place}")

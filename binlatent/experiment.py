@@ -98,8 +98,9 @@ class Experiment:
             try:
                 self.workdir.mkdir(parents=True, exist_ok=True)
                 with contextlib.ExitStack() as held:
-                    for stage in (stage for stage in ALL_STAGES if (self.workdir / stage).exists()):
-                        held.enter_context(lock(self.workdir / stage))
+                    for folder in (self.workdir / stage for stage in ALL_STAGES):
+                        if folder.exists():
+                            held.enter_context(lock(folder))
                     config_lib.write(self.workdir / "config.json", self.config)
             except OSError as error:
                 raise UserError(f"the work directory {self.workdir} cannot be written: {error}") from error

@@ -10,6 +10,7 @@ import secrets
 import sys
 import types
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -19,6 +20,8 @@ from etils import epath
 from binlatent.errors import UserError
 
 T = TypeVar("T")
+# what reading a truncated or damaged npz file raises
+DAMAGED_NPZ = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 log = logging.getLogger(__name__)
 
 
@@ -91,7 +94,7 @@ def load_cached(kind: str, key: str, version: int) -> dict[str, np.ndarray] | No
         return arrays if int(arrays.pop("version")) == version else None
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED_NPZ as error:
         log.warning("the cache of %s in %s cannot be read (%s); it is computed again", key, path, error)
         return None
 

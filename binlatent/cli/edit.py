@@ -88,14 +88,11 @@ class Edit(flags.Command):
 
     def _check_flags(self) -> None:
         for field in dataclasses.fields(self):
-            if (value := getattr(self, field.name)) == field.default or self.how in USED_BY.get(
-                field.name, (self.how,)
-            ):
+            used_by, value = USED_BY.get(field.name, (self.how,)), getattr(self, field.name)
+            if self.how in used_by or value == field.default:
                 continue
             if field.name != "words":
-                raise UserError(
-                    f"--{field.name} is for {' and '.join(USED_BY[field.name])}: {self.how} does not use it"
-                )
+                raise UserError(f"--{field.name} is for {' and '.join(used_by)}: {self.how} does not use it")
             if value.arguments():
                 raise UserError(f"{self.how} takes no prompts")
         if self.mask is not None and self.box != type(self).box:

@@ -3,8 +3,6 @@
 import dataclasses
 import os
 import re
-import zipfile
-import zlib
 from typing import Any
 
 from binlatent.cli import flags
@@ -79,12 +77,14 @@ def _read_prompts(path: str) -> list[str]:
 def _read_embeddings(path: str) -> Any:
     import numpy as np
 
+    from binlatent.files import DAMAGED_NPZ
+
     try:
         loaded = np.load(os.path.expanduser(path), allow_pickle=False)
         return {name: loaded[name] for name in loaded.files} if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
     except FileNotFoundError as error:
         raise UserError(f"--condition {path}: no such file; write one with np.save") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, SyntaxError) as error:
+    except (*DAMAGED_NPZ, SyntaxError) as error:
         raise UserError(
             f"--condition {path} is no readable .npy or .npz file ({error}); write it with np.save"
         ) from error

@@ -14,7 +14,8 @@ from binlatent.data.options import DataOptions
 from binlatent.data.splits import Splits
 from binlatent.errors import UserError
 from binlatent.evaluate.features import FeatureNetwork
-from binlatent.evaluate.stream import DAMAGED, FeatureStream, featurise, resumable
+from binlatent.evaluate.stream import FeatureStream, featurise, resumable
+from binlatent.files import DAMAGED_NPZ
 
 KEPT_FEATURES = 10_000  # for precision, recall, density, coverage and KID; the moments include all images
 
@@ -48,7 +49,7 @@ class Reference:
         try:
             stream, metadata = FeatureStream.load(path)
             reference = cls(description=metadata["description"], stream=stream)
-        except DAMAGED as error:
+        except DAMAGED_NPZ as error:
             raise UserError(f"{path} is not a file of `binlatent reference`: {error}") from error
         if reference.hash != metadata["hash"]:
             raise UserError(f"{path} has been changed: its hash is {reference.hash}, but {metadata['hash']} is stored")

@@ -4,8 +4,6 @@ import functools
 import hashlib
 import json
 import time
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable
 
 import jax
@@ -16,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from binlatent.console import warn
 from binlatent.evaluate.features import FeatureNetwork, Features
 from binlatent.evaluate.statistics import ClassStatistics, FeatureSample, GaussianStatistics, ScoreError
+from binlatent.files import DAMAGED_NPZ
 
 SAVE_EVERY = 300.0  # seconds between saves of an unfinished pass
 _BLOCK = 1024  # rows are added to the moments in blocks of at least this size
@@ -156,10 +155,6 @@ class FeatureStream:
         return stream, meta["about"]
 
 
-# what reading a truncated or damaged npz file raises
-DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
-
-
 def resumable(
     begin: Callable[[int], Iterable[tuple[np.ndarray, np.ndarray | None, int]]],
     networks: dict[str, Callable[[np.ndarray], Features]],
@@ -187,7 +182,7 @@ def resumable(
         if path.exists():
             try:
                 stream, saved = FeatureStream.load(path)
-            except DAMAGED as error:
+            except DAMAGED_NPZ as error:
                 warn(f"{path} cannot be read ({error}); the pass begins again")
                 continue
             positions.add(saved.pop("position"))

@@ -53,9 +53,8 @@ def check_record(trained: Mapping[str, Any] | None, here: Mapping[str, Any] | No
       UserError: they differ.
     """
 
-    def compared(
-        record: Mapping[str, Any] | None,
-    ) -> dict[str, Any] | None:  # a file may be moved: its weights are its content
+    # a file may be moved: its weights are its content
+    def compared(record: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None if record is None else {**record, "encoder": os.path.basename(record["encoder"])}
 
     if compared(trained) == compared(here):
@@ -90,7 +89,7 @@ def check_captions(captions: Any, what: str = "prompt") -> list[str]:
             raise UserError(f"{what} {i + 1} is {caption!r}: a sentence is expected")
         if not caption.split():
             raise UserError(f"{what} {i + 1} of {len(captions)} is empty: a sentence is expected")
-        if not caption.isprintable() and any("\ud800" <= c <= "\udfff" for c in caption):
+        if any("\ud800" <= c <= "\udfff" for c in caption):
             raise UserError(f"{what} {i + 1} is {caption!r}: text in UTF-8 is expected")
     return [" ".join(caption.split()) for caption in captions]
 

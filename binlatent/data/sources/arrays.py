@@ -1,8 +1,5 @@
 """Data sets in memory: scikit-learn's handwritten digits and npz files."""
 
-import zipfile
-import zlib
-
 import numpy as np
 from etils import epath
 
@@ -11,7 +8,7 @@ from binlatent.data.options import DataOptions
 from binlatent.data.sources.base import MOST_CLASSES, Example, ImageSource, Opened, embedding, held_out
 from binlatent.data.strings import PackedStrings
 from binlatent.errors import UserError
-from binlatent.files import digest, user_path
+from binlatent.files import DAMAGED_NPZ, digest, user_path
 
 
 class ArraySource(ImageSource):
@@ -101,7 +98,7 @@ def open_npz(options: DataOptions, seed: int) -> Opened:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files if name in wanted}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError, TypeError) as error:
+    except (*DAMAGED_NPZ, AttributeError) as error:
         raise UserError(
             f"{path}: not a readable npz file ({error}). Write it with np.savez(path, images=…)."
         ) from error

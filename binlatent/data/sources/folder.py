@@ -15,9 +15,8 @@ from binlatent.data.strings import PackedStrings
 from binlatent.errors import UserError
 from binlatent.files import digest, user_path
 
-IDENTIFYING = (
-    64  # embeddings and captions whose content is part of a data set's identity: new ones may have the old sizes
-)
+# How many embeddings and captions are part of a data set's identity by their content: new ones may have the old sizes.
+IDENTIFYING = 64
 # If all sub-folders have these names, they are splits, not classes.
 SPLIT_NAMES = frozenset(("train", "training", "val", "valid", "validation", "test", "eval"))
 
