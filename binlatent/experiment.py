@@ -7,6 +7,7 @@ import importlib.metadata
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from etils import epath
@@ -14,22 +15,22 @@ from ml_collections import ConfigDict
 
 from binlatent import config as config_lib
 from binlatent import mesh as mesh_lib
+from binlatent import previews
 from binlatent.checkpoint import checkpoint_steps, fingerprint, load_ema
 from binlatent.console import say, warn
 from binlatent.data.codes import CodeSource
 from binlatent.data.encoding import write_codes
-from binlatent.data.loader import Validation, batch_spec, eval_batches, spread_images, train_batches
+from binlatent.data.loader import Validation, batch_spec, train_batches
 from binlatent.data.manifest import Manifest
 from binlatent.data.splits import Splits, check_conditions, open_splits
 from binlatent.data.texts import CaptionedCodes
 from binlatent.errors import UserError
 from binlatent.files import user_path
-from binlatent.images import comparison_grid, image_grid, save_image
+from binlatent.images import save_image
 from binlatent.nets.autoencoder import decoder_params
-from binlatent.nets.condition import Condition
 from binlatent.pipeline import Pipeline
-from binlatent.sampling.conditions import Conditions, conditioning
-from binlatent.stored.halves import check_decoder
+from binlatent.sampling.conditions import conditioning
+from binlatent.stored.halves import check_decoder, check_teacher
 from binlatent.text.encoder import check_record
 from binlatent.text.named import open_encoder
 from binlatent.train.lock import lock
@@ -39,11 +40,10 @@ from binlatent.train.state import Trained, TrainState
 from binlatent.typing import PyTree
 
 STAGES = ("autoencoder", "prior")  # of `run`
-ALL_STAGES = (*STAGES, "decoder")
+ALL_STAGES = (*STAGES, "decoder", "student")
 
 # The split of the data into training and validation is the same for every seed, so that runs can be compared.
 SPLIT_SEED = 0
-PREVIEWS = 64  # samples of a preview; half as many reconstructions
 
 
 def versions() -> dict[str, str]:
@@ -124,7 +124,7 @@ class Experiment:
 
     def _trained_autoencoder(self) -> Trained:
         step, params, _ = self._restore("autoencoder")
-        return _trained(config_lib.build_autoencoder(self.config), params["autoencoder"], step)
+        return Trained(net=config_lib.build_autoencoder(self.config), params=params["autoencoder"], step=step)
 
     @property
     def codes(self) -> epath.Path:
@@ -153,21 +153,24 @@ class Experiment:
           profile: (first, last) steps to trace.
 
         Raises:
-          UserError: see `train.loop.train`; also no autoencoder for the decoder, no codes for the prior, or parameters
-            that do not fit.
+          UserError: see `train.loop.train`; also no autoencoder for the decoder, no codes for the prior, no prior for the
+            student, or parameters that do not fit.
         """
+        if stage == "student" and self.step("student") and self.step("prior"):  # also where it is done
+            check_teacher(self.workdir, self._restore(stage)[2], fingerprint(self._restore("prior")[1]["denoiser"]))
         if self.done(stage):
             say(f"{stage}: done ({self.step(stage)} steps)")
             return
-        learned = [each for each in ("prior", "decoder") if self.step(each)] if stage == "autoencoder" else []
+        learned = [each for each in ALL_STAGES[1:] if self.step(each)] if stage == "autoencoder" else []
         if learned and self.step(stage):
             num_steps = config_lib.build_training(self.config, stage).num_steps
             check_codes_stay(self.workdir, learned, self._restore(stage)[2]["num_steps"], num_steps)
-        made_by = {"autoencoder": self._autoencoder_stage, "prior": self._prior_stage, "decoder": self._decoder_stage}
+        if stage == "prior" and self.step("student"):
+            warn(f"the student in {self.workdir} is of the prior as it was: train it again after this")
         splits, mesh = self.splits(), config_lib.build_mesh(self.config)
         for each in {*STAGES, stage}:  # found before anything is trained
             config_lib.build_fitting_training(self.config, each, len(splits.train), mesh)
-        made, sources, metadata, preview = made_by[stage](splits)
+        made, sources, metadata, preview = getattr(self, f"_{stage}_stage")(splits)
         if init_from is not None and not self.step(stage):
             load_ema(user_path(init_from) / stage / "checkpoints")  # so that a wrong one leaves nothing behind
         if not (self.workdir / "config.json").exists():
@@ -176,8 +179,9 @@ class Experiment:
         options = config_lib.build_data(self.config)
         asked = config_lib.build_training(self.config, stage).batch_size
         if training.batch_size < asked:
-            fits = f"for {len(sources[0])} training examples"
-            say(f"{stage}: batch size {training.batch_size} instead of {asked}, {fits}")
+            say(
+                f"{stage}: batch size {training.batch_size} instead of {asked}, for {len(sources[0])} training examples"
+            )
         shards = {"process_index": jax.process_index(), "process_count": jax.process_count()}
         train(
             made,
@@ -206,15 +210,16 @@ class Experiment:
         """What a fresh run of a stage starts from; None for random parameters."""
         if init_from is not None:
             return lambda state: start_from(state, init_from, stage)
-        if stage == "decoder":
-            return lambda state: start_from(state, self.workdir, stage, source="autoencoder")
-        return None
+        source = {"decoder": "autoencoder", "student": "prior"}.get(stage)
+        return source and (lambda state: start_from(state, self.workdir, stage, source))
 
     def _autoencoder_stage(self, splits: Splits):
         stage = config_lib.build_autoencoder_stage(self.config)
 
         def reconstruct(state: TrainState, images: np.ndarray) -> np.ndarray:
-            return self._pipeline(autoencoder=_trained(stage.net, state.ema["autoencoder"])).reconstruct(images)
+            return self._pipeline(autoencoder=Trained(net=stage.net, params=state.ema["autoencoder"])).reconstruct(
+                images
+            )
 
         metadata, preview = {"data": splits.fingerprint}, self._comparison(splits, reconstruct)
         return stage, (splits.train, splits.validation), metadata, preview
@@ -230,12 +235,39 @@ class Experiment:
 
         def reconstruct(state: TrainState, images: np.ndarray) -> np.ndarray:
             params = autoencoder.params | state.ema["decoder"]
-            return self._pipeline(autoencoder=_trained(stage.net, params)).reconstruct(images)
+            return self._pipeline(autoencoder=Trained(net=stage.net, params=params)).reconstruct(images)
 
         return stage, (splits.train, splits.validation), metadata, self._comparison(splits, reconstruct)
 
     def _prior_stage(self, splits: Splits):
         autoencoder = self._trained_autoencoder()
+        sources, metadata = self._sources(splits, autoencoder)
+        if self.step("prior"):  # found here, since the parameters of another encoder's prior have other shapes
+            check_record(load_ema(self.workdir / "prior" / "checkpoints")[2].get("text"), metadata["text"])
+        stage = config_lib.build_prior_stage(self.config, tuple(metadata["code_shape"]), conditioning(metadata))
+        return stage, sources, metadata, self._preview(stage.net, autoencoder, metadata, sources[1])
+
+    def _student_stage(self, splits: Splits):
+        autoencoder = self._trained_autoencoder()
+        sources, metadata = self._sources(splits, autoencoder)
+        if not self.step("prior"):
+            raise UserError(f"{self.workdir} has no prior yet, which a student is made of: `binlatent run` trains it")
+        _, params, prior = self._restore("prior")
+        check_record(prior.get("text"), metadata["text"])
+        if prior["autoencoder"] not in ("", metadata["autoencoder"]):
+            raise UserError(
+                f"the prior in {self.workdir} is of other codes: move the folder 'prior' away and train it again"
+            )
+        metadata["prior"] = fingerprint(params["denoiser"])
+        teacher = jax.device_get(params["denoiser"])  # which any mesh takes
+        stage = config_lib.build_student_stage(
+            self.config, tuple(metadata["code_shape"]), conditioning(metadata), teacher
+        )
+        metadata["student"] = {"steps": stage.steps, "guidance": stage.guidance}
+        return stage, sources, metadata, self._preview(stage.net, autoencoder, metadata, sources[1])
+
+    def _sources(self, splits: Splits, autoencoder: Trained):
+        """The codes of both splits, with texts where there are some, and what a checkpoint of their prior says of them."""
         expected = {"expected_fingerprint": fingerprint(autoencoder.params), "expected_data": splits.fingerprint}
         expected["expected_options"] = config_lib.build_codes(self.config)
         sources = tuple(CodeSource(self.codes, split, **expected) for split in ("train", "validation"))
@@ -243,9 +275,7 @@ class Experiment:
         if spec.captions:
             encoder = open_encoder(config_lib.build_text(self.config), sources[0].captions)
             sources, text = tuple(CaptionedCodes(source, encoder) for source in sources), encoder.record
-        if self.step("prior"):  # found here, since the parameters of another encoder's prior have other shapes
-            check_record(load_ema(self.workdir / "prior" / "checkpoints")[2].get("text"), text)
-        metadata = {
+        return sources, {
             "data": spec.data,
             "autoencoder": spec.autoencoder,
             "code_shape": list(spec.code_shape),
@@ -254,13 +284,17 @@ class Experiment:
             "condition_shape": list(spec.condition_shape),
             "text": text,
         }
-        stage = config_lib.build_prior_stage(self.config, spec.code_shape, conditioning(metadata))
+
+    def _preview(
+        self, net: nn.Module, autoencoder: Trained, metadata: dict[str, Any], source: CodeSource | CaptionedCodes
+    ):
+        """The preview of samples: (state, step) → a picture."""
 
         def preview(state: TrainState, step: int) -> np.ndarray:
-            prior = _trained(stage.net, state.ema["denoiser"], step, metadata)
-            return self._samples(self._pipeline(autoencoder=autoencoder, prior=prior), sources[1])
+            prior = Trained(net=net, params=state.ema["denoiser"], step=step, metadata=metadata)
+            return previews.samples(self._pipeline(autoencoder=autoencoder, prior=prior), source)
 
-        return stage, sources, metadata, preview
+        return preview
 
     def encode(self) -> Manifest:
         """Writes the packed codes of the data set; shards that are there already are kept.
@@ -283,9 +317,8 @@ class Experiment:
         )
 
     def _comparison(self, splits: Splits, reconstruct: Callable[[TrainState, np.ndarray], np.ndarray]):
-        """The preview of reconstructions: (state, step) → validation images, each above its reconstruction."""
-        images = spread_images(splits.validation, config_lib.build_data(self.config), PREVIEWS // 2)
-        return lambda state, step: comparison_grid(images, reconstruct(state, images))
+        """The preview of reconstructions: (state, step) → a picture."""
+        return lambda state, step: previews.reconstructions(splits, self.config, functools.partial(reconstruct, state))
 
     def show(self) -> None:
         """Writes `samples/samples.png` and `samples/reconstructions.png` of the trained model."""
@@ -294,9 +327,8 @@ class Experiment:
         validation = CodeSource(self.codes, "validation")
         if validation.spec.captions:
             validation = CaptionedCodes(validation, pipeline.text_encoder)
-        samples = self._samples(pipeline, validation)
-        images = spread_images(self.splits().validation, config_lib.build_data(self.config), PREVIEWS // 2)
-        restored = comparison_grid(images, pipeline.reconstruct(images))
+        samples = previews.samples(pipeline, validation)
+        restored = previews.reconstructions(self.splits(), self.config, pipeline.reconstruct)
         if jax.process_index() != 0:
             return
         try:
@@ -316,27 +348,3 @@ class Experiment:
             return half and dataclasses.replace(half, params=mesh_lib.gather(half.params, mesh))
 
         return Pipeline(config=self.config, autoencoder=here(autoencoder), prior=here(prior), mesh=mesh)
-
-    def _samples(self, pipeline: Pipeline, source: CodeSource | CaptionedCodes) -> np.ndarray:
-        """A picture of samples: of every class, of the config's prompts, or with conditions of a source."""
-        metadata, given, columns = pipeline.prior.metadata, None, 8
-        wanted, prompts = conditioning(metadata), config_lib.build_text(self.config).prompts
-        if wanted.num_classes and not (wanted.texts or wanted.vector_width):
-            columns = min(wanted.num_classes, 10)
-            given = pipeline.conditions(labels=np.arange(columns))
-        elif prompts and not wanted.num_classes and wanted.texts:
-            columns = min(len(prompts), 8)
-            given = pipeline.conditions(prompts=prompts)
-        elif wanted:
-            batch = next(eval_batches(source, config_lib.build_data(self.config), batch_size=PREVIEWS, limit=PREVIEWS))
-            given = Conditions(values=Condition.of(batch))
-        return sample_grid(pipeline, given, seed=self.config.seed, num=max(PREVIEWS, len(prompts)), columns=columns)
-
-
-def sample_grid(pipeline: Pipeline, given: Conditions | None, *, seed: int, num: int, columns: int) -> np.ndarray:
-    """A picture of about `num` samples with the given conditions in turn."""
-    return image_grid(pipeline.sample(seed=seed, num=columns * max(1, num // columns), condition=given), columns)
-
-
-def _trained(net, params, step: int = 0, metadata: dict[str, Any] | None = None) -> Trained:
-    return Trained(net=net, params=params, step=step, metadata=metadata or {})

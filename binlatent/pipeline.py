@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from binlatent.errors import UserError
 from binlatent.mesh import Rows
 from binlatent.sampling import editing, programs
 from binlatent.sampling.conditions import Conditions, conditioning, conditions, encode_prompts, encoder_of
-from binlatent.sampling.inputs import check_codes, check_count, check_images, check_known, check_times
+from binlatent.sampling.inputs import check_codes, check_count, check_images, check_known, check_student, check_times
 from binlatent.sampling.options import SamplingOptions
 from binlatent.sampling.programs import Samples
 from binlatent.stored.halves import open_halves
@@ -45,35 +46,27 @@ class Pipeline:
     batch_size: int = 64
 
     @classmethod
-    def load(cls, path: epath.PathLike, *, batch_size: int = 64) -> "Pipeline":
+    def load(cls, path: epath.PathLike, *, batch_size: int = 64, student: bool = False) -> "Pipeline":
         """Opens a work directory with the latest checkpoints that restore, or a file made by `binlatent pack`.
 
         Args:
           path: local, `gs://…`, or of a file also `hf://OWNER/NAME[@REVISION]/FILE`.
+          student: with the prior's student in place of the prior.
 
         Raises:
           UserError: see `stored.halves.open_halves`.
         """
         check_count("batch_size", batch_size)
         mesh = mesh_lib.MeshShape().build(jax.local_devices())
-        halves = open_halves(path, mesh_lib.replicated(mesh))
-        return cls(
-            config=halves.config, autoencoder=halves.autoencoder, prior=halves.prior, mesh=mesh, batch_size=batch_size
-        )
+        found = open_halves(path, mesh_lib.replicated(mesh), student=student)
+        halves = {"config": found.config, "autoencoder": found.autoencoder, "prior": found.prior}
+        return cls(**halves, mesh=mesh, batch_size=batch_size)
 
     def __repr__(self) -> str:
-        def half(trained: Trained | None) -> str:
-            if trained is None:
-                return "none"
-            count = sum(x.size for x in jax.tree.leaves(trained.params))
-            decoder = trained.metadata.get("decoder")
-            more = f", its decoder trained on for {decoder['step']} steps" if decoder else ""
-            return f"{type(trained.net).__name__} of {count:,} parameters at step {trained.step}{more}"
-
         y, x, k = self.code_shape
         classes = f", {self.num_classes} classes" if self.prior and self.num_classes else ""
         classes += ", texts" if self.prior and conditioning(self.prior.metadata).texts else ""
-        return f"Pipeline({y}×{x}×{k} bits{classes}; autoencoder: {half(self.autoencoder)}; prior: {half(self.prior)})"
+        return f"Pipeline({y}×{x}×{k} bits{classes}; autoencoder: {self.autoencoder}; prior: {self.prior})"
 
     @property
     def num_classes(self) -> int:
@@ -87,8 +80,14 @@ class Pipeline:
 
     @functools.cached_property
     def sampling(self) -> SamplingOptions:
-        """The work directory's sampling defaults."""
-        return config_lib.build_sampling(self.config)
+        """The work directory's sampling defaults, changed to what a student has learned."""
+        options = config_lib.build_sampling(self.config)
+        return options.for_student(**self.student) if self.student else options
+
+    @property
+    def student(self) -> dict[str, Any] | None:
+        """Of a student its number of `steps` and its largest `guidance`; None for the prior itself."""
+        return self.prior and self.prior.metadata.get("student")
 
     @functools.cached_property
     def objective(self) -> Objective:
@@ -191,7 +190,7 @@ class Pipeline:
         Raises:
           UserError: an unknown option or a value of another type or out of range.
         """
-        return config_lib.build_sampling(self.config, **{k: v for k, v in changes.items() if v is not None})
+        return config_lib.changed_sampling(self.sampling, **{k: v for k, v in changes.items() if v is not None})
 
     def sample(self, seed: int = 0, num: int = 16, labels=None, prompts=None, **options) -> np.ndarray:
         """New images, float (num, h, w, c) in [0, 1].
@@ -241,6 +240,8 @@ class Pipeline:
         image_dtype: str = "float32", passes: int = 1,
     ) -> Iterator[Samples]:  # fmt: skip
         prior, autoencoder = self._prior(), self.autoencoder
+        if self.student:
+            check_student(self.student, options, given, conditional=bool(conditioning(prior.metadata)), start=start)
         try:
             guidance = options.when() if options.guidance and given is not None else None
             sampler = options.sampler(self.objective.schedule)
@@ -334,6 +335,8 @@ class Pipeline:
     def elbo_terms(self, codes: np.ndarray, seed: int = 0, *, steps: int = 256, **given) -> np.ndarray:
         """The bound's terms in bits, (steps, b), see `diffusion.elbo`."""
         prior = self._prior()
+        if self.student:
+            raise UserError("a student has no likelihood: load the model without `student`")
         check_count("steps", steps)
         codes = check_codes(codes, self.code_shape)
         keys, given = self._keys("likelihood", seed), self.conditions(**given)

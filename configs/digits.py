@@ -51,6 +51,10 @@ def get_config():
     config.prior_training.evaluate_every = 500
     config.prior_training.checkpoint_every = 500
 
+    config.student_training.num_steps = 400  # of `binlatent train --stage student`: docs/few_steps.md
+    config.student_training.evaluate_every = 200
+    config.student_training.checkpoint_every = 200
+
     config.sampling.steps = 16
     config.sampling.guidance = 0.0  # samples match their classes without guidance, which would reduce variety
     return config

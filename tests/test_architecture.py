@@ -19,7 +19,7 @@ FLOORS = (
     {"config"},
     {"stored"},
     {"pipeline"},
-    {"editing"},
+    {"editing", "previews"},
     {"experiment"},
     {"evaluate", "convert"},
     {"machines"},

@@ -22,13 +22,16 @@ BATCH = 16
 
 
 def stages():
-    """Both stages with networks wide enough to be sharded, and a batch of each."""
+    """Stages with networks wide enough to be sharded, and a batch of each."""
     config = tiny.config(autoencoder__channels=64, prior__width=64)
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 256, (BATCH, 8), dtype=np.uint8)  # 4×4×4 bits
+    prior = config_lib.build_prior_stage(config, (4, 4, 4), Conditioning()), {"code": codes}
+    teacher = jax.tree.map(lambda x: x + 0.01, prior[0].init(prng.root(1), prior[1]).params["denoiser"])
     return {
         "autoencoder": (config_lib.build_autoencoder_stage(config), {"image": tiny.images(BATCH)}),
-        "prior": (config_lib.build_prior_stage(config, (4, 4, 4), Conditioning()), {"code": codes}),
+        "prior": prior,
+        "student": (config_lib.build_student_stage(config, (4, 4, 4), Conditioning(), teacher), {"code": codes}),
     }
 
 
@@ -56,7 +59,7 @@ def share(tree, device) -> float:
     return held / sum(x.nbytes for x in jax.tree.leaves(tree))
 
 
-@pytest.mark.parametrize("name", ["autoencoder", "prior"])
+@pytest.mark.parametrize("name", ["autoencoder", "prior", "student"])
 def test_fsdp_shards_the_state_and_keeps_the_loss(name):
     stage, batch = stages()[name]
     state, losses = run(stage, batch, MeshShape(data=1, fsdp=8).build())

@@ -28,6 +28,7 @@ def config(path: str = "", **overrides):
         c[f"{stage}_training"].update(
             num_steps=6, batch_size=8, log_every=2, evaluate_every=3, checkpoint_every=2, evaluate_batches=1
         )
+    c.student_training.update(num_steps=6, evaluate_every=3, checkpoint_every=2)
     return config_lib.override(c, [f"{k.replace('__', '.')}={v}" for k, v in overrides.items()])
 
 

@@ -29,7 +29,7 @@ def describe(workdir: epath.PathLike) -> str:
         f"  code         {y}×{x}×{k} = {y * x * k} bits per image, {pixels * 8 / (y * x * k):.1f} times fewer than its pixels",
     ]
     remaining = []
-    for stage in ALL_STAGES if experiment.step("decoder") else STAGES:
+    for stage in (stage for stage in ALL_STAGES if stage in STAGES or experiment.step(stage)):
         lines += [f"  {stage:12s} {_stage(experiment, stage)}"]
         if stage == "prior":
             lines.insert(-1, f"  {'codes':12s} {_codes(experiment.codes)}")
@@ -49,11 +49,14 @@ def _stage(experiment: Experiment, stage: str) -> str:
     line = f"{step} of {total} steps; parameters: {', '.join(parts)}"
     if stage == "decoder":
         line += "; it decodes in place of the autoencoder's"
+    if stage == "student":
+        guidance = f", guidance up to {metadata['student']['guidance']:g}" if metadata["student"]["guidance"] else ""
+        line += f"; of {metadata['student']['steps']} sampling steps{guidance} (--student)"
     scores = [r for r in read_records(experiment.workdir / stage) if any(key.startswith("validation/") for key in r)]
     for name in ("psnr", "dead_bits", "bits_per_bit") if scores else ():
         if f"validation/{name}" in scores[-1]:
             line += f"; {name} {scores[-1][f'validation/{name}']:.4g}"
-    return line + _classes(metadata) + _texts(metadata)
+    return line if stage == "student" else line + _classes(metadata) + _texts(metadata)
 
 
 def _classes(metadata: dict[str, Any]) -> str:

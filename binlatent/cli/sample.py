@@ -34,6 +34,7 @@ class Sample(flags.Command):
         class (default: all classes in turn).
       seed: image i is a function of the seed, i, its label and the sampling options.
       batch_size: images at a time; does not change them.
+      student: sample from the prior's student, in as many steps as it was made for.
     """
 
     workdir: str = flags.flag(metavar="DIR")
@@ -43,6 +44,7 @@ class Sample(flags.Command):
     words: Prompts = flags.nested(Prompts)
     seed: int = 0
     batch_size: int = 64
+    student: bool = False
     sampling: dict[str, Any] = flags.changes(SamplingOptions)
 
     def run(self) -> None:
@@ -58,7 +60,7 @@ class Sample(flags.Command):
         num = self.num or len(prompts or [0]) * max(1, 64 // len(prompts or [0]))
         folder = "" if is_pack(self.workdir) else os.path.join(self.workdir, "samples")
         sink = ImageSink(self.out or os.path.join(folder, f"seed{self.seed}.png"))
-        model = Pipeline.load(self.workdir, batch_size=self.batch_size)
+        model = Pipeline.load(self.workdir, batch_size=self.batch_size, student=self.student)
         options = model.options(**self.sampling)
         labels = choose_labels(self.labels, model, options.guidance, given=bool(given))
         asked, group = ("none", len(prompts) or 1) if labels is None else (labels, len(labels))

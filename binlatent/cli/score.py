@@ -31,10 +31,11 @@ class Scored(flags.Command):
     features: tuple[str, ...] = flags.flag((), metavar="N,N")
     batch_size: int = 64
 
-    def open(self, reference: str | None = None) -> "Evaluation":
+    def open(self, reference: str | None = None, *, student: bool = False) -> "Evaluation":
         from binlatent.evaluate.evaluation import Evaluation
 
-        return Evaluation.open(self.workdir, features=self.features, batch_size=self.batch_size, reference=reference)
+        given = {"features": self.features, "batch_size": self.batch_size, "reference": reference, "student": student}
+        return Evaluation.open(self.workdir, **given)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,11 +46,13 @@ class Evaluate(Scored):
       only: comma-separated: reconstruction, code, likelihood, generation, report (default: all).
       again: score finished parts again.
       reference: a file of `binlatent reference` (default: computed from the data).
+      student: score the samples of the prior's student: student_scores.json and student_report.html.
     """
 
     only: tuple[str, ...] = flags.flag((), metavar="P,P")
     again: bool = False
     reference: str | None = flags.flag(None, metavar="FILE")
+    student: bool = False
     options: EvaluationOptions = flags.nested(EvaluationOptions, without=("sampling",))
     sampling: dict[str, Any] = flags.changes(SamplingOptions)
 
@@ -59,7 +62,7 @@ class Evaluate(Scored):
 
         if unknown := [name for name in self.only if name not in PARTS]:
             raise UserError(f"--only {','.join(unknown)}: expected some of {', '.join(PARTS)}")
-        evaluation = self.open(self.reference)
+        evaluation = self.open(self.reference, student=self.student)
         options = dataclasses.replace(self.options, sampling=self.sampling)
         if self.only != ("report",):
             parts = evaluation.run([name for name in self.only if name != "report"], options, again=self.again)
@@ -74,9 +77,11 @@ class Sweep(Scored):
 
     Attributes:
       reference: a file of `binlatent reference` (default: computed from the data).
+      student: score the samples of the prior's student: student_sweep.json and student_report.html.
     """
 
     reference: str | None = flags.flag(None, metavar="FILE")
+    student: bool = False
     options: EvaluationOptions = flags.nested(
         EvaluationOptions, without=("sampling", "likelihood_num", "likelihood_steps"), num=2000
     )
@@ -85,13 +90,17 @@ class Sweep(Scored):
     def run(self) -> None:
         from binlatent.evaluate.report.sections import write_report
         from binlatent.evaluate.sweep import Grid, print_rows, sweep
+        from binlatent.sampling.inputs import steps_of
 
-        grid = Grid(**{axis: self.sampling[axis] for axis in SWEPT if axis in self.sampling})
         others = {name: value for name, value in self.sampling.items() if name not in SWEPT}
         options = dataclasses.replace(self.options, sampling=others)
-        evaluation = self.open(self.reference)
+        evaluation = self.open(self.reference, student=self.student)
+        asked = {axis: self.sampling[axis] for axis in SWEPT if axis in self.sampling}
+        if evaluation.pipeline.student:
+            asked = {"steps": tuple(steps_of(evaluation.pipeline.student))} | asked
+        grid = Grid(**asked)
         print_rows(sweep(evaluation, grid, options))
-        say(f"table: {evaluation.experiment.workdir / 'sweep.json'}")
+        say(f"table: {evaluation.file('sweep.json')}")
         say(f"report: {write_report(evaluation, seed=options.seed)}")
 
 

@@ -17,10 +17,12 @@ class Pack(flags.Command):
     Attributes:
       workdir: the run's folder.
       out: a file whose name ends in .safetensors.
+      student: with the prior's student in place of the prior.
     """
 
     workdir: str = flags.flag(metavar="DIR")
     out: str = flags.flag(metavar="FILE")
+    student: bool = False
 
     def run(self) -> None:
         import jax
@@ -28,7 +30,8 @@ class Pack(flags.Command):
         from binlatent.stored.halves import open_halves, pack_halves
         from binlatent.stored.pack import write_pack
 
-        halves = open_halves(self.workdir, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        halves = open_halves(self.workdir, sharding, student=self.student)
         pack = pack_halves(halves)
         write_pack(self.out, pack)
         size = sum(x.nbytes for x in jax.tree.leaves(pack.params))
@@ -43,17 +46,19 @@ class Export(flags.Command):
     Attributes:
       workdir: the run's folder, or a packed file.
       out: a new or empty folder; its run.py makes images.
+      student: with the prior's student in place of the prior.
     """
 
     workdir: str = flags.flag(metavar="DIR")
     out: str = flags.flag(metavar="DIR")
+    student: bool = False
     sampling: dict[str, Any] = flags.changes(SamplingOptions)
 
     def run(self) -> None:
         from binlatent.export.write import export_model
         from binlatent.pipeline import Pipeline
 
-        model = Pipeline.load(self.workdir)
+        model = Pipeline.load(self.workdir, student=self.student)
         manifest = export_model(model, self.out, model.options(**self.sampling))
         for name, function in manifest["functions"].items():
             arguments, results = (

@@ -76,12 +76,13 @@ class Train(Work):
     """Train one stage, or resume it.
 
     Attributes:
-      stage: the stage; `decoder` fine-tunes the decoder of a trained autoencoder; codes and prior stay valid.
+      stage: the stage; `decoder` fine-tunes the decoder of a trained autoencoder, and codes and prior stay valid; `student`
+        distils the prior to a few steps.
       init_from: start a new run from the EMA parameters of this work directory.
       profile: trace these steps for TensorBoard's profiler.
     """
 
-    stage: Literal["autoencoder", "prior", "decoder"]
+    stage: Literal["autoencoder", "prior", "decoder", "student"]
     init_from: str | None = flags.flag(None, metavar="DIR")
     profile: str | None = flags.flag(None, metavar="FIRST:LAST")
 

@@ -15,6 +15,7 @@ from binlatent.config.build import (
     build_sampling,
     build_text,
     build_training,
+    changed_sampling,
     defaults,
 )
 from binlatent.config.changes import check_changes
@@ -37,7 +38,9 @@ from binlatent.config.stages import (
     build_discriminator,
     build_fitting_training,
     build_prior_stage,
+    build_student_stage,
     check,
+    student_conditioning,
 )
 from binlatent.config.values import check_values
 
@@ -55,8 +58,10 @@ __all__ = [
     "build_plan",
     "build_prior_stage",
     "build_sampling",
+    "build_student_stage",
     "build_text",
     "build_training",
+    "changed_sampling",
     "check",
     "check_changes",
     "check_network",
@@ -69,6 +74,7 @@ __all__ = [
     "parse",
     "read",
     "shipped",
+    "student_conditioning",
     "to_json",
     "to_values",
     "write",

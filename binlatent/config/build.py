@@ -28,7 +28,7 @@ from binlatent.train.adversarial import Adversarial
 from binlatent.train.augment import Augmentation
 from binlatent.train.autoencoder import IMAGE_TERMS, TERMS
 from binlatent.train.optimizer import Optimizer
-from binlatent.train.options import DecoderOptions, Training
+from binlatent.train.options import DecoderOptions, StudentOptions, Training
 from binlatent.train.terms import Term
 
 # Terms of the autoencoder's loss that a config may weigh, and the weights they have unless it does. The entropies make
@@ -91,6 +91,12 @@ def defaults() -> ConfigDict:
     config.prior_objective.label_dropout = 0.1
     config.prior_optimizer = _fields(Optimizer)
     config.prior_training = _fields(Training)
+    # A student of the prior, and its auxiliary denoiser. What is None in student_training is as in prior_training.
+    config.student = _fields(StudentOptions)
+    config.student_optimizer = _fields(Optimizer, learning_rate=1e-4, b1=0.0, b2=0.99, ema_decay=0.99)
+    config.auxiliary_optimizer = _fields(Optimizer, "ema_decay", learning_rate=1e-3, b1=0.0, b2=0.99)
+    config.student_training = _unset(Training)
+    config.student_training.update(num_steps=1000, steps_per_call=1, evaluate_every=250, checkpoint_every=250)
     config.sampling = _fields(SamplingOptions)
     return config.lock()
 
@@ -136,6 +142,10 @@ def build_decoder_options(config: ConfigDict) -> DecoderOptions:
     return build_section("decoder", DecoderOptions, config.decoder)
 
 
+def build_student_options(config: ConfigDict) -> StudentOptions:
+    return build_section("student", StudentOptions, config.student)
+
+
 def build_plan(config: ConfigDict) -> ExpectedData:
     return build_section("plan", ExpectedData, config.plan)
 
@@ -153,13 +163,17 @@ def build_mesh(config: ConfigDict, devices=None):
         raise UserError(f"{error}; set --config.mesh.data, .fsdp, .context and .tensor") from error
 
 
-def build_sampling(config: ConfigDict, **changes) -> SamplingOptions:
-    """The sampling defaults of a config, with changes.
+def build_sampling(config: ConfigDict) -> SamplingOptions:
+    """The sampling defaults of a config."""
+    return build_section("sampling", SamplingOptions, config.sampling)
+
+
+def changed_sampling(options: SamplingOptions, **changes) -> SamplingOptions:
+    """Sampling options with changes.
 
     Raises:
       UserError: an unknown option or a value of another type or out of range.
     """
-    options = build_section("sampling", SamplingOptions, config.sampling)
     check_values("sampling options", SamplingOptions, changes)
     try:
         return dataclasses.replace(options, **changes)
@@ -172,9 +186,10 @@ def build_training(config: ConfigDict, stage: str) -> Training:
 
 
 def stage_section(config: ConfigDict, stage: str, kind: str) -> ConfigDict:
-    """A section of a stage. In the decoder's, keys that are None have the values of the autoencoder's section."""
-    section = config[f"{stage}_{kind}"]
-    return _filled(section, config[f"autoencoder_{kind}"]) if stage == "decoder" else section
+    """A section of a stage. In the decoder's, keys that are None have the values of the autoencoder's section, in the student's
+    those of the prior's."""
+    section, earlier = config[f"{stage}_{kind}"], {"decoder": "autoencoder", "student": "prior"}.get(stage)
+    return _filled(section, config[f"{earlier}_{kind}"]) if earlier else section
 
 
 def _filled(section: ConfigDict, other: ConfigDict) -> ConfigDict:
@@ -221,6 +236,10 @@ def _official_conditioning(conditioning: Conditioning) -> dict[str, Any]:
         raise UserError(
             "config.prior.architecture 'official' is conditioned on classes, vectors or text features, one of them; these "
             f"data have {conditioning}: set text.use='pooled' or data.labels=False, or take the architecture 'transformer'"
+        )
+    if conditioning.guidance:
+        raise UserError(
+            "config.prior.architecture 'official' has no input for guidance, which a student needs: set student.guidance=0"
         )
     cross = bool(conditioning.token_width)
     return {"num_classes": conditioning.num_classes, "condition_width": max(widths), "cross_attention": cross}

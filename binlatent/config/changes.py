@@ -18,8 +18,9 @@ FREE = re.compile(
 LEARNING_RATE = re.compile(r".*_optimizer\.learning_rate$")  # may be lowered after a non-finite loss
 # Of other keys, the stages that they are for; what is in none of these is for all of them.
 STAGES = {
-    re.compile(r"prior(_\w+)?\."): {"prior"},
-    re.compile(r"codes\."): {"prior", "decoder"},
+    re.compile(r"prior(_\w+)?\."): {"prior", "student"},
+    re.compile(r"codes\."): {"prior", "decoder", "student"},
+    re.compile(r"(student(_\w+)?|auxiliary_optimizer)\."): {"student"},
     re.compile(r"decoder(_\w+)?\."): {"decoder"},
 }
 DISCRIMINATOR = re.compile(r"discriminator(_\w+)?\.")
@@ -35,7 +36,7 @@ def stages_of(key: str, *, discriminator: bool = True) -> set[str]:
     if DISCRIMINATOR.match(key) and not discriminator:
         return {"decoder"}
     found = [stages for pattern, stages in STAGES.items() if pattern.match(key)]
-    return found[0] if found else {"autoencoder", "prior", "decoder"}
+    return found[0] if found else {"autoencoder", "prior", "decoder", "student"}
 
 
 def is_fixed(key: str, trained: Collection[str], *, discriminator: bool = True) -> bool:

@@ -136,7 +136,7 @@ def check_network(config: ConfigDict, trained: dict[str, Any], stage: str, workd
     Raises:
       UserError: a key differs on which the shapes of the parameters depend.
     """
-    names = (stage, "data") if stage == "autoencoder" else (stage,)
+    names = {"autoencoder": ("autoencoder", "data"), "student": ("prior",)}.get(stage, (stage,))
     old = {key: value for key, value in _flatten(trained).items() if key.partition(".")[0] in names}
     new = _flatten(to_json(config))
     for key, value in old.items():

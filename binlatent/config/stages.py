@@ -18,6 +18,7 @@ from binlatent.config.build import (
     build_plan,
     build_sampling,
     build_section,
+    build_student_options,
     build_text,
     build_training,
     defaults,
@@ -42,6 +43,7 @@ from binlatent.train.optimizer import Optimizer
 from binlatent.train.options import Training
 from binlatent.train.perceptual import LOSSES
 from binlatent.train.prior import PriorStage
+from binlatent.train.student import StudentStage
 from binlatent.train.terms import Term
 from binlatent.typing import PyTree
 
@@ -67,6 +69,7 @@ def check(config: ConfigDict) -> None:
     build_data(config), build_plan(config), build_mesh(config), build_sampling(config), build_text(config)
     build_autoencoder_stage(config), build_decoder_stage(config, {})
     build_prior_stage(config, build_autoencoder(config).code_shape, Conditioning())
+    build_student_stage(config, build_autoencoder(config).code_shape, Conditioning(), {})
 
 
 def build_discriminator(config: ConfigDict) -> DiscriminatorTraining:
@@ -158,6 +161,40 @@ def build_prior_stage(config: ConfigDict, code_shape: tuple[int, int, int], cond
         num_steps=training.num_steps,
         micro_batches=training.micro_batches,
     )
+
+
+def build_student_stage(
+    config: ConfigDict, code_shape: tuple[int, int, int], conditioning: Conditioning, teacher: PyTree
+) -> StudentStage:
+    """A student of the prior.
+
+    Args:
+      conditioning: of the prior.
+      teacher: the prior's parameters.
+
+    Raises:
+      UserError: a wrong key or value, or guidance of a prior whose architecture cannot have it as an input.
+    """
+    options, training = build_student_options(config), build_training(config, "student")
+    conditioning = student_conditioning(conditioning, options.guidance)
+    return StudentStage(
+        net=build_denoiser(config, code_shape, conditioning),
+        code_shape=tuple(code_shape),
+        objective=build_objective(config),
+        steps=options.steps,
+        guidance=options.guidance if conditioning.guidance else 0.0,
+        anchor=options.anchor,
+        optimizer=build_section("student_optimizer", Optimizer, config.student_optimizer),
+        auxiliary_optimizer=build_section("auxiliary_optimizer", Optimizer, config.auxiliary_optimizer),
+        num_steps=training.num_steps,
+        micro_batches=training.micro_batches,
+        frozen={"teacher": teacher},
+    )
+
+
+def student_conditioning(conditioning: Conditioning, guidance: float) -> Conditioning:
+    """What a student is conditioned on: as its prior, and on the guidance weight where there is a condition and a weight."""
+    return dataclasses.replace(conditioning, guidance=bool(conditioning and guidance))
 
 
 def build_fitting_training(config: ConfigDict, stage: str, num_examples: int, mesh: Mesh) -> Training:

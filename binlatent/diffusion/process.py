@@ -107,10 +107,17 @@ def draw(
     Args:
       uniform, choice, code_choice: U[0, 1) draws, one a bit, a token and an example.
     """
-    code_component = _drawn(log_code_weights(prediction), code_choice)
-    component = _drawn(_of_code_component(log_weights(prediction), code_component, axis=-2), choice)
-    logits = _component(prediction, code_component, component)
+    logits = drawn_component(prediction, choice, code_choice)
     return uniform < jnp.exp(reverse(logits, alpha_t, alpha_s, kind).flip)
+
+
+def drawn_component(
+    prediction: Prediction, choice: Float[Array, "b *tokens"], code_choice: Float[Array, "b"]
+) -> Float[Array, "b *tokens k"]:
+    """Logits of one component of every token in one of the code, drawn by their weights; see `draw`."""
+    code_component = _drawn(log_code_weights(prediction), code_choice)
+    drawn = _drawn(_of_code_component(log_weights(prediction), code_component, axis=-2), choice)
+    return _component(prediction, code_component, drawn)
 
 
 def likeliest(prediction: Prediction) -> Bool[Array, "b *bits"]:

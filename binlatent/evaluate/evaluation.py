@@ -11,14 +11,14 @@ import numpy as np
 from etils import epath
 
 from binlatent import config as config_lib
-from binlatent.checkpoint import checkpoint_steps, fingerprint, load_ema
+from binlatent.checkpoint import checkpoint_steps, fingerprint
 from binlatent.console import progress, say
 from binlatent.data import captions as caption_files
 from binlatent.data.loader import captioned_images, eval_batches
 from binlatent.data.splits import Splits
 from binlatent.errors import UserError
 from binlatent.evaluate.code import code
-from binlatent.evaluate.features import FeatureNetwork, classifier_network, inception_network, user_network
+from binlatent.evaluate.features import FeatureNetwork, inception_network, network_of
 from binlatent.evaluate.generation import generation
 from binlatent.evaluate.likelihood import CHUNK, likelihood
 from binlatent.evaluate.options import EvaluationOptions
@@ -29,7 +29,6 @@ from binlatent.evaluate.statistics import ScoreError
 from binlatent.experiment import Experiment, versions
 from binlatent.images import to_uint8
 from binlatent.nets import weights
-from binlatent.nets.classifier import FeatureClassifier
 from binlatent.pipeline import Pipeline
 from binlatent.sampling.conditions import Conditions, conditioning
 
@@ -64,12 +63,14 @@ class Evaluation:
         features: Sequence[str] = (),
         batch_size: int = 64,
         reference: str | None = None,
+        student: bool = False,
     ) -> "Evaluation":
         """Opens a work directory with the named feature networks.
 
         Args:
           features: `inception`, `inception-pytorch-fid`, `classifier` or paths of .py files. If empty: Inception if its
             weights are present, and the classifier if one was trained; a missing Inception is then reported as skipped.
+          student: score the prior's student in place of the prior, into files of its own.
 
         Raises:
           UserError: there is no work directory, nothing is trained, or a named network is missing.
@@ -81,29 +82,33 @@ class Evaluation:
         experiment = Experiment.open(workdir)
         skipped, networks = {}, []
         for name in features:
-            networks.append(_network(experiment, name))
+            networks.append(network_of(experiment.workdir, name))
         if not features:
             try:
                 networks.append(inception_network())
             except UserError as error:
                 skipped["FID, sFID, KID, Inception Score, rFID"] = str(error)
             if checkpoint_steps(experiment.workdir / "classifier" / "checkpoints"):
-                networks.append(_network(experiment, "classifier"))
+                networks.append(network_of(experiment.workdir, "classifier"))
         names = [network.name for network in networks]
         if len(set(names)) < len(names):
             raise UserError(f"feature networks {', '.join(names)}: name each only once")
-        pipeline = Pipeline.load(workdir, batch_size=batch_size)
-        found = {"experiment": experiment, "pipeline": pipeline, "networks": tuple(networks), "skipped": skipped}
-        return cls(**found, reference_file=reference)
+        pipeline = Pipeline.load(workdir, batch_size=batch_size, student=student)
+        found = {"pipeline": pipeline, "networks": tuple(networks), "skipped": skipped, "reference_file": reference}
+        return cls(experiment=experiment, **found)
 
     @property
     def folder(self) -> epath.Path:
         """The folder of references and unfinished passes."""
         return self.experiment.workdir / "evaluation"
 
+    def file(self, name: str) -> epath.Path:
+        """A file of results in the work directory; of a student's it is `student_…`."""
+        return self.experiment.workdir / (f"student_{name}" if self.pipeline.student else name)
+
     @property
     def scores_file(self) -> epath.Path:
-        return self.experiment.workdir / "scores.json"
+        return self.file("scores.json")
 
     @cached_property
     def splits(self) -> Splits:
@@ -154,11 +159,12 @@ class Evaluation:
         available = {name for name in PARTS if getattr(self.pipeline, NEEDS[name]) is not None}
         if self.pipeline.autoencoder is None:
             available -= {"likelihood", "generation"}
+        if self.pipeline.student:  # which has neither a likelihood nor an autoencoder of its own
+            available &= {"generation"}
         for name in only:
             if name not in available:
-                raise UserError(
-                    f"{name} needs a trained autoencoder" + ("" if NEEDS[name] == "autoencoder" else " and prior")
-                )
+                missing = "a trained autoencoder" + ("" if NEEDS[name] == "autoencoder" else " and prior")
+                raise UserError(f"{name} needs " + ("a model without --student" if self.pipeline.student else missing))
         parts = read_parts(self.scores_file)
         for name in only or [name for name in PARTS if name in available]:
             if name == "generation" and not self.networks:
@@ -177,7 +183,8 @@ class Evaluation:
             parts = read_parts(self.scores_file) | {name: part}  # another evaluation may have written meanwhile
             write_parts(self.scores_file, parts)
             half = getattr(self.pipeline, NEEDS[name])
-            append_record(self.experiment.workdir / NEEDS[name], half.step, parts[name])
+            stage = "student" if self.pipeline.student else NEEDS[name]
+            append_record(self.experiment.workdir / stage, half.step, parts[name])
         return parts
 
     def part(self, name: str, options: EvaluationOptions) -> EvaluationResult:
@@ -334,17 +341,3 @@ class Evaluation:
                 self.splits, self.data, network, split=options.reference_split, num=options.reference_num,
                 mesh=self.pipeline.mesh, folder=self.folder, batch_size=self.pipeline.batch_size, progress=bar.update,
             )  # fmt: skip
-
-
-def _network(experiment: Experiment, name: str) -> FeatureNetwork:
-    if name == "inception":
-        return inception_network()
-    if name == "inception-pytorch-fid":
-        return inception_network("pytorch-fid")
-    if name == "classifier":
-        folder = experiment.workdir / "classifier" / "checkpoints"
-        if not checkpoint_steps(folder):
-            raise UserError(f"no classifier in {experiment.workdir}: `binlatent train-classifier` trains one")
-        _, params, metadata = load_ema(folder)
-        return classifier_network(FeatureClassifier(num_classes=metadata["num_classes"]), params["classifier"])
-    return user_network(name)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import flax.struct
 import numpy as np
+from etils import epath
 
-from binlatent.checkpoint import fingerprint
+from binlatent.checkpoint import checkpoint_steps, fingerprint, load_ema
 from binlatent.errors import UserError
 from binlatent.files import run_python
 from binlatent.nets import weights
@@ -155,3 +156,22 @@ def user_network(path: str) -> FeatureNetwork:
     return FeatureNetwork(
         name=f"user:{file.name}", fingerprint=digest, preprocessing="rounded to uint8", params={}, function=function
     )
+
+
+def network_of(workdir: epath.Path, name: str) -> FeatureNetwork:
+    """A feature network by name: `inception`, `inception-pytorch-fid`, a work directory's `classifier`, or a .py file.
+
+    Raises:
+      UserError: there is no such network, or it lacks its weights.
+    """
+    if name == "inception":
+        return inception_network()
+    if name == "inception-pytorch-fid":
+        return inception_network("pytorch-fid")
+    if name == "classifier":
+        folder = workdir / "classifier" / "checkpoints"
+        if not checkpoint_steps(folder):
+            raise UserError(f"no classifier in {workdir}: `binlatent train-classifier` trains one")
+        _, params, metadata = load_ema(folder)
+        return classifier_network(FeatureClassifier(num_classes=metadata["num_classes"]), params["classifier"])
+    return user_network(name)

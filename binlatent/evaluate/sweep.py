@@ -53,7 +53,7 @@ def read_sweep(evaluation: Evaluation) -> tuple[list[dict[str, Any]], dict[str, 
     Raises:
       UserError: the file is not a `sweep.json` of this version.
     """
-    path = evaluation.experiment.workdir / "sweep.json"
+    path = evaluation.file("sweep.json")
     if not path.exists():
         return [], {}
     try:
@@ -84,7 +84,7 @@ def sweep(evaluation: Evaluation, grid: Grid, options: EvaluationOptions) -> lis
         if rows:
             say("sweep: settings differ from those of sweep.json, which is started anew")
         rows, known = [], settings
-    path = evaluation.experiment.workdir / "sweep.json"
+    path = evaluation.file("sweep.json")
     with progress(len(cells), "sweep", "cell") as bar:
         for i, cell in enumerate(cells):
             if not any(all(row[axis] == cell[axis] for axis in AXES) for row in rows):
@@ -99,7 +99,7 @@ def sweep(evaluation: Evaluation, grid: Grid, options: EvaluationOptions) -> lis
     first = score_keys(rows)[0]
     name = known["score_names"].get(first, first)
     svg = figures.curves(name, series(rows, first), x="steps", log=True, ink="#333333")
-    path.with_name("sweep.svg").write_text(svg)
+    evaluation.file("sweep.svg").write_text(svg)
     return rows
 
 

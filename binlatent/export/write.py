@@ -22,6 +22,7 @@ from binlatent.errors import UserError
 from binlatent.export.functions import PLATFORMS, Function, functions
 from binlatent.files import user_path, write_atomic
 from binlatent.pipeline import Pipeline
+from binlatent.sampling.inputs import check_student_options
 from binlatent.sampling.options import SamplingOptions
 from binlatent.stored.pack import named_arrays
 
@@ -33,10 +34,12 @@ def export_model(model: Pipeline, out: epath.PathLike, options: SamplingOptions)
     """Writes the folder and returns its manifest.
 
     Raises:
-      UserError: the folder holds something already, or cannot be written.
+      UserError: the folder holds something already or cannot be written, or a student has not learned the options.
     """
     from safetensors.numpy import save
 
+    if model.student:
+        check_student_options(model.student, options)
     folder = _new_folder(out)
     halves = {"autoencoder": model.autoencoder, "prior": model.prior}
     halves = {name: half for name, half in halves.items() if half is not None}

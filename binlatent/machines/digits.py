@@ -88,9 +88,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--last_step")
+    parser.add_argument("--student", action="store_true", help="score the prior's student")
     parser.add_argument("--temperature", type=float)
     args = parser.parse_args(argv)
-    experiment, model = Experiment.open(args.workdir), Pipeline.load(args.workdir, batch_size=250)
+    experiment, model = Experiment.open(args.workdir), Pipeline.load(args.workdir, batch_size=250, student=args.student)
     say(f"accuracy of the support vector machine on held-out digits: {classifier()[1]:.4f}")
     say(f"| steps | posterior | {' | '.join(COLUMNS)} |\n|---|---|{'---|' * len(COLUMNS)}")
     for steps in (int(s) for s in args.steps.split(",")):

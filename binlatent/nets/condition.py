@@ -14,13 +14,15 @@ class Condition:
 
     `label` int (b,): classes. `vector` (b, d): an embedding, or a text's pooled features, added to the time embedding.
     `tokens`: what is read by cross-attention, features (b, n, d) of a text or int (b, n), its words by number.
-    `token_mask` bool (b, n): which tokens count, at least one an example; None: all.
+    `token_mask` bool (b, n): which tokens count, at least one an example; None: all. `guidance` (b,): the weight of a student's
+    guidance (`train.student`), None for 0; no batch has it.
     """
 
     label: Any = None
     vector: Any = None
     tokens: Any = None
     token_mask: Any = None
+    guidance: Any = None
 
     @classmethod
     def of(cls, batch: Mapping[str, Any]) -> "Condition | None":
@@ -39,6 +41,7 @@ class Conditioning:
       vector_width: features of a vector; 0 for none.
       token_width: features of each text token; 0 for none.
       vocabulary: number of words, where texts come as numbers of words for a text tower of the model's own; 0 for none.
+      guidance: whether the guidance weight is an input, as of a student; an example without a condition has none.
 
     Raises:
       ValueError: texts in two forms.
@@ -48,6 +51,7 @@ class Conditioning:
     vector_width: int = 0
     token_width: int = 0
     vocabulary: int = 0
+    guidance: bool = False
 
     def __post_init__(self):
         if self.token_width and self.vocabulary:
@@ -102,6 +106,8 @@ class Conditioning:
                     f"a condition with {field} of shape {None if given is None else given.shape} given to a denoiser that "
                     f"expects {'none' if wanted is None else _shown(field, wanted)}"
                 )
+        if condition.guidance is not None and not self.guidance:
+            raise ValueError("a guidance weight is given to a denoiser that has no input for it")
         if condition.token_mask is not None and condition.token_mask.shape != condition.tokens.shape[:2]:
             raise ValueError(
                 f"a token_mask of shape {condition.token_mask.shape} given for tokens {condition.tokens.shape}"

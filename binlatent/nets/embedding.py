@@ -62,6 +62,11 @@ class ConditionEmbedding(nn.Module):
         if wanted.texts:
             text, mask, pooled = self._text(condition, keep)
             vectors += [] if pooled is None else [pooled]
+        if wanted.guidance:
+            weight = jnp.zeros(b) if condition.guidance is None else condition.guidance
+            hidden = nn.silu(nn.Dense(d, name="guidance_in")(weight[:, None]))
+            # zero at first: a student starts as its teacher, without guidance
+            vectors.append(nn.Dense(d, use_bias=False, kernel_init=nn.initializers.zeros, name="guidance_out")(hidden))
         vector = None
         if vectors:
             null = self.param("null", nn.initializers.normal(0.02), (d,))[None]  # (1, d)

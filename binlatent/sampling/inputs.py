@@ -1,11 +1,59 @@
 """Checks of the arrays and numbers that callers pass to a model."""
 
 import numbers
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from binlatent.console import warn
 from binlatent.errors import UserError
+from binlatent.sampling.conditions import Conditions
+from binlatent.sampling.options import SamplingOptions
+
+
+def check_student_options(student: Mapping[str, Any], options: SamplingOptions) -> None:
+    """Raises UserError where a student (`train.student`) has not learned these options.
+
+    Args:
+      student: its `steps` and its largest `guidance`.
+    """
+    if not 0 <= options.guidance <= student["guidance"]:
+        raise UserError(
+            f"guidance is {options.guidance:g}: this student has learned weights from 0 to {student['guidance']:g} "
+            "(config.student.guidance)"
+        )
+    if options.guidance and (options.guidance_power or tuple(options.guidance_interval) != (0, 1)):
+        raise UserError("guidance_power and guidance_interval have no meaning for a student: its guidance is an input")
+
+
+def check_student(
+    student: Mapping[str, Any], options: SamplingOptions, given: Conditions | None, *, conditional: bool, start: float
+) -> None:
+    """Compares what a student is asked for with what it has learned, and warns of other times.
+
+    Args:
+      student: its `steps` and its largest `guidance`.
+      given: the conditions; None for the null condition.
+      conditional: whether the student is of a conditional prior.
+      start: the time that sampling begins at.
+
+    Raises:
+      UserError: it has not learned these options or such a condition.
+    """
+    check_student_options(student, options)
+    if conditional and given is None:
+        raise UserError("a student has not learned the null condition: give labels, prompts or a condition")
+    if given is not None and given.negative is not None:
+        raise UserError("a student takes no negative prompts: it has not learned to be led away from a condition")
+    if start < 1 or student["steps"] % options.steps:
+        asked, known = f"{options.steps} steps from {start:g}", ", ".join(map(str, steps_of(student)))
+        warn(f"this student has not learned the times of {asked}, but those of {known} steps from 1")
+
+
+def steps_of(student: Mapping[str, Any]) -> list[int]:
+    """The numbers of steps that visit only times that a student has learned."""
+    return [n for n in range(1, student["steps"] + 1) if student["steps"] % n == 0]
 
 
 def check_images(images: Any, shape: tuple[int, int, int], multiple: int = 0) -> np.ndarray:

@@ -63,6 +63,11 @@ def denoise(params, code, t, condition, condition_mask=None, *, net, objective):
     return marginal(objective.calibrate(net.apply({"params": params}, code, t, condition, condition_mask), t))
 
 
+def takes_guidance(net) -> bool:
+    """Whether a denoiser's network has the guidance weight as an input."""
+    return hasattr(net, "conditioning") and net.conditioning.guidance
+
+
 def _conditioned(net, params, windows: Windows | None = None) -> ConditionalDenoise:
     """The denoisers of a network. What it computes of the condition alone is computed once, and not at every step."""
     apply = on_windows(partial(net.apply, {"params": params}), windows)
@@ -101,7 +106,7 @@ def generate(
       known: bits to hold, bool (b, y, x, k), by the `clamp` of `editing.hold`; None holds none.
       net, objective: the denoiser's network, and how its output is to be read.
       autoencoder: its network; None gives no images.
-      sampler, guidance: a `Sampler`; a `Guidance`, or None for none.
+      sampler, guidance: a `Sampler`; a `Guidance`, or None for none. A student is given its weight and does what it has learned.
       trajectory: also return every state.
       passes: of each step, see `Sampler`.
       windows: of a canvas, how many to work on at a time.
@@ -111,6 +116,8 @@ def generate(
       (images (b, h, w, c) or None, codes (b, y, x, k), states (steps + 1, b, y, x, k) or None).
     """
 
+    if guidance is not None and takes_guidance(net):  # a student, of which guidance is an input
+        condition, guidance = dataclasses.replace(condition, guidance=jnp.full(keys.shape, weight)), None
     canvas = None if code is None else windows_of(net.code_shape, code.shape[1:], windows)
     conditioned = _conditioned(net, params, canvas)
 

@@ -21,7 +21,7 @@ from binlatent.typing import PyTree
 
 HALVES = ("autoencoder", "prior")
 # of each stage, the network that is used after training
-NETWORKS = {"autoencoder": "autoencoder", "prior": "denoiser", "decoder": "decoder"}
+NETWORKS = {"autoencoder": "autoencoder", "prior": "denoiser", "decoder": "decoder", "student": "denoiser"}
 
 # stage → its network's EMA parameters, step and checkpoint's metadata; None where it is not trained
 ReadStage = Callable[[str], tuple[PyTree, int, dict[str, Any]] | None]
@@ -32,7 +32,8 @@ class Halves:
     """The config of a trained model and its networks, at least one of them.
 
     Where the decoder was trained on (`train.decoder`), the autoencoder has that decoder, and its metadata an entry
-    `decoder`: its `step`, and the fingerprint of the `autoencoder` that it continues, by which codes know it.
+    `decoder`: its `step`, and the fingerprint of the `autoencoder` that it continues, by which codes know it. Where the prior
+    is a student (`train.student`), its metadata has an entry `student`: its `steps` and its largest `guidance`.
     """
 
     config: ConfigDict
@@ -40,16 +41,17 @@ class Halves:
     prior: Trained | None
 
 
-def open_halves(path: epath.PathLike, sharding: Sharding) -> Halves:
+def open_halves(path: epath.PathLike, sharding: Sharding, *, student: bool = False) -> Halves:
     """Opens a work directory with the latest checkpoints that restore, or a pack.
 
     Args:
       path: a folder or a file, local or remote, see `read_pack`.
       sharding: where to put the parameters.
+      student: take the prior's student in place of the prior. A file has one of them, which is then expected to be a student.
 
     Raises:
-      UserError: it is neither, is of another version, holds no trained stage, or holds halves or a config that do not
-        belong together.
+      UserError: it is neither, is of another version, holds no trained stage or no student, or holds halves or a config that
+        do not belong together.
     """
     config, read = _packed(path, sharding) if is_pack(path) else _workdir(path, sharding)
 
@@ -62,7 +64,10 @@ def open_halves(path: epath.PathLike, sharding: Sharding) -> Halves:
         return Trained(net=build(metadata), params=params, step=step, metadata=metadata)
 
     def denoiser(metadata: dict) -> nn.Module:
-        return config_lib.build_denoiser(config, tuple(metadata["code_shape"]), conditioning(metadata))
+        wanted = conditioning(metadata)
+        if made := metadata.get("student"):
+            wanted = config_lib.student_conditioning(wanted, made["guidance"])
+        return config_lib.build_denoiser(config, tuple(metadata["code_shape"]), wanted)
 
     autoencoder = half("autoencoder", lambda _: config_lib.build_autoencoder(config))
     prior = half("prior", denoiser)
@@ -75,6 +80,12 @@ def open_halves(path: epath.PathLike, sharding: Sharding) -> Halves:
             f"{path}: the prior was trained on codes of autoencoder {prior.metadata['autoencoder']}, but the "
             f"autoencoder here is {codes_fingerprint(autoencoder)}. Encode and train the prior again."
         )
+    if student and not (prior and prior.metadata.get("student")):
+        taught = half("student", denoiser)
+        if prior is None or taught is None:
+            raise UserError(f"{path} has no student: `binlatent train --stage student` makes one of a trained prior")
+        check_teacher(path, taught.metadata, fingerprint(prior.params))
+        prior = taught
     return Halves(config=config, autoencoder=autoencoder, prior=prior)
 
 
@@ -104,6 +115,15 @@ def check_decoder(path: epath.PathLike, metadata: dict[str, Any], autoencoder: s
         raise UserError(
             f"{path}: the stage decoder continues autoencoder {metadata['autoencoder']}, but the autoencoder here is "
             f"{autoencoder}. Move the folder 'decoder' away, then train that stage again."
+        )
+
+
+def check_teacher(path: epath.PathLike, metadata: dict[str, Any], prior: str) -> None:
+    """Raises UserError unless the student of a checkpoint was taught by the prior with this fingerprint."""
+    if metadata["prior"] != prior:
+        raise UserError(
+            f"{path}: the student was taught by prior {metadata['prior']}, but the prior here is {prior}. Move the folder "
+            "'student' away, then train that stage again."
         )
 
 

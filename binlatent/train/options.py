@@ -1,4 +1,4 @@
-"""The sections `autoencoder_training`, `prior_training`, `decoder_training` and `decoder` of a config."""
+"""The sections `…_training`, `decoder` and `student` of a config."""
 
 import dataclasses
 
@@ -75,3 +75,28 @@ class DecoderOptions:
     def __post_init__(self):
         if not 0 <= self.flip_rate <= 0.5:
             raise ValueError(f"flip_rate is {self.flip_rate}: a probability from 0 to 0.5 is expected")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudentOptions:
+    """What a student of the prior is trained for (`train.student`).
+
+    Attributes:
+      steps: the steps that it makes a code in.
+      guidance: the largest weight of guidance that it can be given; 0 for none.
+      anchor: the weight of its cross-entropy on training codes, from which the weights of its components learn.
+
+    Raises:
+      ValueError: a number is out of range.
+    """
+
+    steps: int = 4
+    guidance: float | int = 0.0
+    anchor: float | int = 0.01
+
+    def __post_init__(self):
+        if not 1 <= self.steps <= 16:
+            raise ValueError(f"steps is {self.steps}: a number from 1 to 16 is expected")
+        for name in ("guidance", "anchor"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: 0 or more is expected")

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from binlatent import mesh as mesh_lib
 from binlatent.checkpoint import Checkpoints, load_parts
@@ -18,6 +19,7 @@ from binlatent.train.compile import StagePrograms
 from binlatent.train.optimizer import Optimizer
 from binlatent.train.options import Training
 from binlatent.train.state import TrainState
+from binlatent.typing import PyTree
 
 
 def first_state(
@@ -32,7 +34,7 @@ def first_state(
 
     Args:
       training: of the run that begins.
-      metadata: what the run will write into its checkpoints; `seed`, `batch_size`, `data`, `autoencoder` and
+      metadata: what the run will write into its checkpoints; `seed`, `batch_size`, `data`, `autoencoder`, `prior` and
         `num_steps` are compared.
       initial: changes a fresh state.
 
@@ -51,7 +53,7 @@ def first_state(
                 f"the checkpoint in {checkpoints.folder} was made with {what} {saved[what]}, this run asks for "
                 f"{metadata[what]}: data order and noise would not continue. Use the same {what} or another work directory."
             )
-    for what, name in (("data", "data set"), ("autoencoder", "autoencoder")):
+    for what, name in (("data", "data set"), ("autoencoder", "autoencoder"), ("prior", "prior")):
         if saved.get(what) != metadata.get(what):
             raise UserError(
                 f"the checkpoint in {checkpoints.folder} was made with another {name} (fingerprint {saved.get(what)}, now "
@@ -115,7 +117,8 @@ def start_from(state: TrainState, workdir: epath.PathLike, stage: str, source: s
 
     Args:
       stage: of the state.
-      source: the stage whose parameters are taken; None: the same. The stage decoder also starts from an autoencoder.
+      source: the stage whose parameters are taken; None: the same. The stage decoder also starts from an autoencoder, a student
+        from a prior.
 
     Raises:
       UserError: the parameters there do not have the shapes of this stage's.
@@ -124,7 +127,11 @@ def start_from(state: TrainState, workdir: epath.PathLike, stage: str, source: s
     params, extra = parts["ema"], parts["extra"]
     if source == "autoencoder":
         params = params | {"decoder": decoder_params(params["autoencoder"])}
-    fresh = {name: x for name, x in state.params.items() if name not in params}
+    if source == "prior":  # which lacks the student's input of guidance
+        known = flatten_dict(params["denoiser"])
+        new = {name: x for name, x in flatten_dict(dict(state.params["denoiser"])).items() if name not in known}
+        params = dict.fromkeys(("denoiser", "auxiliary"), unflatten_dict(_here(new) | known))
+    fresh = {name: _here(x) for name, x in state.params.items() if name not in params}
     taken = {name: params[name] for name in state.params if name in params}
     for name, tree in taken.items():
         old = {mesh_lib.path_name(p): x.shape for p, x in jax.tree_util.tree_leaves_with_path(tree)}
@@ -135,7 +142,7 @@ def start_from(state: TrainState, workdir: epath.PathLike, stage: str, source: s
             if old.get(k) != new.get(k)
         ]
         if wrong and name == "discriminator":  # of use for training alone, so another one may take its place
-            fresh[name] = state.params[name]
+            fresh[name] = _here(state.params[name])
         elif wrong:
             raise UserError(f"{workdir} does not fit this {stage}'s {name}:\n  " + "\n  ".join(wrong[:10]))
     if fresh:
@@ -144,3 +151,8 @@ def start_from(state: TrainState, workdir: epath.PathLike, stage: str, source: s
     fits = "discriminator" not in fresh and jax.tree.map(np.shape, extra) == jax.tree.map(np.shape, state.extra)
     extra = jax.tree.map(np.asarray, extra) if fits else state.extra  # the discriminator's running statistics
     return dataclasses.replace(state, params=merged, ema=merged, extra=extra)
+
+
+def _here(tree: PyTree) -> PyTree:
+    """Arrays of a state that may be sharded over processes, which must all call this, on this process's own devices."""
+    return mesh_lib.gather(tree, mesh_lib.MeshShape().build(jax.local_devices()))

@@ -73,10 +73,19 @@ class Trained:
       net: the module.
       params: its EMA parameters, replicated.
       step: their training step.
-      metadata: the checkpoint's metadata.
+      metadata: the checkpoint's metadata; {} while it is trained.
     """
 
     net: nn.Module
     params: PyTree
-    step: int
-    metadata: dict[str, Any]
+    step: int = 0
+    metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        count = sum(x.size for x in jax.tree.leaves(self.params))
+        more = ""
+        if decoder := self.metadata.get("decoder"):
+            more = f", its decoder trained on for {decoder['step']} steps"
+        if student := self.metadata.get("student"):
+            more = f", a student of {student['steps']} sampling steps"
+        return f"{type(self.net).__name__} of {count:,} parameters at step {self.step}{more}"

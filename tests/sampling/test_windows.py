@@ -130,7 +130,7 @@ def sampling(nets, width, windows):
     """The sampler of a canvas of 8 × width tokens, lowered, and its arguments."""
     _, _, prior, params = nets
     config = tiny.config()
-    objective, options = config_lib.build_objective(config), config_lib.build_sampling(config, steps=2)
+    objective, options = config_lib.build_objective(config), config_lib.build_sampling(tiny.config(sampling__steps=2))
     keys, code = prng.per_example(jax.random.key(1), 1), jnp.zeros((1, 8, width, 4), bool)
     arguments = params, None, keys, None, jnp.float32(0), jnp.float32(1), code, None
     return programs.generate.lower(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -56,7 +57,10 @@ def save_and_end(self, step, *args):
         os.kill(os.getpid(), signal.SIGKILL)
 
 Checkpoints.save = save_and_end
-Experiment.open(workdir, config.read(config_path)).run()
+experiment = Experiment.open(workdir, config.read(config_path))
+experiment.run()
+if stage == "student" or experiment.step("student"):
+    experiment.train("student")
 """
 
 
@@ -70,16 +74,22 @@ def run(workdir, config_path, stage="", last=0):
     return result.returncode, result.stdout[-2000:]
 
 
-@pytest.mark.parametrize("stage", [pytest.param("autoencoder", marks=pytest.mark.slow), "prior"])
+@pytest.mark.parametrize("stage", [pytest.param("autoencoder", marks=pytest.mark.slow), "prior", "student"])
 def test_killed_and_resumed_ends_bit_equal(tmp_path, trained, stage):
     """SIGKILL while a checkpoint in the middle of a stage is saved; the second run ends as the uninterrupted one did."""
-    config_path, workdir = trained / "config.json", tmp_path / "run"
+    stages, workdir = ("autoencoder", "prior"), tmp_path / "run"
+    if stage == "student":  # which is not part of a run
+        stages = (*stages, stage)
+        trained = shutil.copytree(trained, tmp_path / "whole")
+        Experiment.open(trained).train("student")
+        shutil.copytree(trained, workdir, ignore=shutil.ignore_patterns("student"))
+    config_path = trained / "config.json"
     status, output = run(workdir, config_path, stage, last=4)
     assert status == -signal.SIGKILL, output
     assert checkpoint_steps(workdir / stage / "checkpoints") in ([2], [2, 4])
     status, output = run(workdir, config_path)
     assert status == 0, output
-    for name in ("autoencoder", "prior"):
+    for name in stages:
         assert_equal(state_of(workdir, name), state_of(trained, name))
         old, new = (read_records(w / name) for w in (trained, workdir))
         assert [r["step"] for r in old] == [r["step"] for r in new]

@@ -47,7 +47,17 @@ for (const button of document.querySelectorAll("button[data-copy]")) button.oncl
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 # Training metrics that are plotted, besides those with `loss` in their name.
-PLOTTED = ("loss", "psnr", "bits_per_bit", "bit_entropy", "dead_bits", "bit_correlation", "accuracy", "learning_rate")
+PLOTTED = (
+    "loss",
+    "psnr",
+    "bits_per_bit",
+    "bit_entropy",
+    "dead_bits",
+    "bit_correlation",
+    "accuracy",
+    "learning_rate",
+    "gap",
+)
 
 # Settings shown beside the scores, in addition to sampling options, checkpoint steps and the references' hashes.
 MAIN_SETTINGS = (

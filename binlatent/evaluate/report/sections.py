@@ -12,8 +12,9 @@ from binlatent.evaluate.report import figures
 from binlatent.evaluate.report.page import Picture, Report, render
 from binlatent.evaluate.result import read_parts
 from binlatent.evaluate.sweep import read_sweep, score_keys, series
-from binlatent.experiment import ALL_STAGES, sample_grid, versions
+from binlatent.experiment import ALL_STAGES, versions
 from binlatent.images import comparison_grid, image_grid
+from binlatent.previews import sample_grid
 from binlatent.train.goodput import summary
 from binlatent.train.metrics import read_records
 
@@ -51,7 +52,7 @@ def write_report(evaluation: Evaluation, *, seed: int = 0) -> epath.Path:
         samples=_samples(evaluation, seed) if both else None,
         film=_film(evaluation, seed) if both else (),
     )
-    path = workdir / "report.html"
+    path = evaluation.file("report.html")
     path.write_text(render(report))
     return path
 
@@ -77,6 +78,7 @@ def _facts(evaluation: Evaluation, records: dict[str, list[dict]]) -> dict:
     for name in ("autoencoder", "prior"):
         if half := getattr(pipeline, name):
             count = sum(leaf.size for leaf in jax.tree.leaves(half.params))
+            name = "student" if name == "prior" and pipeline.student else name
             facts[name] = f"{count:,} EMA parameters of step {half.step}"
             times = [r for r in records.get(name, ()) if "time/goodput" in r]
             if times:  # of the process that made the last evaluation
