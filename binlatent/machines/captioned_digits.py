@@ -89,8 +89,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--num", type=int, default=1000, help="captions of each kind")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--student", action="store_true", help="score the prior's student")
     args = parser.parse_args()
-    model = Pipeline.load(args.workdir, batch_size=250)
+    model = Pipeline.load(args.workdir, batch_size=250, student=args.student)
     say(f"accuracy of the support vector machine on held-out digits: {classifier()[1]:.4f}")
     say(f"| combinations | guidance | {' | '.join(COLUMNS)} |\n|---|---|{'---|' * len(COLUMNS)}")
 
