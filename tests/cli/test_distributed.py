@@ -76,6 +76,20 @@ def test_two_processes_equal_one(runs):
 
 
 @pytest.mark.slow
+def test_a_student_by_two_processes_equals_one(runs, tmp_path):
+    """Sharded over the processes, and with the input of guidance, whose parameters the prior does not have."""
+    found = []
+    for name, shape in (("two", {"devices": 2, "processes": 2}), ("one", {"devices": 4})):
+        shutil.copytree(runs[0] / "one", tmp_path / name)
+        changes = ("student.guidance=2.0", "mesh.fsdp=4", "student_training.num_steps=3")
+        changes = (f"--config.{change}" for change in changes)
+        run("train", "--stage", "student", "--workdir", tmp_path / name, *changes, **shape)
+        found.append(losses(tmp_path / name, "student"))
+    assert list(found[0]) == list(found[1]) == [1, 2, 3]
+    np.testing.assert_allclose(list(found[0].values()), list(found[1].values()), atol=1e-5)
+
+
+@pytest.mark.slow
 def test_checkpoints_restore_on_other_numbers_of_processes_and_devices(runs, config, tmp_path):
     """Two more steps: of the one process's run by two, and of the two processes' run by one device."""
     folder, _ = runs
