@@ -26,7 +26,7 @@ from binlatent.data.splits import Splits, check_conditions, open_splits
 from binlatent.data.texts import CaptionedCodes
 from binlatent.errors import UserError
 from binlatent.files import user_path
-from binlatent.images import save_image
+from binlatent.images import comparison_grid, save_image
 from binlatent.nets.autoencoder import decoder_params
 from binlatent.pipeline import Pipeline
 from binlatent.sampling.conditions import conditioning
@@ -198,11 +198,7 @@ class Experiment:
             seed=self.config.seed,
             folder=self.workdir / stage,
             metadata=metadata | {"stage": stage, "config": config_lib.to_json(self.config), "versions": versions()},
-            hooks=Hooks(
-                preview=preview,
-                initial=self._initial(stage, init_from),
-                profile=profile,
-            ),
+            hooks=Hooks(preview=preview, initial=self._initial(stage, init_from), profile=profile),
         )
         self._load.cache_clear()  # a checkpoint that did not restore has been written anew
 
@@ -317,8 +313,9 @@ class Experiment:
         )
 
     def _comparison(self, splits: Splits, reconstruct: Callable[[TrainState, np.ndarray], np.ndarray]):
-        """The preview of reconstructions: (state, step) → a picture."""
-        return lambda state, step: previews.reconstructions(splits, self.config, functools.partial(reconstruct, state))
+        """The preview of reconstructions: (state, step) → validation images, each above its reconstruction."""
+        images = previews.images_of(splits, self.config)
+        return lambda state, step: comparison_grid(images, reconstruct(state, images))
 
     def show(self) -> None:
         """Writes `samples/samples.png` and `samples/reconstructions.png` of the trained model."""
@@ -328,7 +325,8 @@ class Experiment:
         if validation.spec.captions:
             validation = CaptionedCodes(validation, pipeline.text_encoder)
         samples = previews.samples(pipeline, validation)
-        restored = previews.reconstructions(self.splits(), self.config, pipeline.reconstruct)
+        images = previews.images_of(self.splits(), self.config)
+        restored = comparison_grid(images, pipeline.reconstruct(images))
         if jax.process_index() != 0:
             return
         try:

@@ -1,6 +1,4 @@
-"""Pictures of what a model makes: samples of its conditions in turn, and images beside their reconstructions."""
-
-from collections.abc import Callable
+"""Pictures of what a model makes: samples of its conditions in turn, and which images to reconstruct."""
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -10,7 +8,7 @@ from binlatent.data.codes import CodeSource
 from binlatent.data.loader import eval_batches, spread_images
 from binlatent.data.splits import Splits
 from binlatent.data.texts import CaptionedCodes
-from binlatent.images import comparison_grid, image_grid
+from binlatent.images import image_grid
 from binlatent.nets.condition import Condition
 from binlatent.pipeline import Pipeline
 from binlatent.sampling.conditions import Conditions, conditioning
@@ -39,7 +37,6 @@ def sample_grid(pipeline: Pipeline, given: Conditions | None, *, seed: int, num:
     return image_grid(pipeline.sample(seed=seed, num=columns * max(1, num // columns), condition=given), columns)
 
 
-def reconstructions(splits: Splits, config: ConfigDict, reconstruct: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """A picture of validation images, each above its reconstruction."""
-    images = spread_images(splits.validation, config_lib.build_data(config), NUM // 2)
-    return comparison_grid(images, reconstruct(images))
+def images_of(splits: Splits, config: ConfigDict) -> np.ndarray:
+    """Validation images, spread evenly over the set, for pictures of reconstructions."""
+    return spread_images(splits.validation, config_lib.build_data(config), NUM // 2)

@@ -1,8 +1,11 @@
 """Tiny networks, fake images and a tiny config, shared by all tests."""
 
+import shutil
+
 import numpy as np
 
 from binlatent import config as config_lib
+from binlatent.experiment import Experiment
 from binlatent.nets.condition import Condition
 
 
@@ -42,3 +45,9 @@ def npz(folder, num: int = 48, classes: int = 3) -> str:
     path = str(folder / "images.npz")
     np.savez(path, images=images(num), labels=np.arange(num) % classes)
     return path
+
+
+def copy_of(workdir, folder, *overrides):
+    """A copy of a work directory, opened with other keys."""
+    shutil.copytree(workdir, folder)
+    return Experiment.open(folder, config_lib.override(config_lib.read(folder / "config.json"), list(overrides)))

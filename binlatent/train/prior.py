@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -41,9 +42,7 @@ class PriorStage(Stage):
 
     def init(self, key: PRNGKey, batch: PyTree) -> TrainState:
         """A fresh state; of `batch` only the shapes are used."""
-        code, t = jnp.zeros((1, *self.code_shape), bool), jnp.zeros(1)
-        condition = jax.tree.map(lambda x: jnp.ones((1, *x.shape[1:]), x.dtype), Condition.of(batch))
-        params = {"denoiser": self.net.init(key, code, t, condition)["params"]}
+        params = {"denoiser": init_denoiser(self.net, self.code_shape, key, batch)}
         return TrainState.create(params, self.optimizer.build(self.num_steps).init(params))
 
     def _denoise(self, params, code_t, t, condition, condition_mask=None):
@@ -108,3 +107,10 @@ class PriorStage(Stage):
         _, terms = jax.lax.scan(draw, None, jnp.arange(LIKELIHOOD_DRAWS, dtype=jnp.uint32))
         values = {name: metrics.mean(value.mean(0), mask) for name, value in terms.items()}
         return values | {"bits_per_bit_error": metrics.StandardError.from_draws(terms["bits_per_bit"], mask)}
+
+
+def init_denoiser(net: nn.Module, code_shape: tuple[int, int, int], key: PRNGKey, batch: PyTree) -> PyTree:
+    """Fresh parameters of a denoiser; of `batch` only the shapes are used."""
+    code, t = jnp.zeros((1, *code_shape), bool), jnp.zeros(1)
+    condition = jax.tree.map(lambda x: jnp.ones((1, *x.shape[1:]), x.dtype), Condition.of(batch))
+    return net.init(key, code, t, condition)["params"]

@@ -14,6 +14,7 @@ from binlatent.nets.condition import Condition
 from binlatent.sampling.guidance import Guidance, guide
 from binlatent.train import metrics
 from binlatent.train.optimizer import Optimizer, accumulate, all_finite
+from binlatent.train.prior import init_denoiser
 from binlatent.train.stage import Stage
 from binlatent.train.state import TrainState
 from binlatent.typing import Array, Bool, Float, Prediction, PRNGKey, PyTree
@@ -53,9 +54,7 @@ class StudentStage(Stage):
 
     def init(self, key: PRNGKey, batch: PyTree) -> TrainState:
         """A fresh state with random parameters, to be replaced by the teacher's; of `batch` only the shapes are used."""
-        code, t = jnp.zeros((1, *self.code_shape), bool), jnp.zeros(1)
-        condition = jax.tree.map(lambda x: jnp.ones((1, *x.shape[1:]), x.dtype), Condition.of(batch))
-        student = self.net.init(key, code, t, self._guided(condition, jnp.zeros(1)))["params"]
+        student = init_denoiser(self.net, self.code_shape, key, batch)
         params = {"denoiser": student, "auxiliary": jax.tree.map(jnp.copy, student)}
         opt_state = {name: self._optimizer(name).build(self.num_steps).init(tree) for name, tree in params.items()}
         return TrainState.create(params, opt_state)

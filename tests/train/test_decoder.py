@@ -30,17 +30,11 @@ NET = BinaryAutoencoder(
 LONGER = ["decoder_training.num_steps=24", "decoder_training.checkpoint_every=12", "decoder_loss.l1.weight=1.0"]
 
 
-def copy_of(trained, folder, *overrides):
-    """A copy of a work directory, opened with other keys."""
-    shutil.copytree(trained, folder)
-    return Experiment.open(folder, config_lib.override(config_lib.read(folder / "config.json"), list(overrides)))
-
-
 @pytest.fixture(scope="module")
 def tuned(trained, tmp_path_factory):
     """A copy of the trained work directory whose decoder was trained on."""
     folder = tmp_path_factory.mktemp("tuned") / "run"
-    copy_of(trained, folder, *LONGER).train("decoder")
+    tiny.copy_of(trained, folder, *LONGER).train("decoder")
     return folder
 
 
@@ -91,7 +85,7 @@ def test_info_and_repr_say_it(trained, tuned):
 
 def test_it_resumes_bit_equal(trained, tuned, tmp_path):
     """It starts from the autoencoder only once."""
-    copy_of(trained, tmp_path / "run", *LONGER, "decoder_training.num_steps=12").train("decoder")
+    tiny.copy_of(trained, tmp_path / "run", *LONGER, "decoder_training.num_steps=12").train("decoder")
     config = config_lib.read(tmp_path / "run" / "config.json")
     Experiment.open(tmp_path / "run", config_lib.override(config, ["decoder_training.num_steps=24"])).train("decoder")
     names = ("step", "params", "ema", "opt_state")
@@ -102,7 +96,7 @@ def test_it_resumes_bit_equal(trained, tuned, tmp_path):
 def test_it_needs_neither_codes_nor_a_prior_and_takes_a_discriminator_of_its_own(trained, tmp_path):
     adversarial = ("decoder_loss.adversarial.weight=0.1", "discriminator.channels=8", "discriminator.layers=1")
     adversarial += ("discriminator_optimizer.learning_rate=0.001",)
-    experiment = copy_of(trained, tmp_path / "run")
+    experiment = tiny.copy_of(trained, tmp_path / "run")
     for name in ("codes", "prior"):
         shutil.rmtree(tmp_path / "run" / name)
     experiment = Experiment.open(tmp_path / "run", config_lib.override(experiment.config, list(adversarial)))
@@ -112,7 +106,7 @@ def test_it_needs_neither_codes_nor_a_prior_and_takes_a_discriminator_of_its_own
 
 
 def test_a_decoder_of_another_autoencoder_is_refused(tuned, tmp_path):
-    experiment = copy_of(tuned, tmp_path / "run", "autoencoder_training.num_steps=8")
+    experiment = tiny.copy_of(tuned, tmp_path / "run", "autoencoder_training.num_steps=8")
     for stage in ("prior", "decoder"):  # beside which the autoencoder would not be trained on
         shutil.move(tmp_path / "run" / stage, tmp_path / stage)
     experiment.train("autoencoder")

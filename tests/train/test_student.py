@@ -32,6 +32,7 @@ from binlatent.train.metrics import read_records
 from binlatent.train.optimizer import Optimizer, accumulate
 from binlatent.train.prior import PriorStage
 from binlatent.train.student import StudentStage, teacher_of
+from tests import tiny
 
 SHAPE = (2, 2, 2)
 PATTERNS = np.random.default_rng(1).random((3, 2, *SHAPE)) < 0.5  # the two codes of every class
@@ -162,16 +163,11 @@ def test_micro_batches_give_the_same_gradient(prior):
 # --- in a work directory ---
 
 
-def copy_of(folder, target, *overrides):
-    shutil.copytree(folder, target)
-    return Experiment.open(target, config_lib.override(config_lib.read(target / "config.json"), list(overrides)))
-
-
 @pytest.fixture(scope="module")
 def taught(trained, tmp_path_factory):
     """A copy of the trained work directory with a student that takes guidance."""
     folder = tmp_path_factory.mktemp("taught") / "run"
-    copy_of(trained, folder, "student.guidance=2.0").train("student")
+    tiny.copy_of(trained, folder, "student.guidance=2.0").train("student")
     return folder
 
 
@@ -257,7 +253,7 @@ def state_of(workdir):
 
 def test_it_resumes_bit_equal(trained, taught, tmp_path):
     half = ["student_training.num_steps=2", "student_training.evaluate_every=2", "student.guidance=2.0"]
-    copy_of(trained, tmp_path / "run", *half).train("student")
+    tiny.copy_of(trained, tmp_path / "run", *half).train("student")
     Experiment.open(tmp_path / "run", config_lib.read(taught / "config.json")).train("student")
     jax.tree.map(np.testing.assert_array_equal, state_of(taught), state_of(tmp_path / "run"))
     assert set(load_ema(taught / "student" / "checkpoints")[1]) == {"denoiser", "auxiliary"}
@@ -267,18 +263,18 @@ def test_one_device_and_eight_give_equal_losses(trained, taught, tmp_path, monke
     one = jax.devices()[:1]
     monkeypatch.setattr(jax, "devices", lambda *a: one)
     monkeypatch.setattr(jax, "local_devices", lambda *a, **k: one)
-    copy_of(trained, tmp_path / "run", "student.guidance=2.0").train("student")
+    tiny.copy_of(trained, tmp_path / "run", "student.guidance=2.0").train("student")
     for a, b in zip(read_records(taught / "student"), read_records(tmp_path / "run" / "student"), strict=True):
         for name in (n for n in a if n.endswith(("/loss", "/gap", "/auxiliary"))):
             np.testing.assert_allclose(a[name], b[name], atol=1e-5, err_msg=f"step {a['step']} {name}")
 
 
 def test_a_student_needs_its_prior(trained, taught, tmp_path):
-    bare = copy_of(trained, tmp_path / "bare")
+    bare = tiny.copy_of(trained, tmp_path / "bare")
     shutil.rmtree(tmp_path / "bare" / "prior")
     with pytest.raises(UserError, match="has no prior yet, which a student is made of"):
         bare.train("student")
-    other = copy_of(taught, tmp_path / "other", "prior_training.num_steps=8")
+    other = tiny.copy_of(taught, tmp_path / "other", "prior_training.num_steps=8")
     other.train("prior")
     message = r"the student was taught by prior \w+, but the prior here is \w+\. Move the folder 'student' away"
     with pytest.raises(UserError, match=message):
