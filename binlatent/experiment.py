@@ -248,7 +248,9 @@ class Experiment:
         sources, metadata = self._sources(splits, autoencoder)
         if not self.step("prior"):
             raise UserError(f"{self.workdir} has no prior yet, which a student is made of: `binlatent run` trains it")
-        _, params, prior = self._restore("prior")
+        step, params, prior = self._restore("prior")
+        if step < (num_steps := config_lib.build_training(self.config, "prior").num_steps):
+            warn(f"the prior has {step} of {num_steps} steps: a student is of the prior as it is now")
         check_record(prior.get("text"), metadata["text"])
         if prior["autoencoder"] not in ("", metadata["autoencoder"]):
             raise UserError(

@@ -66,7 +66,8 @@ class Pipeline:
         y, x, k = self.code_shape
         classes = f", {self.num_classes} classes" if self.prior and self.num_classes else ""
         classes += ", texts" if self.prior and conditioning(self.prior.metadata).texts else ""
-        return f"Pipeline({y}×{x}×{k} bits{classes}; autoencoder: {self.autoencoder}; prior: {self.prior})"
+        halves = (f"{name}: {getattr(self, name) or 'none'}" for name in ("autoencoder", "prior"))
+        return f"Pipeline({y}×{x}×{k} bits{classes}; {'; '.join(halves)})"
 
     @property
     def num_classes(self) -> int:
@@ -316,7 +317,7 @@ class Pipeline:
 
     def denoise(self, codes: np.ndarray, t, label=None, condition=None) -> np.ndarray:
         """Flip log-odds, float (b, y, x, k), of codes at times t in [0, 1] (one, or one a code). Without label and
-        `condition` (see `conditions`): the null condition."""
+        `condition` (see `conditions`): the null condition, which a student has not learned."""
         prior = self._prior()
         codes = check_codes(codes, self.code_shape)
         times, given = check_times(t, len(codes)), self.conditions(labels=label, condition=condition)

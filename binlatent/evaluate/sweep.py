@@ -79,12 +79,11 @@ def sweep(evaluation: Evaluation, grid: Grid, options: EvaluationOptions) -> lis
     cells = [{axis: getattr(evaluation.pipeline.options(**cell), axis) for axis in AXES} for cell in grid.cells()]
     settings = plain(evaluation.requested("generation", options))
     settings["sampling"] = {key: value for key, value in settings["sampling"].items() if key not in AXES}
-    rows, known = read_sweep(evaluation)
+    path, (rows, known) = evaluation.file("sweep.json"), read_sweep(evaluation)
     if any(known.get(key) != value for key, value in settings.items()):
         if rows:
-            say("sweep: settings differ from those of sweep.json, which is started anew")
+            say(f"sweep: settings differ from those of {path.name}, which is started anew")
         rows, known = [], settings
-    path = evaluation.file("sweep.json")
     with progress(len(cells), "sweep", "cell") as bar:
         for i, cell in enumerate(cells):
             if not any(all(row[axis] == cell[axis] for axis in AXES) for row in rows):
@@ -150,4 +149,4 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
     for line in zip(*shown, strict=True):
         say("  ".join(line))
     if len(shown) < len(columns):
-        say(f"sweep.json has {len(columns) - len(shown)} more scores per cell")
+        say(f"the file has {len(columns) - len(shown)} more scores per cell")

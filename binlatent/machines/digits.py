@@ -24,6 +24,7 @@ from binlatent.evaluate.scores import frechet_distance_of_samples
 from binlatent.experiment import Experiment
 from binlatent.images import to_uint8
 from binlatent.pipeline import Pipeline
+from binlatent.sampling.inputs import steps_of
 
 COLUMNS = ("recognised", "frechet", "variance", "smallest_variance", "nearest")
 
@@ -82,7 +83,7 @@ def score(experiment: Experiment, model: Pipeline, num: int = 1000, seed: int = 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workdir")
-    parser.add_argument("--steps", default="4,8,16,32,64")
+    parser.add_argument("--steps", help="(default: 4,8,16,32,64; of a student those that it has learned)")
     parser.add_argument("--posterior", default="mixture,plugin")
     parser.add_argument("--num", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=7)
@@ -94,7 +95,8 @@ def main(argv: list[str] | None = None) -> None:
     experiment, model = Experiment.open(args.workdir), Pipeline.load(args.workdir, batch_size=250, student=args.student)
     say(f"accuracy of the support vector machine on held-out digits: {classifier()[1]:.4f}")
     say(f"| steps | posterior | {' | '.join(COLUMNS)} |\n|---|---|{'---|' * len(COLUMNS)}")
-    for steps in (int(s) for s in args.steps.split(",")):
+    usual = steps_of(model.student) if model.student else (4, 8, 16, 32, 64)
+    for steps in map(int, args.steps.split(",")) if args.steps else usual:
         for posterior in args.posterior.split(","):
             options = {"guidance": args.guidance, "last_step": args.last_step, "temperature": args.temperature}
             scores = score(experiment, model, args.num, args.seed, steps=steps, posterior=posterior, **options)

@@ -92,6 +92,11 @@ class AutoencoderStage(Stage):
         return (reconstruction, logits), bits
 
     @property
+    def optimizers(self) -> tuple[Optimizer, ...]:
+        """The network's, and the discriminator's where there is one."""
+        return (self.optimizer,) if self.discriminator is None else (self.optimizer, self.discriminator.optimizer)
+
+    @property
     def complete_from(self) -> int:
         """The first step of the discriminator."""
         return max((term.start_step for term in self._enabled(("adversarial",))), default=0)

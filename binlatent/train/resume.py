@@ -65,7 +65,8 @@ def first_state(
             f"{training.steps_per_call}; go on with a number that divides it"
         )
     if step < training.num_steps:
-        check_length(programs.stage.optimizer, step, saved["num_steps"], training.num_steps)
+        for optimizer in programs.stage.optimizers:
+            check_length(optimizer, step, saved["num_steps"], training.num_steps)
     return state
 
 

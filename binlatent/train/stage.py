@@ -29,6 +29,11 @@ class Stage(abc.ABC):
     frozen: PyTree = dataclasses.field(default_factory=dict)
 
     @property
+    def optimizers(self) -> tuple[Optimizer, ...]:
+        """All optimizers of the stage, its network's first."""
+        return (self.optimizer,)
+
+    @property
     def complete_from(self) -> int:
         """The first step that needs all of the stage; 0: every step does."""
         return 0

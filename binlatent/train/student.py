@@ -59,6 +59,11 @@ class StudentStage(Stage):
         opt_state = {name: self._optimizer(name).build(self.num_steps).init(tree) for name, tree in params.items()}
         return TrainState.create(params, opt_state)
 
+    @property
+    def optimizers(self) -> tuple[Optimizer, ...]:
+        """The student's and the auxiliary's."""
+        return self.optimizer, self.auxiliary_optimizer
+
     def _optimizer(self, name: str) -> Optimizer:
         return self.optimizer if name == "denoiser" else self.auxiliary_optimizer
 

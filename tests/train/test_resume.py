@@ -2,7 +2,9 @@
 
 import pytest
 
+from binlatent import config as config_lib
 from binlatent.errors import UserError
+from binlatent.nets.condition import Conditioning
 from binlatent.train.optimizer import Optimizer
 from binlatent.train.resume import check_length
 
@@ -18,6 +20,18 @@ def test_a_constant_rate_goes_on_without_a_word(capsys):
     check_length(Optimizer(learning_rate=1e-3, warmup_steps=10), 100, 100, 200)
     check_length(COSINE, 50, 100, 100)
     assert capsys.readouterr().err == ""
+
+
+def test_the_rate_of_a_second_optimizer_does_not_jump_either():
+    config = config_lib.override(config_lib.load("digits"), ["auxiliary_optimizer.schedule=cosine"])
+    student = config_lib.build_student_stage(config, (4, 4, 8), Conditioning(num_classes=10), {})
+    assert [optimizer.schedule for optimizer in student.optimizers] == ["constant", "cosine"]
+    config = config_lib.override(config, ["autoencoder_loss.adversarial.weight=0.1"])
+    autoencoder = config_lib.build_autoencoder_stage(config)
+    assert autoencoder.optimizers == (autoencoder.optimizer, autoencoder.discriminator.optimizer)
+    with pytest.raises(UserError, match="the run has ended"):
+        for optimizer in student.optimizers:
+            check_length(optimizer, 100, 100, 200)
 
 
 def test_a_change_on_the_way_is_told(capsys):

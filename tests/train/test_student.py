@@ -269,12 +269,15 @@ def test_one_device_and_eight_give_equal_losses(trained, taught, tmp_path, monke
             np.testing.assert_allclose(a[name], b[name], atol=1e-5, err_msg=f"step {a['step']} {name}")
 
 
-def test_a_student_needs_its_prior(trained, taught, tmp_path):
+def test_a_student_needs_its_prior(trained, taught, tmp_path, capsys):
     bare = tiny.copy_of(trained, tmp_path / "bare")
     shutil.rmtree(tmp_path / "bare" / "prior")
     with pytest.raises(UserError, match="has no prior yet, which a student is made of"):
         bare.train("student")
     other = tiny.copy_of(taught, tmp_path / "other", "prior_training.num_steps=8")
+    capsys.readouterr()
+    other._student_stage(other.splits())
+    assert "the prior has 6 of 8 steps: a student is of the prior as it is now" in capsys.readouterr().err
     other.train("prior")
     message = r"the student was taught by prior \w+, but the prior here is \w+\. Move the folder 'student' away"
     with pytest.raises(UserError, match=message):
