@@ -7,6 +7,7 @@ from binlatent import config as config_lib
 from binlatent.data.codes import CodeSource
 from binlatent.data.loader import eval_batches, spread_images
 from binlatent.data.splits import Splits
+from binlatent.data.spread import Spread
 from binlatent.data.texts import CaptionedCodes
 from binlatent.images import image_grid
 from binlatent.nets.condition import Condition
@@ -27,7 +28,7 @@ def samples(pipeline: Pipeline, source: CodeSource | CaptionedCodes) -> np.ndarr
         columns = min(len(prompts), 8)
         given = pipeline.conditions(prompts=prompts)
     elif wanted:
-        batch = next(eval_batches(source, config_lib.build_data(pipeline.config), batch_size=NUM, limit=NUM))
+        batch = next(eval_batches(Spread(source, NUM), config_lib.build_data(pipeline.config), batch_size=NUM))
         given = Conditions(values=Condition.of(batch))
     return sample_grid(pipeline, given, seed=pipeline.config.seed, num=max(NUM, len(prompts)), columns=columns)
 

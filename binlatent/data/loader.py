@@ -17,6 +17,7 @@ from absl import flags
 from binlatent.data import captions as caption_files
 from binlatent.data.options import DataOptions
 from binlatent.data.sources.base import Source
+from binlatent.data.spread import Spread
 from binlatent.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -144,25 +145,23 @@ def eval_batches(
 
 
 def captioned_images(source: Source, options: DataOptions, num: int) -> tuple[np.ndarray, list[str]]:
-    """The first `num` images of a source with captions, uint8 (n, h, w, c), and the first caption of each; fewer where some
-    cannot be read."""
-    batch = next(eval_batches(source, options, batch_size=num, limit=num, captions=True))
+    """`num` images of a source with captions, spread evenly over it, uint8 (n, h, w, c), and the first caption of each; fewer
+    where some cannot be read."""
+    batch = next(eval_batches(Spread(source, num), options, batch_size=num, captions=True))
     return batch["image"][batch["mask"]], [caption_files.split(text)[0] for text in batch["caption"][batch["mask"]]]
 
 
 def spread_images(source: Source, options: DataOptions, num: int) -> np.ndarray:
-    """`num` images spread evenly over a source, since many are sorted, uint8 (n, h, w, c); fewer where some cannot be read."""
-    transform = source.eval_transform(options)
-    indices = np.linspace(0, len(source) - 1, min(num, len(source)), dtype=int).tolist()
-    examples = {index: source[index] for index in indices}
-    return np.stack([transform(example)["image"] for index, example in examples.items() if source.counted(index)])
+    """`num` images spread evenly over a source, uint8 (n, h, w, c); fewer where some cannot be read."""
+    batch = next(eval_batches(Spread(source, num), options, batch_size=num))
+    return batch["image"][batch["mask"]]
 
 
 class Validation:
     """The batches of one evaluation, the same at every iteration; the workers are kept between iterations.
 
     Args:
-      num_batches: number of batches; 0 for all of the source.
+      num_batches: number of batches, of examples spread evenly over the source; 0 for all of it.
       source, options, batch_size, process_index, process_count: see `eval_batches`.
     """
 
@@ -180,10 +179,9 @@ class Validation:
         self._num = min(num_batches or available, available)
         self._open = functools.partial(
             eval_batches,
-            source,
+            Spread(source, self._num * batch_size),
             options,
             batch_size=batch_size,
-            limit=self._num * batch_size,
             process_index=process_index,
             process_count=process_count,
             endless=True,

@@ -16,6 +16,7 @@ from binlatent.console import progress, say
 from binlatent.data import captions as caption_files
 from binlatent.data.loader import captioned_images, eval_batches
 from binlatent.data.splits import Splits
+from binlatent.data.spread import Spread
 from binlatent.errors import UserError
 from binlatent.evaluate.code import code
 from binlatent.evaluate.features import FeatureNetwork, inception_network, network_of
@@ -210,7 +211,7 @@ class Evaluation:
             own = {"split": "validation", "code": "thresholded"}
         elif name == "likelihood":
             own = {
-                "split": "validation", "seed": options.seed, "first_images": options.likelihood_num,
+                "split": "validation", "seed": options.seed, "spread_images": options.likelihood_num,
                 "likelihood_steps": options.likelihood_steps, "posterior": "mixture", "condition": self._condition_kind,
             }  # fmt: skip
         else:
@@ -259,9 +260,9 @@ class Evaluation:
             return likelihood(terms, chunks, seed=options.seed, settings=requested, progress=bar.update)
 
     def _codes(self, num: int) -> Iterator[tuple[np.ndarray, Conditions | None]]:
-        """Codes of the first validation images, `CHUNK` at a time, with their conditions."""
-        options = {"batch_size": CHUNK, "limit": num, "captions": self.splits.captions}
-        for batch in eval_batches(self.splits.validation, self.data, **options):
+        """Codes of validation images spread evenly over the set, `CHUNK` at a time, with their conditions."""
+        source, options = Spread(self.splits.validation, num), {"batch_size": CHUNK, "captions": self.splits.captions}
+        for batch in eval_batches(source, self.data, **options):
             if batch["mask"].any():
                 yield self.pipeline.encode(batch["image"][batch["mask"]]), self._condition_of(batch)
 
@@ -280,7 +281,7 @@ class Evaluation:
 
     @cached_property
     def captions(self) -> tuple[str, ...]:
-        """The first 64 captions that samples are given in turn; none without texts."""
+        """64 of the captions that samples are given in turn; none without texts."""
         if not self.pipeline.prior.metadata.get("text"):
             return ()
         return tuple(captioned_images(self.splits.validation, self.data, 64)[1])
@@ -289,8 +290,8 @@ class Evaluation:
         """Labels, captions or embeddings that samples are given in turn; None for an unconditional model."""
         wanted = conditioning(self.pipeline.prior.metadata)
         if wanted.texts or wanted.vector_width:
-            options = {"batch_size": 256, "limit": CONDITIONS, "captions": self.splits.captions}
-            batches = eval_batches(self.splits.validation, self.data, **options)
+            source, options = Spread(self.splits.validation, CONDITIONS), {"captions": self.splits.captions}
+            batches = eval_batches(source, self.data, batch_size=256, **options)
             parts = [{n: x[batch["mask"]] for n, x in batch.items() if n != "image"} for batch in batches]
             return self._condition_of({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
         return self.pipeline.conditions(labels=np.arange(wanted.num_classes)) if wanted else None

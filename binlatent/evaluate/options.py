@@ -14,7 +14,7 @@ class EvaluationOptions:
       num: number of samples.
       seed: of the samples and of the likelihood's noise.
       reference_split: `train` or `validation`: the images that samples are compared with.
-      reference_num: compare with only the first so many of them (default: all).
+      reference_num: compare with only so many of them, spread evenly (default: all).
       likelihood_num: number of validation images whose codes are scored.
       likelihood_steps: T of the bound.
       sampling: changes to `SamplingOptions`.

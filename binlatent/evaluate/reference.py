@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from binlatent.data.loader import eval_batches
 from binlatent.data.options import DataOptions
 from binlatent.data.splits import Splits
+from binlatent.data.spread import Spread
 from binlatent.errors import UserError
 from binlatent.evaluate.features import FeatureNetwork
 from binlatent.evaluate.stream import FeatureStream, featurise, resumable
@@ -58,7 +59,8 @@ class Reference:
 
 def request(splits: Splits, network: FeatureNetwork, *, split: str, num: int | None) -> dict:
     """A reference's description before it is computed, without `content`, `images` and `shape`."""
-    return {"data": splits.fingerprint, "split": split, "num": num, "network": network.description}
+    chosen = {} if num is None else {"chosen": "evenly"}
+    return {"data": splits.fingerprint, "split": split, "num": num, "network": network.description} | chosen
 
 
 def make_reference(
@@ -79,7 +81,7 @@ def make_reference(
     augmentation.
 
     Args:
-      num: use the first so many images; None for all.
+      num: use so many images, spread evenly over the split; None for all.
 
     Raises:
       UserError: the split cannot be read, or has fewer than two images.
@@ -90,8 +92,8 @@ def make_reference(
     if path.exists():
         return Reference.load(path)
     source = getattr(splits, split)
-
-    stop = len(source) if num is None else min(num, len(source))
+    source = source if num is None else Spread(source, num)
+    stop = len(source)
 
     def begin(position):
         for batch in eval_batches(source, data, batch_size=batch_size, start=position, limit=stop - position):

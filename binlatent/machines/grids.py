@@ -19,6 +19,7 @@ import numpy as np
 from binlatent import prng
 from binlatent.console import say, script
 from binlatent.data.codes import CodeSource
+from binlatent.data.spread import Spread
 from binlatent.data.transforms import named_condition
 from binlatent.diffusion import process
 from binlatent.diffusion.schedule import Schedule
@@ -93,8 +94,8 @@ def cost(costs: np.ndarray, times: tuple[float, ...]) -> float:
 
 def validation_costs(experiment: Experiment, model: Pipeline, ticks: int) -> np.ndarray:
     """`step_costs` of up to 512 validation codes, bits a latent bit."""
-    source, (y, x, k) = CodeSource(experiment.codes, "validation"), model.code_shape
-    records = [source[i] for i in range(min(len(source), 512))]
+    source, (y, x, k) = Spread(CodeSource(experiment.codes, "validation"), 512), model.code_shape
+    records = [source[i] for i in range(len(source))]
     packed = np.stack([record["code"] for record in records])
     code = np.unpackbits(packed, axis=-1, count=y * x * k).reshape(-1, y, x, k).astype(bool)
     parts = [named_condition(record) for record in records]

@@ -13,6 +13,7 @@ repeated. Digits are scored by `machines.digits`; other data by the Fréchet dis
 import argparse
 import json
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -20,6 +21,7 @@ import numpy as np
 from binlatent import config as config_lib
 from binlatent.console import say, script
 from binlatent.data.codes import CodeSource
+from binlatent.data.spread import Spread
 from binlatent.evaluate.evaluation import Evaluation
 from binlatent.evaluate.options import EvaluationOptions
 from binlatent.evaluate.report import figures
@@ -45,6 +47,11 @@ def make_arm(source: pathlib.Path, workdir: pathlib.Path, changes: list[str], se
     return Experiment.open(workdir, config)
 
 
+def split_overrides(text: str) -> list[str]:
+    """The overrides of an arm, KEY=VALUE,KEY=VALUE; a value may have commas in it, as `config=image_folder:32,small` has."""
+    return re.split(r",(?=[\w.]+=)", text) if text else []
+
+
 def copy_folder(source: pathlib.Path, target: pathlib.Path) -> None:
     """Copies a folder; an interrupted copy leaves no `target`."""
     partial = target.with_name(f"{target.name}.partial")
@@ -54,10 +61,10 @@ def copy_folder(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def bits_per_bit(experiment: Experiment, model: Pipeline, steps: int) -> float:
-    """The bound of the validation codes with `steps` steps, summed over all of them; mean bits per latent bit."""
-    codes = CodeSource(experiment.codes, "validation")
+    """The bound of up to 512 validation codes with `steps` steps, summed over all of them; mean bits per latent bit."""
+    codes = Spread(CodeSource(experiment.codes, "validation"), 512)
     y, x, k = model.code_shape
-    records = [codes[i] for i in range(min(len(codes), 512))]
+    records = [codes[i] for i in range(len(codes))]
     packed = np.stack([record["code"] for record in records])
     code = np.unpackbits(packed, axis=-1, count=y * x * k).reshape(-1, y, x, k).astype(bool)
     labels = np.array([record["label"] for record in records]) if "label" in records[0] else None
@@ -72,7 +79,7 @@ def seconds_per_step(experiment: Experiment, stage: str) -> float:
 
 def run_arm(experiment: Experiment, steps: list[int], num: int) -> dict[str, float]:
     """Trains an arm and scores it: `bits_per_bit`, `seconds_per_step`, `parameters`, and every score at every step count."""
-    path = experiment.workdir / "arm.json"
+    path = experiment.workdir / f"arm-{num}.json"
     found = json.loads(path.read_text()) if path.exists() else {}
     experiment.encode()
     experiment.train("prior")
@@ -139,7 +146,7 @@ def main(argv: list[str] | None = None) -> None:
             name, _, overrides = arm.partition(":")
             workdir = args.out / f"{name}-{seed}"
             say(f"== {workdir}")
-            experiment = make_arm(args.workdir, workdir, overrides.split(",") if overrides else [], seed)
+            experiment = make_arm(args.workdir, workdir, split_overrides(overrides), seed)
             results.setdefault(name, []).append(run_arm(experiment, steps, args.num))
             (args.out / "table.md").write_text(table(results))
     (args.out / "steps.svg").write_text(plot(results))

@@ -47,9 +47,14 @@ class SamplingOptions:
             raise ValueError(f"guidance_interval is {self.guidance_interval}: 0 <= low <= high <= 1 is expected")
 
     def for_student(self, steps: int, guidance: float) -> "SamplingOptions":
-        """The same as far as a student (`train.student`) has learned it: its number of steps, each of them drawn, and constant
-        guidance that is not beyond its largest weight."""
-        learned = {"guidance_interval": (0.0, 1.0), "guidance_power": 0.0, "last_step": "sample"}
+        """The same as far as a student (`train.student`) has learned it: its number of steps, each of them drawn exactly, and
+        constant guidance that is not beyond its largest weight."""
+        learned = {
+            "guidance_interval": (0.0, 1.0),
+            "guidance_power": 0.0,
+            "last_step": "sample",
+            "posterior": "mixture",
+        }
         return dataclasses.replace(self, steps=steps, guidance=max(0.0, min(self.guidance, guidance)), **learned)
 
     def when(self) -> Any:

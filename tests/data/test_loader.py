@@ -10,6 +10,7 @@ from binlatent.data.loader import Validation, batch_spec, eval_batches, train_ba
 from binlatent.data.options import DataOptions
 from binlatent.data.sources.arrays import ArraySource
 from binlatent.data.splits import open_splits
+from binlatent.data.spread import Spread
 from binlatent.data.strings import PackedStrings
 from binlatent.errors import UserError
 from tests.data.test_splits import Damaged
@@ -177,7 +178,8 @@ def test_an_evaluation_is_the_same_each_time_and_opens_its_readers_once(source, 
     first, second = list(batches), list(batches)
     assert len(first) == (num_batches or 3) and len(opened) == 1
     same(first, second)
-    same(first, take(eval_batches(source, OPTIONS, batch_size=8), len(first)))
+    read = Spread(source, 16) if num_batches else source
+    same(first, take(eval_batches(read, OPTIONS, batch_size=8), len(first)))
 
 
 def test_the_shapes_of_a_batch_are_known_without_one(source, monkeypatch):
@@ -218,3 +220,14 @@ def test_embeddings_stay_out_of_the_autoencoder_s_batches():
     source = ArraySource("e", np.zeros((3, 8, 8, 1), np.uint8), conditions=np.ones((3, 77, 9), np.float32))
     assert next(train_batches(source, OPTIONS, seed=0, batch_size=2)).keys() == {"image"}
     assert "condition" in next(eval_batches(source, OPTIONS, batch_size=2))
+
+
+def test_a_part_of_a_sorted_source_is_spread_over_it(source):
+    """Folders are sorted by class: the first batches would be of the first classes alone."""
+    batches = take(Validation(source, OPTIONS, batch_size=4, num_batches=2), 2)
+    seen = np.concatenate([batch["label"] for batch in batches])
+    assert list(seen) == [0, 3, 6, 9, 12, 15, 18, 21] and all(batch["mask"].all() for batch in batches)
+    assert list(Spread(source, 99)._indices) == list(range(22))
+    damaged = Spread(Damaged(10, {3, 9}), 4)  # 0, 3, 6, 9
+    assert [damaged[i]["image"].item() for i in range(4)] == [0, 4, 6, 0]
+    assert [damaged.counted(i) for i in range(4)] == [True, False, True, False]

@@ -26,7 +26,9 @@ def test_the_rate_of_a_second_optimizer_does_not_jump_either():
     config = config_lib.override(config_lib.load("digits"), ["auxiliary_optimizer.schedule=cosine"])
     student = config_lib.build_student_stage(config, (4, 4, 8), Conditioning(num_classes=10), {})
     assert [optimizer.schedule for optimizer in student.optimizers] == ["constant", "cosine"]
-    config = config_lib.override(config, ["autoencoder_loss.adversarial.weight=0.1"])
+    config = config_lib.override(
+        config, ["autoencoder_loss.adversarial.weight=0.1", "discriminator_optimizer.learning_rate=1e-4"]
+    )
     autoencoder = config_lib.build_autoencoder_stage(config)
     assert autoencoder.optimizers == (autoencoder.optimizer, autoencoder.discriminator.optimizer)
     with pytest.raises(UserError, match="the run has ended"):
