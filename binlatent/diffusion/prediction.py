@@ -40,15 +40,35 @@ def _shaped(alpha, prediction: Prediction) -> Array:
 def temper(
     output: Prediction, t: Float[Array, "b"], temperature, *, schedule: Schedule, parametrization: str
 ) -> Prediction:
-    """The output with g divided by the temperature, in every component; a temperature of 1 is an exact identity.
+    """The output with g divided by the temperature τ, in every component, and their weights to the power 1/τ; a temperature of
+    1 is an exact identity.
 
     Dividing f = g + o would sharpen the channel's evidence once more at every step, and do ever less the more steps there
-    are. Weights of components are left as they are: they contain the evidence of their token's own bits.
+    are. Weights too have such evidence in them, log p(z_t | component). It is taken out of them before, and put back as the
+    tempered components have it.
     """
-    logits = output.logits / temperature
-    if parametrization == "flip":  # (f − o)/τ + o
-        logits = logits + _shaped(evidence(schedule(t)), output) * (1 - 1 / temperature)
-    return output._replace(logits=logits)
+
+    def tempered(output):
+        o = _shaped(evidence(schedule(t)), output)
+        own = o if parametrization == "flip" else jnp.zeros_like(o)
+        g = output.logits - own
+        before, after = _seen(g, o), _seen(g / temperature, o)
+        found = output._replace(logits=g / temperature + own, weights=(output.weights - before) / temperature + after)
+        if output.code_weights is None:
+            return found
+        # Σ_tokens log Σ_c p(c) p(z_t | c), of normalised p(c) = weight / p(z_t | c)
+        before, after = (
+            -jax.nn.logsumexp(log_weights(x) - by_code_component(seen, x), axis=-1).sum(range(1, x.weights.ndim - 1))
+            for x, seen in ((output, before), (found, after))
+        )
+        return found._replace(code_weights=(output.code_weights - before) / temperature + after)
+
+    return jax.lax.cond(temperature == 1, lambda output: output, tempered, output)
+
+
+def _seen(g: Float[Array, "b *tokens gc k"], o: Array) -> Float[Array, "b *tokens gc"]:
+    """log p(z_t | component) of each token, Σ_bits log (1 + e^{g + o})/(1 + e^g), up to a number that all components share."""
+    return (jax.nn.softplus(g + o) - jax.nn.softplus(g)).sum(-1)
 
 
 def calibrate(output: Prediction, t: Float[Array, "b"], *, schedule: Schedule, parametrization: str) -> Prediction:

@@ -8,6 +8,8 @@ All scores are of pixels in [0, 16], scikit-learn's range, over `num` samples wi
   on half of the real digits and tested on the other half.
 * frechet: the Fréchet distance between Gaussians fitted to the samples and to the training images.
 * variance: the pixel variance of a class divided by that of its training images; the mean and the minimum over classes.
+* precision, recall: the share of samples within the manifold of the training images, and the reverse (Kynkäänniemi et al., 2019;
+  3 neighbours).
 * nearest: the median distance of samples to their nearest training image, divided by that of held-out digits; 0 for
   copies.
 """
@@ -20,13 +22,13 @@ import numpy as np
 from binlatent import config as config_lib
 from binlatent.console import say, script
 from binlatent.data.loader import eval_batches
-from binlatent.evaluate.scores import frechet_distance_of_samples
+from binlatent.evaluate.scores import frechet_distance_of_samples, manifold_scores
 from binlatent.experiment import Experiment
 from binlatent.images import to_uint8
 from binlatent.pipeline import Pipeline
 from binlatent.sampling.inputs import steps_of
 
-COLUMNS = ("recognised", "frechet", "variance", "smallest_variance", "nearest")
+COLUMNS = ("recognised", "frechet", "precision", "recall", "variance", "smallest_variance", "nearest")
 
 
 @functools.cache
@@ -65,10 +67,13 @@ def score_images(experiment: Experiment, images: np.ndarray) -> dict[str, float]
     """The scores `COLUMNS` of images (n, 8, 8, 1) with classes 0 … 9 in turn."""
     labels, samples = np.arange(len(images)) % 10, _flat(images)
     (train, train_labels), (held, _) = (images_of(experiment, split) for split in ("train", "validation"))
+    manifold = manifold_scores(samples, train)
     ratios = [samples[labels == c].var(0).sum() / train[train_labels == c].var(0).sum() for c in range(10)]
     return {
         "recognised": float((classifier()[0].predict(samples) == labels).mean()),
         "frechet": frechet_distance_of_samples(samples, train),
+        "precision": manifold.precision,
+        "recall": manifold.recall,
         "variance": float(np.mean(ratios)),
         "smallest_variance": float(min(ratios)),
         "nearest": nearest(samples, train) / nearest(held, train),

@@ -90,3 +90,51 @@ def test_temperature_1_is_an_exact_identity_also_for_mixtures(parametrization):
     assert np.array_equal(found.logits, output.logits)
     assert np.array_equal(found.weights, output.weights)
     assert np.isfinite(objective.calibrate(output, t).logits).all()
+
+
+CODE_WEIGHTS = np.log(
+    [0.7, 0.3]
+)  # of two components of the code; in each, weights (tokens, c) and P(bit = 1) (tokens, c, bits)
+WEIGHTS = np.log([[[0.8, 0.2], [0.6, 0.4]], [[0.5, 0.5], [0.9, 0.1]]])
+ONES = np.array(
+    [[[[0.999, 0.9], [0.01, 0.4]], [[0.8, 0.3], [0.1, 0.2]]], [[[0.5, 0.001], [0.7, 0.95]], [[0.3, 0.3], [0.999, 0.6]]]]
+)
+
+
+def _distribution(temperature):
+    """Of the 16 codes of two tokens of two bits: log-odds and log-weights of components are divided by the temperature."""
+    logits = jnp.log(ONES / (1 - ONES))[None] / temperature
+    codes = (np.arange(16)[:, None] >> np.arange(4) & 1).reshape(16, 1, 2, 1, 2).astype(bool)
+    tokens = jax.nn.log_sigmoid(jnp.where(codes, logits, -logits)).sum(-1)
+    parts = jax.nn.logsumexp(jax.nn.log_softmax(WEIGHTS[None] / temperature, -1) + tokens, -1).sum(-1)
+    return jnp.exp(jax.nn.logsumexp(jax.nn.log_softmax(CODE_WEIGHTS / temperature)[None] + parts, -1))
+
+
+@pytest.mark.parametrize(
+    ("posterior", "parametrization"), [("mixture", "leave_one_out"), ("plugin", "leave_one_out"), ("mixture", "flip")]
+)
+@pytest.mark.parametrize("steps", [1, 4, 64])
+def test_temperature_of_components_acts_alike_at_any_number_of_steps(posterior, parametrization, steps):
+    """Most of what a mixture does not know is in its weights, which temperature sharpens too."""
+    objective = Objective(schedule=Linear(), parametrization=parametrization)
+
+    def denoise(code, t):  # code (b, 2, 2)
+        o = evidence(objective.schedule(t))[:, None, None, None, None]
+        g = jnp.log(ONES / (1 - ONES))[None] * jnp.where(code[:, None, :, None], -1.0, 1.0)  # (b, g, tokens, c, bits)
+        seen = (jax.nn.softplus(g + o) - jax.nn.softplus(g)).sum(-1)
+        tokens = jax.nn.logsumexp(WEIGHTS[None] + seen, -1).sum(-1)  # (b, g)
+        logits, weights = (
+            jnp.moveaxis(x, 1, 2) for x in (g + (o if parametrization == "flip" else 0), WEIGHTS[None] + seen)
+        )
+        b = code.shape[0]
+        output = Prediction(logits.reshape(b, 2, 4, 2), weights.reshape(b, 2, 4), CODE_WEIGHTS[None] + tokens)
+        output = objective.temper(output, t, 0.6)
+        return objective.calibrate(output, t) if posterior == "mixture" else output
+
+    sampler = Sampler(schedule=objective.schedule, steps=steps, posterior=posterior)
+    keys = prng.per_example(jax.random.key(steps), 40_000)
+    code = jax.jit(lambda k: sampler(denoise, k, sampler.noise(k, (2, 2))))(keys)
+    number = np.asarray(code.reshape(-1, 4) @ (1 << np.arange(4)))
+    found = np.bincount(number, minlength=16) / len(number)
+    np.testing.assert_allclose(found, _distribution(0.6), atol=0.01)
+    assert np.abs(_distribution(0.6) - _distribution(1.0)).max() > 0.1
