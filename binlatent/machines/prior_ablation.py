@@ -1,4 +1,4 @@
-"""What each part of the prior is worth, on the codes of one autoencoder; the tables and the plot of `docs/prior.md`.
+"""What each part of the prior is worth, on the codes of one autoencoder; the tables of `docs/prior.md`.
 
     python -m binlatent.machines.prior_ablation --workdir runs/digits --out runs/arms --seeds 0,1,2 \\
         --arm default --arm one_component:prior.components=1 --arm release:config=release:digits
