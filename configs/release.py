@@ -6,7 +6,8 @@
 The word after the colon names the config (`digits` unless given) whose data, autoencoder, optimizer and size of the prior
 are taken. From the commands that the release publishes (bernoulli-diffusion/README.md there): 64 steps, the linear schedule,
 the balanced loss of flips and no auxiliary term. From its code: its transformer, independent bits, the `plugin` step, and an
-argmax as the last one. To train both priors on the same codes, let them share an autoencoder:
+argmax as the last one. For its plain loss, set `prior_objective.weighting=uniform` and `prior_objective.parametrization=flip`.
+To train both priors on the same codes, let them share an autoencoder:
 
     python -m binlatent.machines.prior_ablation --workdir runs/digits --out runs/arms --arm release:config=release:digits
 """

@@ -11,7 +11,7 @@ from binlatent.diffusion import process
 from binlatent.diffusion.schedule import Schedule
 from binlatent.typing import Array, Bool, Float, Prediction, PRNGKey
 
-WEIGHTINGS = ("uniform", "weighted", "balanced")
+WEIGHTINGS = ("uniform", "balanced")
 MOST_PER_TIME = 64.0  # cap of 1/(t − s), which turns the auxiliary term into a rate
 
 
@@ -25,9 +25,9 @@ class Objective:
     """The loss of the prior, one value an example, and how the network's output is to be read.
 
     Attributes:
-      weighting: `uniform`; `weighted`, 1 − t (the paper's variant); or `balanced`, the release's default, where each flip
-        is weighted by the example's share of unflipped bits and each non-flip by its share of flipped bits. The balanced
-        loss is computed on g itself: its weights cancel the channel's evidence.
+      weighting: `uniform`; or `balanced`, the release's default, where each flip is weighted by the example's share of
+        unflipped bits and each non-flip by its share of flipped bits. The balanced loss is computed on g itself: its weights
+        cancel the channel's evidence.
       parametrization: what the network gives: `leave_one_out` log-odds g, to which o(t) is added here, or `flip` log-odds f
         (models of the release trained without balance). See `diffusion.prediction`.
       auxiliary: weight of KL(q(z_s | z_t, z_0) ‖ p(z_s | z_t)) / (t − s) at an s < t, the true reverse step against the
@@ -121,4 +121,4 @@ class Objective:
             kl = process.marginal_divergence(calibrated, flipped, self.schedule(t), self.schedule(s)).mean(bits)
             terms["auxiliary"] = kl / jnp.maximum(t - s, 1 / MOST_PER_TIME)
             loss = loss + self.auxiliary * terms["auxiliary"]
-        return {"loss": loss * (1 - t) if self.weighting == "weighted" else loss, **terms}
+        return {"loss": loss, **terms}

@@ -32,8 +32,7 @@ def test_cross_entropy_on_flips():
     np.testing.assert_allclose(found["flip_accuracy"], [0.75])
 
 
-def test_weightings():
-    np.testing.assert_allclose(terms(weighting="weighted")["loss"], [0.75 * CROSS_ENTROPY.mean()], rtol=1e-6)
+def test_balanced_weights():
     balanced = (CROSS_ENTROPY * np.array([0.75, 0.25, 0.25, 0.25])).mean()
     np.testing.assert_allclose(
         terms(weighting="balanced", parametrization="leave_one_out")["loss"], [balanced], rtol=1e-6
@@ -49,12 +48,12 @@ def test_auxiliary_term_is_zero_for_a_certain_and_right_estimate():
         terms(auxiliary=1.0)
 
 
-def test_auxiliary_term_is_a_rate_with_a_cap_and_is_weighted_by_time():
+def test_auxiliary_term_is_a_rate_with_a_cap():
     near, nearer = (float(terms(T - d, auxiliary=1.0)["auxiliary"][0]) for d in (0.03, 0.016))
     np.testing.assert_allclose(near, nearer, rtol=0.1)  # KL falls in proportion to t − s
     assert float(terms(T - 1e-3, auxiliary=1.0)["auxiliary"][0]) < 0.1 * near  # the cap
-    found = terms(T - 0.03, auxiliary=0.5, weighting="weighted")
-    np.testing.assert_allclose(found["loss"], 0.75 * (CROSS_ENTROPY.mean() + 0.5 * found["auxiliary"]), rtol=1e-5)
+    found = terms(T - 0.03, auxiliary=0.5)
+    np.testing.assert_allclose(found["loss"], CROSS_ENTROPY.mean() + 0.5 * found["auxiliary"], rtol=1e-5)
     # at s = 0 it is the cross-entropy over t
     np.testing.assert_allclose(terms(0 * T, auxiliary=1.0)["auxiliary"], CROSS_ENTROPY.mean() / T, rtol=1e-5)
 
@@ -177,7 +176,7 @@ def test_negative_numbers(options):
 
 
 def test_unknown_weighting():
-    with pytest.raises(ValueError, match="uniform, weighted, balanced"):
+    with pytest.raises(ValueError, match="uniform, balanced"):
         terms(weighting="focal")
     with pytest.raises(ValueError, match="leave_one_out, flip"):
         terms(parametrization="x0")

@@ -39,7 +39,9 @@ def test_calibrate_adds_the_evidence_of_each_example_to_g():
 def test_temper_divides_g_whatever_the_network_gives():
     found = prediction.temper(MIXTURE, T, 0.5, **options("leave_one_out"))
     np.testing.assert_allclose(found.logits, 2 * LOGITS, rtol=1e-6)
-    none = prediction.temper(MIXTURE, jnp.ones(2), 0.5, **options("leave_one_out"))  # z_1 says nothing of the components
+    none = prediction.temper(
+        MIXTURE, jnp.ones(2), 0.5, **options("leave_one_out")
+    )  # z_1 says nothing of the components
     np.testing.assert_allclose(none.weights, 2 * MIXTURE.weights, atol=1e-5)
     shift = o(np.array([0.25, 0.5]))[:, None, None, None]
     found = prediction.temper(MIXTURE, T, 0.5, **options("flip"))

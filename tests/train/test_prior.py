@@ -107,7 +107,7 @@ def test_noise_has_earlier_times_and_low_discrepancy():
 
 
 def test_auxiliary_term_trains():
-    made = stage(objective=Objective(schedule=Linear(), auxiliary=0.1, weighting="weighted"))
+    made = stage(objective=Objective(schedule=Linear(), auxiliary=0.1))
     _, values = train(made, batch(32), 20)
     assert values["finite"] and np.isfinite(values["auxiliary"])
 
