@@ -227,9 +227,9 @@ class Evaluation:
     def _condition_kind(self) -> str:
         metadata = self.pipeline.prior.metadata
         if metadata.get("text"):
-            return "captions of validation images, in turn"
+            return "captions of validation images spread over the set, in turn"
         if metadata["condition_shape"]:
-            return "embeddings of validation images, in turn"
+            return "embeddings of validation images spread over the set, in turn"
         return "labels, in turn" if metadata["num_classes"] else "none"
 
     def _reconstruction(self, options: EvaluationOptions, requested: dict[str, Any]) -> EvaluationResult:
