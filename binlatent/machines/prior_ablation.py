@@ -16,6 +16,7 @@ import pathlib
 import re
 import shutil
 
+import jax
 import numpy as np
 
 from binlatent import config as config_lib
@@ -87,6 +88,7 @@ def run_arm(experiment: Experiment, steps: list[int], num: int) -> dict[str, flo
     if "bits_per_bit" not in found:
         found["bits_per_bit"] = bits_per_bit(experiment, model, 256)
         found["seconds_per_step"] = seconds_per_step(experiment, "prior")
+        found["parameters"] = sum(x.size for x in jax.tree.leaves(model.prior.params))
     for count in steps:
         if f"frechet_{count}" in found:
             continue
