@@ -26,6 +26,7 @@ def config(path: str = "", **overrides):
     c.autoencoder.res_blocks, c.autoencoder.attention_resolutions = 1, ()
     c.autoencoder.code_bits, c.autoencoder.embedding_width = 4, 32
     c.prior.width, c.prior.depth, c.prior.heads = 16, 2, 2
+    c.prior.components, c.prior.code_components = 2, 2  # a mixture on both levels, as in the quickstart
     for stage in ("autoencoder", "prior"):
         c[f"{stage}_optimizer"].learning_rate = 1e-2
         c[f"{stage}_training"].update(
