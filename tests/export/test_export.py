@@ -107,7 +107,7 @@ def test_the_manifest_says_what_is_there(folder, manifest, model):
         "shape": ["b", 8, 8, 1],
         "dtype": "uint8",
     }
-    assert manifest["parameters"]["prior/bits/kernel"] == {"shape": [16, 32], "dtype": "float32"}
+    assert manifest["parameters"]["prior/bits/kernel"] == {"shape": [16, 16], "dtype": "float32"}
 
 
 def test_functions_hold_no_parameters(folder, manifest):
