@@ -92,9 +92,8 @@ def test_temperature_1_is_an_exact_identity_also_for_mixtures(parametrization):
     assert np.isfinite(objective.calibrate(output, t).logits).all()
 
 
-CODE_WEIGHTS = np.log(
-    [0.7, 0.3]
-)  # of two components of the code; in each, weights (tokens, c) and P(bit = 1) (tokens, c, bits)
+# of two components of the code, and in each of them weights (tokens, c) and probabilities of a 1 (tokens, c, bits)
+CODE_WEIGHTS = np.log([0.7, 0.3])
 WEIGHTS = np.log([[[0.8, 0.2], [0.6, 0.4]], [[0.5, 0.5], [0.9, 0.1]]])
 ONES = np.array(
     [[[[0.999, 0.9], [0.01, 0.4]], [[0.8, 0.3], [0.1, 0.2]]], [[[0.5, 0.001], [0.7, 0.95]], [[0.3, 0.3], [0.999, 0.6]]]]
@@ -132,9 +131,9 @@ def test_temperature_of_components_acts_alike_at_any_number_of_steps(posterior, 
         return objective.calibrate(output, t) if posterior == "mixture" else output
 
     sampler = Sampler(schedule=objective.schedule, steps=steps, posterior=posterior)
-    keys = prng.per_example(jax.random.key(steps), 40_000)
+    keys = prng.per_example(jax.random.key(steps), 10_000)
     code = jax.jit(lambda k: sampler(denoise, k, sampler.noise(k, (2, 2))))(keys)
     number = np.asarray(code.reshape(-1, 4) @ (1 << np.arange(4)))
     found = np.bincount(number, minlength=16) / len(number)
-    np.testing.assert_allclose(found, _distribution(0.6), atol=0.01)
+    np.testing.assert_allclose(found, _distribution(0.6), atol=0.02)
     assert np.abs(_distribution(0.6) - _distribution(1.0)).max() > 0.1
