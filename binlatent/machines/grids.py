@@ -18,13 +18,12 @@ import numpy as np
 
 from binlatent import prng
 from binlatent.console import say, script
-from binlatent.data.codes import CodeSource
-from binlatent.data.spread import Spread
 from binlatent.data.transforms import named_condition
 from binlatent.diffusion import process
 from binlatent.diffusion.schedule import Schedule
 from binlatent.experiment import Experiment
 from binlatent.machines import digits
+from binlatent.machines.prior_ablation import validation_codes
 from binlatent.nets.condition import Condition
 from binlatent.pipeline import Pipeline
 from binlatent.sampling import programs
@@ -93,11 +92,8 @@ def cost(costs: np.ndarray, times: tuple[float, ...]) -> float:
 
 
 def validation_costs(experiment: Experiment, model: Pipeline, ticks: int) -> np.ndarray:
-    """`step_costs` of up to 512 validation codes, bits a latent bit."""
-    source, (y, x, k) = Spread(CodeSource(experiment.codes, "validation"), 512), model.code_shape
-    records = [source[i] for i in range(len(source))]
-    packed = np.stack([record["code"] for record in records])
-    code = np.unpackbits(packed, axis=-1, count=y * x * k).reshape(-1, y, x, k).astype(bool)
+    """`step_costs` of `validation_codes`, bits a latent bit."""
+    code, records = validation_codes(experiment, model.code_shape)
     parts = [named_condition(record) for record in records]
     names = [name for name in ("label", "vector", "tokens") if name in parts[0]]
     condition = Condition.of({name: np.stack([part[name] for part in parts]) for name in names})
@@ -109,7 +105,7 @@ def validation_costs(experiment: Experiment, model: Pipeline, ticks: int) -> np.
         return step_costs(denoise, keys, code, schedule=model.objective.schedule, ticks=ticks)
 
     keys = prng.per_example(prng.stream(prng.root(0), "likelihood"), len(code))
-    return np.asarray(jax.jit(table)(model.prior.params, keys, jnp.asarray(code), condition)) / (y * x * k)
+    return np.asarray(jax.jit(table)(model.prior.params, keys, jnp.asarray(code), condition)) / code[0].size
 
 
 def score(experiment: Experiment, model: Pipeline, times: tuple[float, ...], num: int) -> dict[str, float]:

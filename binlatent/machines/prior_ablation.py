@@ -17,11 +17,14 @@ import re
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from binlatent import bits
 from binlatent import config as config_lib
 from binlatent.console import say, script
 from binlatent.data.codes import CodeSource
+from binlatent.data.sources.base import Example
 from binlatent.data.spread import Spread
 from binlatent.evaluate.evaluation import Evaluation
 from binlatent.evaluate.options import EvaluationOptions
@@ -61,13 +64,17 @@ def copy_folder(source: pathlib.Path, target: pathlib.Path) -> None:
     partial.rename(target)
 
 
-def bits_per_bit(experiment: Experiment, model: Pipeline, steps: int) -> float:
-    """The bound of up to 512 validation codes with `steps` steps, summed over all of them; mean bits per latent bit."""
+def validation_codes(experiment: Experiment, shape: tuple[int, int, int]) -> tuple[np.ndarray, list[Example]]:
+    """Up to 512 validation codes, spread evenly over the set, bool (n, y, x, k), and their records."""
     codes = Spread(CodeSource(experiment.codes, "validation"), 512)
-    y, x, k = model.code_shape
     records = [codes[i] for i in range(len(codes))]
-    packed = np.stack([record["code"] for record in records])
-    code = np.unpackbits(packed, axis=-1, count=y * x * k).reshape(-1, y, x, k).astype(bool)
+    packed = jnp.asarray(np.stack([record["code"] for record in records]))
+    return np.asarray(bits.unpack(packed, shape)), records
+
+
+def bits_per_bit(experiment: Experiment, model: Pipeline, steps: int) -> float:
+    """The bound of `validation_codes` with `steps` steps, summed over all of them; mean bits per latent bit."""
+    code, records = validation_codes(experiment, model.code_shape)
     labels = np.array([record["label"] for record in records]) if "label" in records[0] else None
     return float(model.bits_per_bit(code, labels=labels, steps=steps).mean())
 
