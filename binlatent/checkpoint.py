@@ -1,11 +1,12 @@
 """Checkpoints: a train state and JSON metadata, written in the background by Orbax.
 
 The metadata describe the run (seed, batch size, config, versions) and have a checksum of every array, because Orbax
-restores corrupted files without an error. A checkpoint that does not restore is reported and renamed to `<step>.broken`,
-and the one before it is used.
+restores corrupted files without an error. A checkpoint that does not restore is reported, and the one before it is used; when
+training goes on, it is renamed to `<step>.broken`.
 """
 
 import contextlib
+import importlib.metadata
 import itertools
 import logging as stdlib_logging
 import os
@@ -26,6 +27,11 @@ from binlatent.typing import PyTree
 # Orbax divides the writing of a replicated array among its replicas, and compiles a program for each slice. For small arrays
 # that takes longer than all else: with 150 of them on 8 devices, 7.6 s of a first save, against 0.1 s without.
 SMALLEST_SLICE = 2**20  # bytes
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide a result."""
+    return {name: importlib.metadata.version(name) for name in ("binlatent", "jax", "jaxlib", "flax", "optax", "numpy")}
 
 
 @jax.jit
@@ -143,15 +149,10 @@ class Checkpoints:
         Raises:
           UserError: there are checkpoints, but none restores.
         """
-        ocp = self._ocp
-        steps = self.steps()
-        failures = []
+        steps, failures = self.steps(), []
         for step in reversed(steps):
             try:
-                item = self._open.restore(
-                    step,
-                    args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), metadata=ocp.args.JsonRestore()),
-                )
+                item = self._read(step, abstract)
                 _check(item.state, item.metadata["checksums"])
             except Exception as error:  # Orbax raises many types, even bare Exception
                 failures.append(f"step {step}: {_first_line(error)}")
@@ -160,11 +161,27 @@ class Checkpoints:
             self._set_aside([s for s in steps if s > step])
             return item.state, dict(item.metadata)
         if failures:
-            raise UserError(
-                f"no checkpoint in {self.folder} restores:\n  " + "\n  ".join(failures) + "\nIf the configuration has "
-                "changed, use another work directory; otherwise move the folder away to start this stage again."
-            )
+            raise UserError(_none_restores(self.folder, failures))
         return None
+
+    def _read(self, step: int, abstract: PyTree):
+        """The arrays and metadata of a step, unchecked. Every process must call it, and where one of them fails, all do:
+        the checksums that follow are collective, and of the same step on every process."""
+        ocp, item, failure = self._ocp, None, None
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), metadata=ocp.args.JsonRestore())
+        try:
+            item = self._open.restore(step, args=args)
+        except Exception as error:  # Orbax raises many types, even bare Exception
+            failure = error
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
+
+            failed = multihost_utils.process_allgather(np.array(failure is not None))
+            if failed.any() and failure is None:
+                failure = CheckpointError(f"process {failed.argmax()} cannot read its part")
+        if failure is not None:
+            raise failure
+        return item
 
     def _set_aside(self, broken: list[int]) -> None:
         """Renames broken checkpoints, so that their steps can be saved again and no data are lost."""
@@ -186,7 +203,17 @@ class Checkpoints:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(" See full TensorStore")[0]
+    return line if len(line) <= 300 else f"{line[:299]}…"
+
+
+def _none_restores(folder: epath.PathLike, failures: list[str]) -> str:
+    return (
+        f"no checkpoint in {folder} restores:\n  "
+        + "\n  ".join(failures)
+        + "\nIf the configuration has changed, use another "
+        "work directory; otherwise move the folder away to start this stage again."
+    )
 
 
 def checkpoint_steps(folder: epath.PathLike) -> list[int]:
@@ -243,7 +270,7 @@ def load_parts(
             failures.append(f"step {step}: {_first_line(error)}")
             warn(f"the checkpoint of step {step} in {folder} does not restore: {_first_line(error)}")
     if failures:
-        raise UserError(f"no checkpoint in {folder} restores:\n  " + "\n  ".join(failures))
+        raise UserError(_none_restores(folder, failures))
     raise UserError(f"no checkpoint in {folder}: train this stage first (`binlatent run` or `binlatent train`)")
 
 

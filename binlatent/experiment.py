@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import importlib.metadata
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,7 @@ from ml_collections import ConfigDict
 from binlatent import config as config_lib
 from binlatent import mesh as mesh_lib
 from binlatent import previews
-from binlatent.checkpoint import checkpoint_steps, fingerprint, load_ema
+from binlatent.checkpoint import checkpoint_steps, fingerprint, load_ema, versions
 from binlatent.console import say, warn
 from binlatent.data.codes import CodeSource
 from binlatent.data.encoding import write_codes
@@ -46,11 +45,6 @@ ALL_STAGES = (*STAGES, "decoder", "student")
 SPLIT_SEED = 0
 
 
-def versions() -> dict[str, str]:
-    """Versions of the packages that decide a result."""
-    return {name: importlib.metadata.version(name) for name in ("binlatent", "jax", "jaxlib", "flax", "optax", "numpy")}
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One run of both stages in one folder.
@@ -76,7 +70,7 @@ class Experiment:
         path = (workdir := user_path(workdir)) / "config.json"
         if config is None:
             if not path.exists():
-                raise UserError(f"{workdir} is no work directory: it has no config.json; give a --config to make one")
+                raise UserError(f"{workdir} is no work directory: it has no config.json. `binlatent run` makes one")
             return cls(workdir=workdir, config=config_lib.read(path))
         config_lib.check(config)
         experiment = cls(workdir=workdir, config=config_lib.from_json(config_lib.to_json(config)))
@@ -111,8 +105,11 @@ class Experiment:
 
     def done(self, stage: str) -> bool:
         """Whether a stage has been trained to its last step, and the checkpoint of that step restores."""
-        num_steps = config_lib.build_training(self.config, stage).num_steps
+        num_steps = self._num_steps(stage)
         return self.step(stage) >= num_steps and self._restore(stage)[0] >= num_steps
+
+    def _num_steps(self, stage: str) -> int:
+        return config_lib.build_training(self.config, stage).num_steps
 
     @functools.cached_property
     def _load(self):
@@ -124,6 +121,10 @@ class Experiment:
 
     def _trained_autoencoder(self) -> Trained:
         step, params, _ = self._restore("autoencoder")
+        if step < (num_steps := self._num_steps("autoencoder")):
+            warn(
+                f"the autoencoder has {step} of {num_steps} steps: train it to its end before anything learns its codes"
+            )
         return Trained(net=config_lib.build_autoencoder(self.config), params=params["autoencoder"], step=step)
 
     @property
@@ -163,8 +164,9 @@ class Experiment:
             return
         learned = [each for each in ALL_STAGES[1:] if self.step(each)] if stage == "autoencoder" else []
         if learned and self.step(stage):
-            num_steps = config_lib.build_training(self.config, stage).num_steps
-            check_codes_stay(self.workdir, learned, self._restore(stage)[2]["num_steps"], num_steps)
+            codes, num_steps = {each: self._restore(each)[2]["autoencoder"] for each in learned}, self._num_steps(stage)
+            _, params, saved = self._restore(stage)
+            check_codes_stay(self.workdir, codes, fingerprint(params[stage]), saved["num_steps"], num_steps)
         if stage == "prior" and self.step("student"):
             warn(f"the student in {self.workdir} is of the prior as it was: train it again after this")
         splits, mesh = self.splits(), config_lib.build_mesh(self.config)
@@ -179,9 +181,7 @@ class Experiment:
         options = config_lib.build_data(self.config)
         asked = config_lib.build_training(self.config, stage).batch_size
         if training.batch_size < asked:
-            say(
-                f"{stage}: batch size {training.batch_size} instead of {asked}, for {len(sources[0])} training examples"
-            )
+            say(f"{stage}: batch size {training.batch_size} instead of {asked}, for {len(sources[0])} examples")
         shards = {"process_index": jax.process_index(), "process_count": jax.process_count()}
         train(
             made,
@@ -249,7 +249,7 @@ class Experiment:
         if not self.step("prior"):
             raise UserError(f"{self.workdir} has no prior yet, which a student is made of: `binlatent run` trains it")
         step, params, prior = self._restore("prior")
-        if step < (num_steps := config_lib.build_training(self.config, "prior").num_steps):
+        if step < (num_steps := self._num_steps("prior")):
             warn(f"the prior has {step} of {num_steps} steps: a student is of the prior as it is now")
         check_record(prior.get("text"), metadata["text"])
         if prior["autoencoder"] not in ("", metadata["autoencoder"]):

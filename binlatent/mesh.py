@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from binlatent.typing import Array, PyTree
@@ -70,8 +71,9 @@ class MeshShape:
             raise ValueError(f"mesh {described} does not fit {len(devices)} devices")
         sizes = [len(devices) // known if s == -1 else s for s in sizes]
         kinds = (AxisType.Auto,) * len(AXES)
-        mesh = jax.make_mesh(tuple(sizes), AXES, axis_types=kinds, devices=devices)
-        return Mesh(by_process(mesh.devices), AXES, axis_types=kinds)
+        # an axis of the mesh may be a part of an axis of the slice, which `jax.make_mesh` allows on some TPUs alone
+        placed = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+        return Mesh(by_process(placed), AXES, axis_types=kinds)
 
 
 def by_process(devices: np.ndarray) -> np.ndarray:

@@ -135,7 +135,7 @@ def test_a_small_set_gets_a_batch_size_that_fits_and_goes_on_with_it(tmp_path, o
     _, _, metadata = load_ema(tmp_path / "run" / "autoencoder" / "checkpoints")
     count = metadata["batch_size"]
     assert 10 < count < 20
-    assert f"batch size {count} instead of 64, for {count} training examples" in capsys.readouterr().out
+    assert f"batch size {count} instead of 64, for {count} examples" in capsys.readouterr().out
     config = config_lib.override(config, ["autoencoder_training.num_steps=4"])
     experiment = Experiment.open(tmp_path / "run", config)
     experiment.train("autoencoder")
@@ -165,7 +165,19 @@ def test_a_checkpoint_that_is_written_anew_is_read_anew(tmp_path, one_device):
 def test_codes_that_a_prior_has_learned_stay(trained):
     config = config_lib.override(config_lib.read(trained / "config.json"), ["autoencoder_training.num_steps=8"])
     experiment = Experiment(workdir=epath.Path(trained), config=config)
-    with pytest.raises(UserError, match=r"num_steps was 6 and is 8 now, but prior in .* learned the codes"):
+    with pytest.raises(UserError, match=r"num_steps was 6 and is 8 now\), but prior in .* learned the codes"):
+        experiment.train("autoencoder")
+
+
+def test_codes_of_an_unfinished_autoencoder(tmp_path, capsys, one_device):
+    """They are warned of, and then stay what the prior has learned."""
+    config = tiny.config(tiny.npz(tmp_path), autoencoder_training__num_steps=2)
+    Experiment.open(tmp_path / "run", config).train("autoencoder")
+    experiment = Experiment.open(tmp_path / "run", config_lib.override(config, ["autoencoder_training.num_steps=4"]))
+    experiment.encode()
+    assert "the autoencoder has 2 of 4 steps" in capsys.readouterr().err
+    experiment.train("prior")
+    with pytest.raises(UserError, match=r"the autoencoder would be trained on .* prior in .* learned the codes"):
         experiment.train("autoencoder")
 
 

@@ -13,6 +13,7 @@ import pytest
 from binlatent import config as config_lib
 from binlatent import mesh as mesh_lib
 from binlatent import prng
+from binlatent.errors import UserError
 from binlatent.mesh import MeshShape, by_process
 from binlatent.nets.condition import Conditioning
 from binlatent.train.compile import StagePrograms
@@ -164,6 +165,15 @@ def devices_of(processes, shape):
     found = np.empty(len(processes), object)
     found[:] = [SimpleNamespace(id=i, process_index=process) for i, process in enumerate(processes)]
     return found.reshape(shape)
+
+
+def test_a_context_that_does_not_divide_the_tokens_is_named():
+    config = tiny.config(mesh__data=1, mesh__context=3)
+    with pytest.raises(
+        UserError, match=r"mesh\.context=3 does not divide the 4×4 tokens of a code; set --config\.mesh"
+    ):
+        config_lib.build_mesh(config, jax.devices()[:3])
+    assert config_lib.build_mesh(tiny.config(mesh__data=1, mesh__context=2), jax.devices()[:2]).shape["context"] == 2
 
 
 def test_devices_are_in_the_order_of_their_processes():

@@ -154,13 +154,18 @@ def build_mesh(config: ConfigDict, devices=None):
     """The mesh over all devices of all processes, or over the given ones.
 
     Raises:
-      UserError: a wrong key or value, or the mesh does not fit the devices.
+      UserError: a wrong key or value, or the mesh does not fit the devices or the tokens of a code.
     """
     shape = build_section("mesh", MeshShape, config.mesh)
     try:
-        return shape.build(devices)
+        mesh = shape.build(devices)
+        if (context := mesh.shape["context"]) > 1:
+            y, x, _ = build_autoencoder(config).code_shape
+            if y * x % context:
+                raise ValueError(f"mesh.context={context} does not divide the {y}×{x} tokens of a code")
     except ValueError as error:
         raise UserError(f"{error}; set --config.mesh.data, .fsdp, .context and .tensor") from error
+    return mesh
 
 
 def build_sampling(config: ConfigDict) -> SamplingOptions:
@@ -187,9 +192,14 @@ def build_training(config: ConfigDict, stage: str) -> Training:
 
 def stage_section(config: ConfigDict, stage: str, kind: str) -> ConfigDict:
     """A section of a stage. In the decoder's, keys that are None have the values of the autoencoder's section, in the student's
-    those of the prior's."""
+    those of the prior's. Of a loss only weights are taken: its terms count from the first step, whatever they did before."""
     section, earlier = config[f"{stage}_{kind}"], {"decoder": "autoencoder", "student": "prior"}.get(stage)
-    return _filled(section, config[f"{earlier}_{kind}"]) if earlier else section
+    if not earlier:
+        return section
+    other = config[f"{earlier}_{kind}"]
+    if kind == "loss":
+        other = ConfigDict({name: {"weight": term.weight} for name, term in other.items()})
+    return _filled(section, other)
 
 
 def _filled(section: ConfigDict, other: ConfigDict) -> ConfigDict:

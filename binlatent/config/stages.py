@@ -121,7 +121,7 @@ def build_decoder_stage(config: ConfigDict, encoder: PyTree) -> DecoderStage:
 def _image_stage(make: type[ImageStage], config: ConfigDict, frozen: Mapping[str, Any] | None, **options) -> ImageStage:
     name = make.network
     terms = tuple(
-        build_section(f"{name}_loss.{term}", Term, section, name=term)
+        build_section(f"{name}_loss.{term}", Term, {k: v for k, v in section.items() if v is not None}, name=term)
         for term, section in stage_section(config, name, "loss").items()
     )
     enabled, training = {term.name for term in terms if term.enabled}, build_training(config, name)

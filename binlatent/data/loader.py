@@ -7,6 +7,7 @@ depend on how many hosts or workers read it.
 
 import functools
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -235,6 +236,13 @@ def _rows(batch_size: int, process_count: int) -> int:
     return batch_size // process_count
 
 
+def _ignore_signals(index: int, count: int) -> None:
+    """Of a worker: Ctrl-C and a scheduler's SIGTERM reach the whole process group, but the run needs its batches until it has
+    saved; it then ends its workers by SIGKILL."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _iterate(data: grain.MapDataset, source: Source, options: DataOptions, workers: int) -> Iterator[Batch]:
     threads = min(source.threads, os.cpu_count() or 1, 1 if options.resolution <= ONE_THREAD_UP_TO else source.threads)
     # prefetch_buffer_size is in batches
@@ -242,5 +250,5 @@ def _iterate(data: grain.MapDataset, source: Source, options: DataOptions, worke
     if workers:
         if not flags.FLAGS.is_parsed():  # grain's workers read absl flags, which are unparsed in library use
             flags.FLAGS.mark_as_parsed()
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_ignore_signals)
     return iter(batches)

@@ -3,9 +3,10 @@
 from etils import epath
 
 from binlatent import config as config_lib
+from binlatent.checkpoint import versions
 from binlatent.data.loader import Validation, batch_spec, fitting_batch_size, train_batches
 from binlatent.errors import UserError
-from binlatent.experiment import SPLIT_SEED, Experiment, versions
+from binlatent.experiment import SPLIT_SEED, Experiment
 from binlatent.mesh import batch_divisor
 from binlatent.nets.classifier import FeatureClassifier
 from binlatent.train.classifier import ClassifierStage

@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 
 from binlatent import config as config_lib
-from binlatent.checkpoint import checkpoint_steps, fingerprint
+from binlatent.checkpoint import checkpoint_steps, fingerprint, versions
 from binlatent.console import progress, say
 from binlatent.data import captions as caption_files
 from binlatent.data.loader import captioned_images, eval_batches
@@ -27,7 +27,7 @@ from binlatent.evaluate.reconstruction import reconstruction
 from binlatent.evaluate.reference import Reference, make_reference
 from binlatent.evaluate.result import EvaluationResult, append_record, plain, read_parts, write_parts
 from binlatent.evaluate.statistics import ScoreError
-from binlatent.experiment import Experiment, versions
+from binlatent.experiment import Experiment
 from binlatent.images import to_uint8
 from binlatent.nets import weights
 from binlatent.pipeline import Pipeline

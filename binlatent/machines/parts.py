@@ -83,10 +83,7 @@ class SeveralPasses:
             *(g["decoder"]["conv_out"]["kernel"] for g in (first, second))
         )
         grads = {"autoencoder": jax.tree.map(lambda a, b: a + 0.1 * weight * b, first, second), "discriminator": third}
-        updated = {
-            name: stage._optimizer(name).update(g, state.opt_state[name], state.params[name], stage.num_steps)
-            for name, g in grads.items()
-        }
+        updated = stage.update(state, grads)
         loss = l1 + 0.1 * weight * adversarial
         new_state = state.advance(
             params={name: params for name, (params, _) in updated.items()},

@@ -72,8 +72,7 @@ class AutoencoderStage(Stage):
         extra = {}
         if self.discriminator is not None:
             params["discriminator"], extra = self.discriminator.init(jax.random.fold_in(key, 1), images)
-        opt_state = {name: self._optimizer(name).build(self.num_steps).init(tree) for name, tree in params.items()}
-        return TrainState.create(params, opt_state, extra)
+        return TrainState.create(params, self.init_optimizers(params), extra)
 
     def init_network(self, key: PRNGKey, images: Images) -> PyTree:
         """Fresh parameters of the network `self.network`."""
@@ -92,9 +91,13 @@ class AutoencoderStage(Stage):
         return (reconstruction, logits), bits
 
     @property
-    def optimizers(self) -> tuple[Optimizer, ...]:
+    def optimizers(self) -> dict[str, Optimizer]:
         """The network's, and the discriminator's where there is one."""
-        return (self.optimizer,) if self.discriminator is None else (self.optimizer, self.discriminator.optimizer)
+        own = {self.network: self.optimizer}
+        return own if self.discriminator is None else own | {"discriminator": self.discriminator.optimizer}
+
+    def starts_at(self, name: str) -> int:
+        return self.complete_from if name == "discriminator" else 0
 
     @property
     def complete_from(self) -> int:
@@ -105,9 +108,6 @@ class AutoencoderStage(Stage):
         """The stage without its discriminator, whose part of the state is kept."""
         others = tuple(term for term in self.terms if term.name != "adversarial")
         return dataclasses.replace(self, terms=others, discriminator=None)
-
-    def _optimizer(self, name: str) -> Optimizer:
-        return self.optimizer if name == self.network else self.discriminator.optimizer
 
     def _enabled(self, names: tuple[str, ...]) -> list[Term]:
         return [term for term in self.terms if term.enabled and term.name in names]
@@ -238,10 +238,7 @@ class AutoencoderStage(Stage):
         keys = prng.per_example(key, batch["image"].shape[0])
         result = self.batch_gradients(state, batch, keys)
         finite = all_finite(result["loss"], result["gradients"])
-        updated = {
-            name: self._optimizer(name).update(gradient, state.opt_state[name], state.params[name], self.num_steps)
-            for name, gradient in result["gradients"].items()
-        }
+        updated = self.update(state, result["gradients"])
         extra = None
         if self.discriminator is not None:
             (term,) = self._enabled(("adversarial",))

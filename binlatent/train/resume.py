@@ -1,7 +1,7 @@
 """Where a run begins: at its latest checkpoint, or at a fresh state."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -41,6 +41,10 @@ def first_state(
     Raises:
       UserError: the checkpoint is of a run that this one would not continue.
     """
+    if (begins := programs.stage.complete_from) >= training.num_steps:
+        warn(
+            f"a loss term starts at step {begins}, after the last one, {training.num_steps}: lower its start_step to use it"
+        )
     restored = checkpoints.restore(programs.state_spec)
     if restored is None:
         state = programs.init()
@@ -65,22 +69,26 @@ def first_state(
             f"{training.steps_per_call}; go on with a number that divides it"
         )
     if step < training.num_steps:
-        for optimizer in programs.stage.optimizers:
-            check_length(optimizer, step, saved["num_steps"], training.num_steps)
+        for name, optimizer in programs.stage.optimizers.items():
+            before = programs.stage.starts_at(name)
+            check_length(optimizer, step, saved["num_steps"], training.num_steps, before)
     return state
 
 
-def check_length(optimizer: Optimizer, step: int, old: int, new: int) -> None:
+def check_length(optimizer: Optimizer, step: int, old: int, new: int, first: int = 0) -> None:
     """Refuses to make a finished run longer where its learning rate would jump up, and tells of smaller changes.
 
     Args:
       step: of the checkpoint.
       old, new: num_steps of the run so far, and from here on.
+      first: the step of the optimizer's first update, from which its schedule counts.
 
     Raises:
       UserError: the run had ended, and its schedule had brought the learning rate down.
     """
-    before, after = (float(optimizer.learning_rate_at(num)(step)) for num in (old, new))
+    if step <= first:
+        return
+    before, after = (float(optimizer.learning_rate_at(num - first)(step - first)) for num in (old, new))
     if abs(after - before) <= 1e-3 * optimizer.learning_rate:
         return
     if step >= old:
@@ -95,21 +103,24 @@ def check_length(optimizer: Optimizer, step: int, old: int, new: int) -> None:
     )
 
 
-def check_codes_stay(workdir: epath.PathLike, learned: Sequence[str], old: int, new: int) -> None:
-    """Refuses to make a finished autoencoder's run longer where other stages have learned its codes.
+def check_codes_stay(workdir: epath.PathLike, learned: Mapping[str, str], autoencoder: str, old: int, new: int) -> None:
+    """Refuses to train an autoencoder on where other stages have learned its codes.
+
+    A checkpoint that is damaged may be trained again: the codes are then of a later one, and become the same.
 
     Args:
-      learned: these stages.
+      learned: by stage, the fingerprint of the autoencoder whose codes it learned.
+      autoencoder: the fingerprint of the autoencoder as it is.
       old, new: num_steps of the run so far, and from here on.
 
     Raises:
-      UserError: it would be longer.
+      UserError: the codes would change.
     """
-    if new > old:
+    if new > old or autoencoder in learned.values():
         raise UserError(
-            f"autoencoder_training.num_steps was {old} and is {new} now, but {' and '.join(learned)} in {workdir} learned the "
-            "codes of the autoencoder as it is. Keep the number, train on in another work directory (--init_from), or move "
-            "their folders away."
+            f"the autoencoder would be trained on (autoencoder_training.num_steps was {old} and is {new} now), but "
+            f"{' and '.join(learned)} in {workdir} learned the codes of the autoencoder as it is. Set the number to its "
+            "steps, train on in another work directory (--init_from), or move their folders away."
         )
 
 

@@ -29,14 +29,34 @@ class Stage(abc.ABC):
     frozen: PyTree = dataclasses.field(default_factory=dict)
 
     @property
-    def optimizers(self) -> tuple[Optimizer, ...]:
-        """All optimizers of the stage, its network's first."""
-        return (self.optimizer,)
+    def optimizers(self) -> dict[str, Optimizer]:
+        """All optimizers of the stage, by the network that they train."""
+        return {"all": self.optimizer}
 
     @property
     def complete_from(self) -> int:
         """The first step that needs all of the stage; 0: every step does."""
         return 0
+
+    def starts_at(self, name: str) -> int:
+        """The step at which one of `optimizers` takes its first step; its schedule counts from there."""
+        return 0
+
+    def init_optimizers(self, params: PyTree) -> PyTree:
+        """Fresh states of `optimizers`, for networks by name."""
+        return {name: self.optimizers[name].build(self._steps_of(name)).init(tree) for name, tree in params.items()}
+
+    def update(self, state: TrainState, gradients: PyTree) -> dict[str, tuple[PyTree, PyTree]]:
+        """New parameters and states of `optimizers`, for networks by name."""
+        return {
+            name: self.optimizers[name].update(
+                gradient, state.opt_state[name], state.params[name], self._steps_of(name)
+            )
+            for name, gradient in gradients.items()
+        }
+
+    def _steps_of(self, name: str) -> int:
+        return max(self.num_steps - self.starts_at(name), 1)
 
     def early(self) -> "Stage":
         """The stage of the steps before `complete_from`: the same states, without what has no effect on them yet."""

@@ -56,16 +56,12 @@ class StudentStage(Stage):
         """A fresh state with random parameters, to be replaced by the teacher's; of `batch` only the shapes are used."""
         student = init_denoiser(self.net, self.code_shape, key, batch)
         params = {"denoiser": student, "auxiliary": jax.tree.map(jnp.copy, student)}
-        opt_state = {name: self._optimizer(name).build(self.num_steps).init(tree) for name, tree in params.items()}
-        return TrainState.create(params, opt_state)
+        return TrainState.create(params, self.init_optimizers(params))
 
     @property
-    def optimizers(self) -> tuple[Optimizer, ...]:
+    def optimizers(self) -> dict[str, Optimizer]:
         """The student's and the auxiliary's."""
-        return self.optimizer, self.auxiliary_optimizer
-
-    def _optimizer(self, name: str) -> Optimizer:
-        return self.optimizer if name == "denoiser" else self.auxiliary_optimizer
+        return {"denoiser": self.optimizer, "auxiliary": self.auxiliary_optimizer}
 
     def _guided(self, condition: Condition | None, weight: Float[Array, "b"]) -> Condition | None:
         """The condition of the student, with the weight of guidance where that is an input."""
@@ -161,10 +157,7 @@ class StudentStage(Stage):
         noise, micro_batches = self.noise(key, batch["code"].shape[0]), self.micro_batches
         found = accumulate(lambda *part: self.gradients(state.params, *part), batch, noise, micro_batches=micro_batches)
         values, finite = found["values"], all_finite(found["values"]["auxiliary"], found["gradients"])
-        updated = {
-            name: self._optimizer(name).update(gradient, state.opt_state[name], state.params[name], self.num_steps)
-            for name, gradient in found["gradients"].items()
-        }
+        updated = self.update(state, found["gradients"])
         params, opt_state = ({name: pair[i] for name, pair in updated.items()} for i in range(2))
         new_state = state.advance(params=params, opt_state=opt_state, finite=finite, ema_decay=self.optimizer.ema_decay)
         return new_state, {**values, "finite": finite, "skipped": new_state.skipped}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.interpreters.partial_eval import dce_jaxpr
 
 # Dense bfloat16 operations per second of one JAX device (a core of TPU v2 and v3, otherwise a chip), from the vendors'
 # data sheets, by prefix of `device_kind`; the longest matching prefix is used.
@@ -46,12 +47,14 @@ def count_flops(function: Callable, *args) -> int:
     """Operations of a function's matrix products and convolutions; a multiplication and an addition are two.
 
     Counted from its jaxpr, because XLA's count has the body of a loop only once. A loop of unknown length counts once, a
-    conditional as its most expensive branch. Zeros inserted by transposed convolutions do not count.
+    conditional as its most expensive branch. Zeros inserted by transposed convolutions do not count, nor does what no result
+    needs, which XLA removes.
 
     Args:
       *args: arrays or their shapes.
     """
-    return _flops(jax.make_jaxpr(function)(*args).jaxpr)
+    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+    return _flops(dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
 
 
 def _flops(jaxpr: Jaxpr) -> int:

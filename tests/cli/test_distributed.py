@@ -104,6 +104,20 @@ def test_checkpoints_restore_on_other_numbers_of_processes_and_devices(runs, con
 
 
 @pytest.mark.slow
+def test_a_part_that_one_process_cannot_read(config, tmp_path):
+    """All processes take the checkpoint before, and none waits for another."""
+    args = ["train", "--stage", "autoencoder", "--config", config, "--workdir", tmp_path]
+    args += ["--config.mesh.data=1", "--config.mesh.fsdp=-1"]
+    run(*args, devices=2, processes=2)
+    folder = tmp_path / "autoencoder/checkpoints"
+    for path in (folder / "4/state/ocdbt.process_1/d").iterdir():
+        path.write_bytes(b"")
+    printed = run(*args, devices=2, processes=2)
+    assert "process 1 cannot read its part" in printed[0]
+    assert checkpoint_steps(folder) == [2, 4] and (folder / "4.broken").is_dir()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [1, 0])
 def test_a_killed_process_ends_the_other_and_a_restart_resumes(config, tmp_path, victim):
     args = ["train", "--stage", "autoencoder", "--config", config, "--workdir", tmp_path]

@@ -1,5 +1,9 @@
 import dataclasses
 import itertools
+import multiprocessing
+import os
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -99,6 +103,20 @@ def test_workers_do_not_change_the_stream(folder, monkeypatch):
         take(eval_batches(part, DataOptions(**options), batch_size=4), 99),
         take(eval_batches(part, DataOptions(**options, workers=2), batch_size=4), 99),
     )
+
+
+def test_workers_outlive_the_signals_of_their_group(folder):
+    """Ctrl-C and SIGTERM reach them too, and the run needs its batches until it has saved."""
+    splits = open_splits(DataOptions(source="folder", path=str(folder), resolution=8), seed=0)
+    batches = train_batches(splits.train, DataOptions(resolution=8, workers=1), seed=0, batch_size=4)
+    next(batches)
+    workers = multiprocessing.active_children()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        for worker in workers:
+            os.kill(worker.pid, number)
+    time.sleep(0.2)
+    assert workers and all(worker.is_alive() for worker in workers)
+    take(batches, 50)  # more than were waiting
 
 
 def test_few_examples_are_evaluated_without_workers(source, monkeypatch):

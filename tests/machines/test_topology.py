@@ -12,6 +12,7 @@ from binlatent import config as config_lib
 from binlatent.errors import UserError
 from binlatent.machines import slices, topology
 from binlatent.machines.collectives import Collective
+from binlatent.mesh import MeshShape
 from tests import tiny
 
 DOCS = Path(__file__).parents[2] / "docs/tpu.md"
@@ -50,6 +51,14 @@ def test_a_slice_has_the_devices_of_its_name():
     assert found.chip.memory == pytest.approx(95 * 2**30, rel=0.01)
     with pytest.raises(UserError, match=r"no topology 'v5e:3x4' \(.*divisible"):
         slices.open_slice("v5e:3x4")
+
+
+@with_compiler
+@pytest.mark.parametrize(
+    ("name", "shape"), [("v6e:8x8", MeshShape(fsdp=4)), ("v5p:4x4x4", MeshShape(fsdp=2, tensor=2))]
+)
+def test_an_axis_of_a_mesh_may_be_a_part_of_an_axis_of_the_slice(name, shape):
+    assert shape.build(slices.open_slice(name).devices).size == 64
 
 
 def devices(num=8):

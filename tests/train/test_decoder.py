@@ -130,6 +130,17 @@ def test_keys_that_are_not_set_are_the_autoencoder_s():
     assert config_lib.build_training(config, "decoder").batch_size == 8
 
 
+def test_terms_begin_at_once_whatever_they_did_in_stage_1():
+    section = "autoencoder_loss__adversarial__"
+    late = {f"{section}weight": 0.1, f"{section}start_step": 30_000, "discriminator_optimizer__learning_rate": 1e-4}
+    annealed = {f"{section}initial_weight": 0.2, f"{section}anneal_steps": 9}
+    config = tiny.config(**late, **annealed)
+    assert config_lib.build_autoencoder_stage(config).complete_from == 30_000
+    stage = config_lib.build_decoder_stage(config, {})
+    (term,) = (term for term in stage.terms if term.name == "adversarial")
+    assert term == Term(name="adversarial", weight=0.1) and stage.complete_from == 0
+
+
 def stage_of(**options):
     params = NET.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"]
     terms, optimizer = (Term(name="l1"),), Optimizer(learning_rate=1e-3)

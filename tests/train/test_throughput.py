@@ -22,6 +22,9 @@ def test_products_are_counted_in_loops_and_branches():
     )
     branches = lambda a, b: jax.lax.cond(a[0, 0] > 0, lambda: (a @ b).sum(), lambda: 0.0)  # noqa: E731
     assert count_flops(branches, a, b) == one
+    assert count_flops(lambda a, b: (a @ b, a @ (b + 1))[0], a, b) == one  # no result needs the other
+    unused = jax.jit(lambda a, b: (a @ b, a @ b + 1))
+    assert count_flops(lambda a, b: unused(a, b)[0], a, b) == one
 
 
 @pytest.mark.parametrize("stride", [1, 2])

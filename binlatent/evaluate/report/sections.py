@@ -6,13 +6,14 @@ import numpy as np
 from etils import epath
 
 from binlatent import config as config_lib
+from binlatent.checkpoint import versions
 from binlatent.data.loader import spread_images
 from binlatent.evaluate.evaluation import Evaluation
 from binlatent.evaluate.report import figures
 from binlatent.evaluate.report.page import Picture, Report, render
 from binlatent.evaluate.result import read_parts
 from binlatent.evaluate.sweep import read_sweep, score_keys, series
-from binlatent.experiment import ALL_STAGES, versions
+from binlatent.experiment import ALL_STAGES
 from binlatent.images import comparison_grid, image_grid
 from binlatent.previews import sample_grid
 from binlatent.train.goodput import summary
