@@ -32,6 +32,16 @@ def script(main: Callable[[], None]) -> None:
         sys.exit(f"binlatent: {error}")
 
 
+def numbers(text: str) -> list[int]:
+    """Comma-separated whole numbers, as a `type` of argparse, which names one that is wrong."""
+    return [int(part) for part in text.split(",")]
+
+
+def decimals(text: str) -> list[float]:
+    """Comma-separated numbers, as `numbers`."""
+    return [float(part) for part in text.split(",")]
+
+
 def speaks() -> bool:
     """Whether this process prints: the first one does, or any before JAX's distributed runtime is initialised."""
     jax = sys.modules.get("jax")

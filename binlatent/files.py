@@ -22,6 +22,7 @@ from binlatent.errors import UserError
 T = TypeVar("T")
 # what reading a truncated or damaged npz file raises
 DAMAGED_NPZ = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+STORES = {"gs": "gcs", "s3": "s3"}  # prefix → extra
 log = logging.getLogger(__name__)
 
 
@@ -35,11 +36,19 @@ def user_path(path: epath.PathLike) -> epath.Path:
     """A path that a user named: of a local file, or of an object store (`gs://`, `s3://`).
 
     Raises:
-      UserError: it has another prefix, such as `https://`, or characters that no file name has.
+      UserError: it has another prefix, such as `https://`, or characters that no file name has, or the library for this
+        object store is not installed.
     """
     try:
         os.fsencode(path)
+        prefix, found, _ = os.fspath(path).partition("://")
+        if found and prefix in STORES:
+            import fsspec
+
+            fsspec.get_filesystem_class(prefix)
         return epath.Path(path)
+    except ImportError as error:
+        raise UserError(f"{os.fspath(path)}: {error}: pip install 'binlatent[{STORES[prefix]}]'") from error
     except UnicodeEncodeError as error:
         raise UserError(f"{os.fspath(path)!r} is no path: {error.reason} at character {error.start + 1}") from error
     except KeyError as error:
@@ -71,6 +80,8 @@ def atomic(path: epath.PathLike) -> Iterator[str]:
             epath.Path(temporary).copy(path, overwrite=True)
         else:
             os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

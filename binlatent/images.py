@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from binlatent.files import write_atomic
 from binlatent.typing import Array, Float, Images, UInt8
 
 # (b, h, w, c), but unchecked, so that the functions can raise an error that explains a wrong shape
@@ -178,4 +179,4 @@ def save_image(path: epath.PathLike, image: np.ndarray) -> None:
     encoded = io.BytesIO()  # encoded first, so that a failure leaves no file behind
     Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(encoded, kind, **options)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encoded.getvalue())
+    write_atomic(path, encoded.getvalue())

@@ -104,7 +104,8 @@ class Edit(flags.Command):
 
         options = model.options(**self.sampling)
         given = self.words.arguments()
-        chosen = choose_labels("none" if self.label is None else self.label, model, options.guidance, given=bool(given))
+        label = "none" if self.label is None else self.label
+        chosen = choose_labels(label, model, options.guidance, given=bool(given), flag="label")
         if (count := max(len(given.get("prompts", ())), len(chosen or ()))) > self.num:
             raise UserError(
                 f"{count} prompts or labels are given for --num {self.num} results of each image: give --num {count}"
@@ -144,13 +145,16 @@ class Edit(flags.Command):
         import numpy as np
 
         from binlatent.editing.complete import inpaint
-        from binlatent.editing.known import box
+        from binlatent.editing.known import box, check_mask
         from binlatent.images import to_float
 
         try:
             mask = box(self.box, shape[:2]) if self.mask is None else read_mask(self.mask, shape[0])
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise UserError(f"--mask {self.mask}: {error.strerror or error}") from error
+        except ValueError as error:
             raise UserError(f"--{'box' if self.mask is None else 'mask'}: {error}") from error
+        check_mask(mask, np.empty((1, *shape)))  # an error before the first image
 
         def apply(original, copies):
             known = np.where(mask[..., None], UNKNOWN, to_float(original))
@@ -164,12 +168,16 @@ class Edit(flags.Command):
         from binlatent.editing.complete import outpaint
         from binlatent.images import to_float
 
+        if self.margins is None:
+            raise UserError("outpaint needs --margins: four comma-separated numbers of pixels, top,left,bottom,right")
         try:
-            top, left, bottom, right = (int(part) for part in (self.margins or "").split(","))
+            top, left, bottom, right = (int(part) for part in self.margins.split(","))
+            if min(top, left, bottom, right) < 0:
+                raise ValueError
         except ValueError:
             raise UserError(
-                f"--margins {self.margins or ''}: four comma-separated numbers of pixels are expected, "
-                "top,left,bottom,right"
+                f"--margins {self.margins}: four comma-separated numbers of pixels are expected, "
+                "top,left,bottom,right, none negative"
             ) from None
 
         def apply(original, copies):
@@ -177,7 +185,7 @@ class Edit(flags.Command):
             made = outpaint(model, copies, (top, left, bottom, right), **self._completing(), **call).images
             return np.pad(to_float(original), pads, constant_values=UNKNOWN), made
 
-        return apply, (shape[0] + max(top + bottom, 0), shape[1] + max(left + right, 0), shape[2])
+        return apply, (shape[0] + top + bottom, shape[1] + left + right, shape[2])
 
     def _interpolate(self, model: "Pipeline", images: "Images", shape: tuple[int, int, int], sink: "ImageSink") -> None:
         """`num` images from each image to the next; the first and last of a row are reconstructions."""

@@ -52,7 +52,8 @@ def _stage(experiment: Experiment, stage: str) -> str:
     if stage == "student":
         guidance = f", guidance up to {metadata['student']['guidance']:g}" if metadata["student"]["guidance"] else ""
         line += f"; of {metadata['student']['steps']} sampling steps{guidance} (--student)"
-    scores = [r for r in read_records(experiment.workdir / stage) if any(key.startswith("validation/") for key in r)]
+    records = [record for record in read_records(experiment.workdir / stage) if record["step"] <= step]
+    scores = [record for record in records if any(key.startswith("validation/") for key in record)]
     for name in ("psnr", "dead_bits", "bits_per_bit") if scores else ():
         if f"validation/{name}" in scores[-1]:
             line += f"; {name} {scores[-1][f'validation/{name}']:.4g}"

@@ -14,13 +14,16 @@ if TYPE_CHECKING:
 MOST_NAMED = 20  # labels reported by name
 
 
-def choose_labels(text: str | None, model: "Pipeline", guidance: float, *, given: bool = False) -> list[int] | None:
+def choose_labels(
+    text: str | None, model: "Pipeline", guidance: float, *, given: bool = False, flag: str = "labels"
+) -> list[int] | None:
     """The classes of `--labels`: numbers or names; None: all of the model's classes in turn; `none`: no class.
 
     Warns if guidance has no effect, and if the model's conditions are not given.
 
     Args:
       given: whether there are conditions other than labels.
+      flag: the name of the option in messages.
 
     Raises:
       UserError: the model has no prior, no classes, or no such class.
@@ -29,8 +32,8 @@ def choose_labels(text: str | None, model: "Pipeline", guidance: float, *, given
     metadata = model.prior.metadata
     if text is not None and text.strip().lower() != "none":
         if not num_classes:
-            raise UserError(f"--labels {text}: this model was trained without classes; omit the labels")
-        labels = parse_labels(text, num_classes, metadata.get("class_names") or ())
+            raise UserError(f"--{flag} {text}: this model was trained without classes; omit the labels")
+        labels = parse_labels(text, num_classes, metadata.get("class_names") or (), flag)
         _report(labels, metadata.get("class_names") or ())
         return labels
     if text is None and num_classes and not given:
@@ -46,7 +49,7 @@ def choose_labels(text: str | None, model: "Pipeline", guidance: float, *, given
     return None
 
 
-def parse_labels(text: str, num_classes: int, names: Sequence[str] = ()) -> list[int]:
+def parse_labels(text: str, num_classes: int, names: Sequence[str] = (), flag: str = "labels") -> list[int]:
     """Parses comma-separated class numbers or names. A number is never taken as a name.
 
     Raises:
@@ -63,7 +66,7 @@ def parse_labels(text: str, num_classes: int, names: Sequence[str] = ()) -> list
             near = difflib.get_close_matches(part, names, n=3)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
             expected = f"integers from 0 to {num_classes - 1}" + (" or class names" if names else "")
-            raise UserError(f"--labels: {part[:80]!r} is not a class: comma-separated {expected} are expected{hint}")
+            raise UserError(f"--{flag}: {part[:80]!r} is not a class: comma-separated {expected} are expected{hint}")
     return labels
 
 

@@ -1,6 +1,7 @@
 """Output of images: arrays, one picture, or a folder of pictures."""
 
 import csv
+import io
 import os
 import pathlib
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ import numpy as np
 from etils import epath
 
 from binlatent.errors import UserError
-from binlatent.files import atomic, user_path
+from binlatent.files import atomic, user_path, write_atomic
 from binlatent.images import image_grid, save_image, to_uint8
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -135,10 +136,11 @@ class ImageSink:
     def table(self, header: Sequence[str], rows: Sequence[Sequence[object]], name: str) -> epath.Path:
         """Writes a table `name.csv` to the folder, or `<file's name>.<name>.csv` beside the file; returns its path."""
         path = self.path / f"{name}.csv" if self.is_folder else self.path.with_name(f"{self.path.stem}.{name}.csv")
-        with path.open("w") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(header)
-            writer.writerows([str(cell).encode("utf-8", "backslashreplace").decode() for cell in row] for row in rows)
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows([str(cell).encode("utf-8", "backslashreplace").decode() for cell in row] for row in rows)
+        write_atomic(path, text.getvalue())
         return path
 
     def __exit__(self, kind, error, traceback) -> None:

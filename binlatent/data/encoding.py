@@ -17,7 +17,8 @@ from binlatent.data.options import CodeOptions, DataOptions
 from binlatent.data.splits import Splits
 from binlatent.typing import PRNGKey
 
-BATCH_SIZE = 256  # images encoded at a time
+# images that are encoded at a time; several such batches wait in memory
+SMALLEST_BATCH, LARGEST_BATCH, BATCH_BYTES = 8, 256, 2**26
 
 # (images uint8 (b, h, w, c); None for thresholded codes, or a key; the place of the first image) → codes bool (b, y, x, k)
 Encode = Callable[[np.ndarray, PRNGKey | None, int], np.ndarray]
@@ -57,6 +58,8 @@ def write_codes(
         flips=options.flips,
         views=options.views,
     )
+    pixels = data.resolution**2 * data.channels * options.views
+    batch_size = min(LARGEST_BATCH, max(SMALLEST_BATCH, BATCH_BYTES // pixels))
     sources = {"train": splits.train, "validation": splits.validation}
     writer = CodeWriter(directory, spec, examples={name: len(source) for name, source in sources.items()})
     missing = writer.missing(jax.process_index(), jax.process_count())
@@ -66,11 +69,11 @@ def write_codes(
             start, limit = writer.span(split, index)
             with writer.shard(split, index) as write:
                 batches = eval_batches(
-                    sources[split], data, batch_size=BATCH_SIZE, start=start, limit=limit, captions=spec.captions,
+                    sources[split], data, batch_size=batch_size, start=start, limit=limit, captions=spec.captions,
                     views=spec.views - 1, seed=seed,
                 )  # fmt: skip
                 for i, batch in enumerate(batches):
-                    columns = _codes(encode, batch, spec, seed if drawn else None, start + i * BATCH_SIZE)
+                    columns = _codes(encode, batch, spec, seed if drawn else None, start + i * batch_size)
                     write(**columns, **code_columns(batch, spec))
                     bar.update(int(batch["mask"].sum()))
     multihost_utils.sync_global_devices("codes written")

@@ -65,7 +65,7 @@ def code(
     ]  # fmt: skip
     skipped = {}
     if complete:
-        most = min(2.0**k, tokens)
+        most = min(2 ** min(k, 64), tokens)
         scores.append(
             Score(
                 key="token_usage",

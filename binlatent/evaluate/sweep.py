@@ -95,7 +95,9 @@ def sweep(evaluation: Evaluation, grid: Grid, options: EvaluationOptions) -> lis
                 known["score_names"] = {score.key: score.name for score in part.scores}
                 write_json(path, {"format": FORMAT, "settings": known, "rows": rows})
             bar.update()
-    first = score_keys(rows)[0]
+    if not (keys := score_keys(rows)):
+        raise UserError(f"no score could be computed of {options.num} samples a cell; ask for more (--num)")
+    first = keys[0]
     name = known["score_names"].get(first, first)
     svg = figures.curves(name, series(rows, first), x="steps", log=True, ink="#333333")
     evaluation.file("sweep.svg").write_text(svg)

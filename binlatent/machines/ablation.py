@@ -17,13 +17,14 @@ import pathlib
 import numpy as np
 
 from binlatent import config as config_lib
-from binlatent.console import say, script
+from binlatent.console import numbers, say, script
 from binlatent.data.loader import spread_images
+from binlatent.errors import UserError
 from binlatent.evaluate.classifier import train_classifier
 from binlatent.evaluate.evaluation import Evaluation
 from binlatent.evaluate.options import EvaluationOptions
 from binlatent.experiment import Experiment
-from binlatent.files import atomic, write_atomic
+from binlatent.files import atomic, digest, write_atomic
 from binlatent.images import image_grid, save_image, to_uint8
 from binlatent.machines.prior_ablation import copy_folder, seconds_per_step, table
 from binlatent.pipeline import Pipeline
@@ -58,12 +59,18 @@ SCORES = {
 
 
 def images_of(folder: pathlib.Path, out: pathlib.Path, num: int) -> pathlib.Path:
-    """Writes an npz file of the first images of every class, `num` in total."""
+    """Writes an npz file of the first images of every class, `num` in total.
+
+    Raises:
+      UserError: the folder has no folders of classes, or more of them than images are asked for.
+    """
     from PIL import Image
 
-    path = out / f"images-{num}.npz"
+    path = out / f"images-{num}-{digest(str(folder.resolve()))[:8]}.npz"
     if not path.exists():
-        classes = sorted(p for p in folder.iterdir() if p.is_dir())
+        classes = sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+        if not 1 <= len(classes) <= num:
+            raise UserError(f"--data {folder} has {len(classes)} folders of classes: 1 to --num {num} are expected")
         images, labels = [], []
         for label, class_folder in enumerate(classes):
             for file in sorted(class_folder.iterdir())[: num // len(classes)]:
@@ -92,10 +99,19 @@ def config_of(arm: str, bits: int, seed: int, args):
 
 
 def run(workdir: pathlib.Path, config, args) -> dict[str, float]:
-    """Trains both stages of an arm and scores them: values by heading."""
-    experiment, path = Experiment.open(workdir, config), workdir / "arm.json"
+    """Trains both stages of an arm and scores them: values by heading.
+
+    Raises:
+      UserError: it was made with other numbers of steps or samples.
+    """
+    path = workdir / "arm.json"
+    asked = {name: getattr(args, name) for name in ("steps", "prior_steps", "samples", "classifier_steps")}
     if path.exists():
-        return json.loads(path.read_text())
+        made = json.loads(path.read_text())
+        if made["asked"] != asked:
+            raise UserError(f"{workdir} was made with {made['asked']}, now asked for is {asked}: take another --out")
+        return made["values"]
+    experiment = Experiment.open(workdir, config)
     experiment.train("autoencoder")
     experiment.encode()
     experiment.train("prior")
@@ -114,7 +130,7 @@ def run(workdir: pathlib.Path, config, args) -> dict[str, float]:
     scores = {(name, score.key): score.value for name, part in found.items() for score in part.scores}
     values = {heading: scores[key] for key, heading in SCORES.items() if key in scores}
     values["seconds a step"] = seconds_per_step(experiment, "autoencoder")
-    write_atomic(path, json.dumps(values, indent=1))
+    write_atomic(path, json.dumps({"asked": asked, "values": values}, indent=1))
     return values
 
 
@@ -136,25 +152,29 @@ def main(argv: list[str] | None = None) -> None:
         "--out", type=pathlib.Path, required=True, help="folder for work directories, table.md, images.png"
     )
     parser.add_argument("--arms", default=",".join(ARMS), help="comma-separated (default: all)")
-    parser.add_argument("--bits", default="32", help="at a position, comma-separated (default: %(default)s)")
-    parser.add_argument("--seeds", default="0", help="comma-separated (default: %(default)s)")
+    parser.add_argument(
+        "--bits", type=numbers, default="32", help="at a position, comma-separated (default: %(default)s)"
+    )
+    parser.add_argument("--seeds", type=numbers, default="0", help="comma-separated (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=1000, help="steps of the autoencoder (default: %(default)s)")
     parser.add_argument("--prior_steps", type=int, default=1000, help="steps of the prior (default: %(default)s)")
     parser.add_argument("--num", type=int, default=10_000, help="images of --data (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=1000, help="for a score (default: %(default)s)")
     parser.add_argument("--classifier_steps", type=int, default=1500, help="(default: %(default)s)")
     args = parser.parse_args(argv)
+    if unknown := set(args.arms.split(",")) - set(ARMS):
+        raise UserError(f"--arms: there is no {', '.join(sorted(unknown))}; there are {', '.join(ARMS)}")
     args.out.mkdir(parents=True, exist_ok=True)
     args.images = images_of(args.data, args.out, args.num) if args.data else None
-    results, shown, seeds = {}, [], [int(seed) for seed in args.seeds.split(",")]
-    arms = [(arm, int(bits)) for bits in args.bits.split(",") for arm in args.arms.split(",")]
-    for seed in seeds:
+    results, shown = {}, []
+    arms = [(arm, bits) for bits in args.bits for arm in args.arms.split(",")]
+    for seed in args.seeds:
         for arm, bits in arms:
             workdir = args.out / f"{arm}-{bits}-{seed}".replace(" ", "_")
             say(f"== {workdir}")
             results.setdefault(f"{arm}, {bits} bits", []).append(run(workdir, config_of(arm, bits, seed, args), args))
             (args.out / "table.md").write_text(table(results))
-            if seed == seeds[0]:
+            if seed == args.seeds[0]:
                 originals, made = pictures(workdir)
                 shown += [made] if shown else [np.concatenate([originals, originals]), made]
                 save_image(args.out / "images.png", image_grid(np.concatenate(shown), columns=8))

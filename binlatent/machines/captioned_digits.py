@@ -17,7 +17,7 @@ import argparse
 
 import numpy as np
 
-from binlatent.console import say, script
+from binlatent.console import decimals, say, script
 from binlatent.data.sources.captioned_digits import LAYOUTS, SIDE, Canvas, CaptionedDigits
 from binlatent.errors import UserError
 from binlatent.experiment import Experiment
@@ -85,7 +85,7 @@ def score_images(images: np.ndarray, drawn: list[Canvas]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workdir")
-    parser.add_argument("--guidance", default="0,1,2")
+    parser.add_argument("--guidance", type=decimals, default="0,1,2")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--num", type=int, default=1000, help="captions of each kind")
     parser.add_argument("--seed", type=int, default=7)
@@ -108,9 +108,14 @@ def main() -> None:
     row("their reconstructions", "", model.reconstruct(images), [canvas for _, canvas in real])
     for kind in ("trained", "held out"):
         drawn = canvases(args.num, held_out=kind == "held out", seed=args.seed)
-        for guidance in args.guidance.split(","):
-            options = {"guidance": float(guidance), "steps": args.steps}
-            row(kind, guidance, model.sample(seed=args.seed, num=args.num, prompts=prompts(drawn), **options), drawn)
+        for guidance in args.guidance:
+            options = {"guidance": guidance, "steps": args.steps}
+            row(
+                kind,
+                f"{guidance:g}",
+                model.sample(seed=args.seed, num=args.num, prompts=prompts(drawn), **options),
+                drawn,
+            )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from binlatent.console import say, script
+from binlatent.console import decimals, say, script
 from binlatent.data.loader import captioned_images
 from binlatent.errors import UserError
 from binlatent.evaluate.evaluation import Evaluation
@@ -77,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workdir")
     parser.add_argument("--clip", required=True, help="a folder, or a name at Hugging Face")
-    parser.add_argument("--guidance", default="0,1,2")
+    parser.add_argument("--guidance", type=decimals, default="0,1,2")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--num", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=7)
@@ -94,10 +94,10 @@ def main() -> None:
         say(f"| {what} | {guidance} | {found['clip_score']:.2f} | {found['retrieval']:.3f} |")
 
     row("validation", "", images)
-    for guidance in args.guidance.split(","):
-        options = {"guidance": float(guidance), "steps": args.steps}
+    for guidance in args.guidance:
+        options = {"guidance": guidance, "steps": args.steps}
         samples = evaluation.pipeline.sample(seed=args.seed, num=len(prompts), prompts=prompts, **options)
-        row("samples", guidance, to_uint8(samples))
+        row("samples", f"{guidance:g}", to_uint8(samples))
 
 
 if __name__ == "__main__":

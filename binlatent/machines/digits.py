@@ -20,7 +20,7 @@ import functools
 import numpy as np
 
 from binlatent import config as config_lib
-from binlatent.console import say, script
+from binlatent.console import numbers, say, script
 from binlatent.data.loader import eval_batches
 from binlatent.evaluate.scores import frechet_distance_of_samples, manifold_scores
 from binlatent.experiment import Experiment
@@ -88,7 +88,7 @@ def score(experiment: Experiment, model: Pipeline, num: int = 1000, seed: int = 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workdir")
-    parser.add_argument("--steps", help="(default: 4,8,16,32,64; of a student those that it has learned)")
+    parser.add_argument("--steps", type=numbers, help="(default: 4,8,16,32,64; of a student those that it has learned)")
     parser.add_argument("--posterior", default="mixture,plugin")
     parser.add_argument("--num", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=7)
@@ -101,7 +101,9 @@ def main(argv: list[str] | None = None) -> None:
     say(f"accuracy of the support vector machine on held-out digits: {classifier()[1]:.4f}")
     say(f"| steps | posterior | {' | '.join(COLUMNS)} |\n|---|---|{'---|' * len(COLUMNS)}")
     usual = steps_of(model.student) if model.student else (4, 8, 16, 32, 64)
-    for steps in map(int, args.steps.split(",")) if args.steps else usual:
+    for posterior in args.posterior.split(","):
+        model.options(posterior=posterior)  # an error before the first is sampled
+    for steps in args.steps or usual:
         for posterior in args.posterior.split(","):
             options = {"guidance": args.guidance, "last_step": args.last_step, "temperature": args.temperature}
             scores = score(experiment, model, args.num, args.seed, steps=steps, posterior=posterior, **options)

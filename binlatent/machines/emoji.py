@@ -21,7 +21,7 @@ import pathlib
 import numpy as np
 
 from binlatent import config as config_lib
-from binlatent.console import say, script
+from binlatent.console import decimals, say, script
 from binlatent.data.sources.emoji import TONES, held_out_tones, load_emoji, person_and_tone
 from binlatent.errors import UserError
 from binlatent.experiment import Experiment
@@ -136,7 +136,7 @@ def wanted(every: np.ndarray, names: list[str], train: list[dict], *, num: int, 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workdir")
-    parser.add_argument("--guidance", default="0,1,2")
+    parser.add_argument("--guidance", type=decimals, default="0,1,2")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--num", type=int, default=500, help="most combinations of each kind")
     parser.add_argument("--seed", type=int, default=7)
@@ -154,10 +154,10 @@ def main(arguments: list[str] | None = None) -> None:
     for kind in wanted(every, names, train, num=args.num, seed=args.seed):
         reconstructed = dataclasses.replace(kind, kind=f"{kind.kind}, reconstructions")
         say(reconstructed.row("", model.reconstruct(kind.images), every))
-        for guidance in args.guidance.split(","):
-            options = {"guidance": float(guidance), "steps": args.steps}
+        for guidance in args.guidance:
+            options = {"guidance": guidance, "steps": args.steps}
             samples = model.sample(seed=args.seed, num=len(kind.names), prompts=kind.names, **options)
-            say(kind.row(guidance, samples, every))
+            say(kind.row(f"{guidance:g}", samples, every))
         shown += list(samples[:4]) if kind.pairs else []
     if args.out:
         folder, some = pathlib.Path(args.out), np.stack(shown)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from binlatent import prng
-from binlatent.console import say, script
+from binlatent.console import numbers, say, script
 from binlatent.data.transforms import named_condition
 from binlatent.diffusion import process
 from binlatent.diffusion.schedule import Schedule
@@ -129,7 +129,9 @@ def score(experiment: Experiment, model: Pipeline, times: tuple[float, ...], num
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workdir")
-    parser.add_argument("--steps", default="2,4,8,16", help="numbers that divide the ticks (default: %(default)s)")
+    parser.add_argument(
+        "--steps", type=numbers, default="2,4,8,16", help="they divide the ticks (default: %(default)s)"
+    )
     parser.add_argument("--ticks", type=int, default=64, help="possible times of a grid (default: %(default)s)")
     parser.add_argument("--num", type=int, default=1000, help="samples of a score (default: %(default)s)")
     args = parser.parse_args(argv)
@@ -137,7 +139,7 @@ def main(argv: list[str] | None = None) -> None:
     costs, scored = validation_costs(experiment, model, args.ticks), experiment.config.data.source == "digits"
     fitted, columns = cheapest_grids(costs, args.ticks), digits.COLUMNS if scored else ()
     say("| steps | times | " + " | ".join(("bits per bit", *columns)) + " |\n" + "|---" * (3 + len(columns)) + "|")
-    for steps in (int(s) for s in args.steps.split(",")):
+    for steps in args.steps:
         equal = tuple(float(t) for t in np.linspace(1, 0, steps + 1))
         for name, times in (("equal", equal), ("fitted", fitted[steps - 1])):
             found = score(experiment, model, times, args.num) if scored else {}

@@ -19,7 +19,7 @@ import argparse
 
 import numpy as np
 
-from binlatent.console import script
+from binlatent.console import numbers, script
 from binlatent.editing.complete import FILLINGS, inpaint
 from binlatent.editing.known import known_code
 from binlatent.experiment import Experiment
@@ -62,8 +62,8 @@ def complete(model: Pipeline, images: np.ndarray, rows: int, passes: int, **opti
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workdir")
-    parser.add_argument("--rows", default="1,2,3,4,5,6")
-    parser.add_argument("--passes", default="1,4,16")
+    parser.add_argument("--rows", type=numbers, default="1,2,3,4,5,6")
+    parser.add_argument("--passes", type=numbers, default="1,4,16")
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -74,8 +74,8 @@ def main() -> None:
     print(
         "| share masked | passes | tokens | leak | bits | pasted | seam, bits | seam, pasted |\n|---|---|---|---|---|---|---|---|"
     )
-    for rows in (int(r) for r in args.rows.split(",")):
-        for passes in (int(p) for p in args.passes.split(",")):
+    for rows in args.rows:
+        for passes in args.passes:
             made = complete(model, images, rows, passes, steps=args.steps, seed=args.seed)
             cells = [f"{recognised(each, labels):.3f}" for each in made.values()]
             cells += [f"{seam(made[name], rows) / seam(images, rows):.2f}" for name in ("bits", "pasted")]

@@ -19,10 +19,11 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from binlatent import bits
 from binlatent import config as config_lib
-from binlatent.console import say, script
+from binlatent.console import numbers, say, script
 from binlatent.data.codes import CodeSource
 from binlatent.data.sources.base import Example
 from binlatent.data.spread import Spread
@@ -41,14 +42,19 @@ NAMED = "config="  # names the config of an arm
 
 def make_arm(source: pathlib.Path, workdir: pathlib.Path, changes: list[str], seed: int) -> Experiment:
     """A work directory with the autoencoder and the codes of another, and a config of its own."""
-    named = [change.removeprefix(NAMED) for change in changes if change.startswith(NAMED)]
-    overrides = [change for change in changes if not change.startswith(NAMED)]
-    values = config_lib.load(named[-1]) if named else Experiment.open(source).config
-    config = config_lib.override(values, [f"seed={seed}", *overrides])
+    config = config_of(source, changes, seed)
     for name in SHARED:
         if (source / name).exists() and not (workdir / name).exists():
             copy_folder(source / name, workdir / name)
     return Experiment.open(workdir, config)
+
+
+def config_of(source: pathlib.Path, changes: list[str], seed: int) -> ConfigDict:
+    """The config of an arm: that of a work directory, or a shipped one that is named, with changes."""
+    named = [change.removeprefix(NAMED) for change in changes if change.startswith(NAMED)]
+    overrides = [change for change in changes if not change.startswith(NAMED)]
+    values = config_lib.load(named[-1]) if named else Experiment.open(source).config
+    return config_lib.override(values, [f"seed={seed}", *overrides])
 
 
 def split_overrides(text: str) -> list[str]:
@@ -87,11 +93,11 @@ def seconds_per_step(experiment: Experiment, stage: str) -> float:
 
 def run_arm(experiment: Experiment, steps: list[int], num: int) -> dict[str, float]:
     """Trains an arm and scores it: `bits_per_bit`, `seconds_per_step`, `parameters`, and every score at every step count."""
-    path = experiment.workdir / f"arm-{num}.json"
-    found = json.loads(path.read_text()) if path.exists() else {}
     experiment.encode()
     experiment.train("prior")
     model = Pipeline.load(experiment.workdir, batch_size=250)
+    path = experiment.workdir / f"arm-{model.prior.step}-{num}.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
     if "bits_per_bit" not in found:
         found["bits_per_bit"] = bits_per_bit(experiment, model, 256)
         found["seconds_per_step"] = seconds_per_step(experiment, "prior")
@@ -145,18 +151,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="its autoencoder and codes are used")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder for the arms, table.md and steps.svg")
     parser.add_argument("--arm", action="append", required=True, metavar="NAME[:KEY=VALUE,…]", help="may be repeated")
-    parser.add_argument("--seeds", default="0")
-    parser.add_argument("--steps", default="2,4,8,16,64")
+    parser.add_argument("--seeds", type=numbers, default="0")
+    parser.add_argument("--steps", type=numbers, default="2,4,8,16,64")
     parser.add_argument("--num", type=int, default=1000, help="samples of a score (default: %(default)s)")
     args = parser.parse_args(argv)
-    steps, results = [int(s) for s in args.steps.split(",")], {}
-    for seed in (int(s) for s in args.seeds.split(",")):
-        for arm in args.arm:
-            name, _, overrides = arm.partition(":")
+    arms, results = {name: split_overrides(rest) for name, _, rest in (arm.partition(":") for arm in args.arm)}, {}
+    for overrides in arms.values():  # all are right before the first is trained
+        config_of(args.workdir, overrides, 0)
+    for seed in args.seeds:
+        for name, overrides in arms.items():
             workdir = args.out / f"{name}-{seed}"
             say(f"== {workdir}")
-            experiment = make_arm(args.workdir, workdir, split_overrides(overrides), seed)
-            results.setdefault(name, []).append(run_arm(experiment, steps, args.num))
+            experiment = make_arm(args.workdir, workdir, overrides, seed)
+            results.setdefault(name, []).append(run_arm(experiment, args.steps, args.num))
             (args.out / "table.md").write_text(table(results))
     (args.out / "steps.svg").write_text(plot(results))
     say(table(results))

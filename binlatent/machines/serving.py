@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 
-from binlatent.console import script
+from binlatent.console import numbers, script
 from binlatent.pipeline import Pipeline
 
 FIRST = """
@@ -47,12 +47,12 @@ def first_image(workdir: str, steps: int, cache: str | None) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workdir")
-    parser.add_argument("--batches", default="1,4,16,64")
+    parser.add_argument("--batches", type=numbers, default="1,4,16,64")
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=3.0)
     args = parser.parse_args()
     print("| batch | images/s | ms a call |\n|---:|---:|---:|")
-    for batch in (int(b) for b in args.batches.split(",")):
+    for batch in args.batches:
         rate, call = throughput(args.workdir, batch, args.steps, args.seconds)
         print(f"| {batch} | {rate:.0f} | {1000 * call:.1f} |", flush=True)
     with tempfile.TemporaryDirectory() as cache:

@@ -19,7 +19,7 @@ NUM = 45
 @pytest.fixture
 def splits(tmp_path, monkeypatch):
     """45 images of 4×6 pixels, in batches of 4 and shards of 8."""
-    monkeypatch.setattr(encoding, "BATCH_SIZE", 4)
+    monkeypatch.setattr(encoding, "LARGEST_BATCH", 4)
     monkeypatch.setattr(encoding, "CodeWriter", functools.partial(CodeWriter, shard_size=8))
     images = np.random.default_rng(0).integers(0, 256, (NUM, 4, 6, 3), np.uint8)
     np.savez(tmp_path / "images.npz", images=images, labels=np.arange(NUM))
@@ -94,7 +94,7 @@ def test_codes_are_a_function_of_the_seed_alone(tmp_path, splits, monkeypatch):
 
     assert np.array_equal(codes, codes_of(tmp_path / "codes", splits, views=3, flips=True, encode=counted))
     assert {start // 8 for start in calls} == {1, 3}
-    monkeypatch.setattr(encoding, "BATCH_SIZE", 256)
+    monkeypatch.undo()
     assert np.array_equal(codes, codes_of(tmp_path / "at once", splits, views=3, flips=True))
     other = codes_of(tmp_path / "other", splits, views=3, flips=True, seed=1)
     assert np.array_equal(codes[:, ::3], other[:, ::3])

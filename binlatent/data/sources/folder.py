@@ -10,7 +10,7 @@ from binlatent.data import captions as caption_files
 from binlatent.data.decode import SUFFIXES, decode_image
 from binlatent.data.options import DataOptions
 from binlatent.data.sources.base import BrokenExample, Example, ImageSource, Opened, embedding, held_out, printable
-from binlatent.data.sources.index import Index, build_index, single_file
+from binlatent.data.sources.index import Index, build_index, hidden, single_file
 from binlatent.data.strings import PackedStrings
 from binlatent.errors import UserError
 from binlatent.files import digest, user_path
@@ -141,7 +141,7 @@ def open_folder(options: DataOptions, seed: int) -> Opened:
     root = _existing("data.path", options.path)
     if not root.is_dir():
         raise UserError(f"data.path='{options.path}' is a file; give the folder of images.")
-    tops = {child.name for child in root.iterdir() if child.is_dir() and not child.name.startswith(".")}
+    tops = {child.name for child in root.iterdir() if child.is_dir() and not hidden(child.name)}
     if tops and tops <= SPLIT_NAMES:
         return _open_divided(options, seed, root, tops)
     if options.validation_split:

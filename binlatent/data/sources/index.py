@@ -2,8 +2,9 @@
 
 Listing millions of files takes minutes, so the index of at least `CACHED_FROM` files is stored in the user's cache
 directory. It is valid as long as no directory below the root has changed: adding, removing or renaming a file changes its
-directory's time stamp. (A file rewritten in place keeps its name, and the index holds no pixels.) Remote folders have no
-such time stamps and are listed at every start; for millions of remote images, tar files or TFDS are better.
+directory's time stamp. An image that is rewritten in place is not noticed; of captions, which are the data themselves, the
+sizes are read again. Remote folders have no such time stamps and are listed at every start; for millions of remote images,
+tar files or TFDS are better.
 """
 
 import dataclasses
@@ -127,7 +128,7 @@ def _list_local(root: str) -> tuple[_Listing, dict[str, int]]:
             with os.scandir(os.path.join(root, directory)) as entries:
                 for entry in entries:
                     path = f"{directory}/{entry.name}" if directory else entry.name
-                    if not _hidden(entry.name) and _is_folder(listing, entry, path):
+                    if not hidden(entry.name) and _is_folder(listing, entry, path):
                         todo.append(path)
         except OSError as error:
             raise UserError(
@@ -155,7 +156,7 @@ def _list_remote(root: epath.Path) -> _Listing:
         directory, prefix = todo.pop()
         for child in directory.iterdir():
             path = prefix + child.name
-            if _hidden(child.name):
+            if hidden(child.name):
                 continue
             if listing.wants(path):
                 listing.add(path, child.stat().length)
@@ -164,7 +165,8 @@ def _list_remote(root: epath.Path) -> _Listing:
     return listing
 
 
-def _hidden(name: str) -> bool:
+def hidden(name: str) -> bool:
+    """Whether a file or folder of this name is no part of a data set."""
     return name.startswith(".") or name == "__MACOSX"
 
 
@@ -179,8 +181,13 @@ def _load_index(root: epath.Path) -> Index | None:
                 return None
         except OSError:
             return None
-    names = PackedStrings(stored["names"], stored["ends"])
-    return Index(names, stored["sizes"], stored["embedded"], stored["caption_sizes"])
+    names, caption_sizes = PackedStrings(stored["names"], stored["ends"]), stored["caption_sizes"]
+    for i in np.flatnonzero(caption_sizes >= 0).tolist():
+        try:
+            caption_sizes[i] = os.stat(os.path.join(root, os.path.splitext(names[i])[0] + ".txt")).st_size
+        except OSError:
+            return None
+    return Index(names, stored["sizes"], stored["embedded"], caption_sizes)
 
 
 def _store_index(root: epath.Path, index: Index, directories: dict[str, int]) -> None:

@@ -170,6 +170,13 @@ def open_shards(options: DataOptions, seed: int) -> Opened:
         train = ~validation
     sizes = [members.text_size] * bool(options.captions) + [members.array_size] * bool(options.embeddings)
     labelled = options.labels and bool((members.label >= 0).any())
+    labels = members.label[train] if options.validation_split else members.label
+    classes = int(labels.max(initial=-1)) + 1 if labelled else 0
+    if labelled and train.any() and (beyond := members.label >= classes).any():
+        raise UserError(
+            f"{root}: {beyond.sum()} validation images have a class beyond {classes - 1}, the largest of the training images; "
+            "correct their .cls files, or set data.labels=False."
+        )
     sources = [
         TarSource(
             os.fspath(root),
@@ -185,7 +192,7 @@ def open_shards(options: DataOptions, seed: int) -> Opened:
     return Opened(
         train=sources[0],
         validation=sources[1],
-        class_names=tuple(map(str, range(int(members.label.max()) + 1))) if labelled else (),
+        class_names=tuple(map(str, range(classes))),
         identity=digest("shards", members.key, members.size, members.label, *sizes),
     )
 

@@ -64,6 +64,7 @@ def test_folders_divided_into_splits(tmp_path, folder):
     shutil.copytree(folder, divided / "val")
     splits = opened(divided, validation_split="val")
     assert (len(splits.train), len(splits.validation), splits.num_classes) == (24, 24, 3)
+    (divided / "__MACOSX").mkdir()  # of a zip file that was made on a Mac
     by_rule = opened(divided)
     assert len(by_rule.train) + len(by_rule.validation) == 24
     with pytest.raises(UserError, match=r"data\.validation_split='test'.*train, val"):

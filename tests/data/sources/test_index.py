@@ -90,6 +90,16 @@ def test_any_change_is_seen(folder, cached, listings, change):
     assert len(listings) == 2
 
 
+def test_captions_that_are_rewritten_in_place_are_seen(folder, cached, listings):
+    caption = folder / "cat" / "deep" / "01.txt"
+    caption.write_text("a cat")
+    time.sleep(0.02)
+    before = build_index(epath.Path(folder)).caption_sizes
+    caption.write_text("a black cat")
+    after = build_index(epath.Path(folder)).caption_sizes
+    assert after.max() == 11 and (before != after).sum() == 1 and len(listings) == 1
+
+
 def test_a_folder_that_just_changed_is_not_cached(folder, monkeypatch, listings):
     monkeypatch.setattr(index_module, "CACHED_FROM", 1)
     build_index(epath.Path(folder))

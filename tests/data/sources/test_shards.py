@@ -100,6 +100,15 @@ def test_splits_by_the_names_of_the_files(tars):
         opened(tars, validation_split="test")
 
 
+def test_a_class_that_no_training_image_has(tars):
+    write_tar(tars / "val-1.tar", [("x.png", png(1)), ("x.cls", b"7")])
+    with pytest.raises(
+        UserError, match=r"1 validation images have a class beyond 3, the largest of the training images"
+    ):
+        opened(tars, validation_split="val")
+    assert opened(tars, split="").num_classes == 8
+
+
 def test_batches_and_workers(tars):
     options = DataOptions(source="shards", path=str(tars), resolution=8)
     splits = open_splits(options, seed=0)
