@@ -5,8 +5,8 @@
 
 DIR holds image files of at least 2048 pixels, flat or in sub-folders. `ffhq_1024` with four times the tokens: 4×4 pixels are
 folded into channels, so that the largest feature maps are 512×512 as there, and there is one level less. Batches are half of
-that config's for the autoencoder and a quarter for the prior. Beyond what the paper has shown: the config is meant for a slice v5p:2x2x2 of TPUs or 8 devices
-of 80 GB, and has not been run; docs/tpu.md lists what was compiled for it.
+that config's for the autoencoder and a quarter for the prior. The paper stops at 1024×1024. Meant for a slice v5p:2x2x2 of TPUs
+or 8 devices of 80 GB; it has not been run, and docs/tpu.md lists what was compiled for it.
 """
 
 from binlatent.config import load

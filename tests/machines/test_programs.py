@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from binlatent.errors import UserError
 from binlatent.experiment import Experiment
 from binlatent.machines import ablation, attention, digits, emoji, grids, parts, prior_ablation, retrieval, seams
 from tests import tiny
@@ -52,6 +53,10 @@ def test_ablation_of_the_autoencoder(tmp_path, capsys):
     ablation.main(common)  # a finished arm is not trained again
     printed = capsys.readouterr()
     assert "step/s" not in printed.err and rows(printed.out)[-1] == found[0]
+    with pytest.raises(UserError, match=r"was made with \{'steps': 4.*take another --out"):
+        ablation.main([*common, "--steps=6"])
+    with pytest.raises(UserError, match="there is no advers; there are default"):
+        ablation.main([*common, "--arms=advers"])
 
 
 def test_ablation_of_the_prior(trained_digits, tmp_path, capsys):
