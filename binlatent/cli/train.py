@@ -54,7 +54,10 @@ class Work(flags.Command):
             )
         from binlatent import config as config_lib
         from binlatent.experiment import Experiment
+        from binlatent.files import user_path
+        from binlatent.train.compile import keep_programs
 
+        keep_programs(user_path(self.workdir) / "compiled")
         if self.config is not None:
             return Experiment.open(self.workdir, config_lib.load(self.config, self.overrides))
         experiment = Experiment.open(self.workdir)

@@ -11,7 +11,7 @@ from binlatent.mesh import MeshShape
 from binlatent.train import loop
 from binlatent.train.adversarial import Adversarial
 from binlatent.train.autoencoder import AutoencoderStage
-from binlatent.train.compile import StagePrograms
+from binlatent.train.compile import StagePrograms, keep_programs
 from binlatent.train.metrics import read_records
 from binlatent.train.preemption import Preempted
 from tests import tiny
@@ -84,3 +84,17 @@ def test_the_discriminator_begins_at_its_start_also_in_a_resumed_run(tmp_path, m
     (_, a), (_, b) = (state_of(tmp_path / name, "autoencoder") for name in ("whole", "one program"))
     for (path, x), (_, y) in zip(a, b, strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4, err_msg=str(path))
+
+
+@pytest.mark.parametrize(
+    ("platform", "own", "kept"), [("tpu", None, "bucket"), ("cpu", None, None), ("gpu", "own", "own")]
+)
+def test_programs_are_kept_where_compiling_takes_long(monkeypatch, platform, own, kept):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        jax.config.update("jax_compilation_cache_dir", own)
+        keep_programs("bucket")
+        assert jax.config.jax_compilation_cache_dir == kept
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
