@@ -91,10 +91,10 @@ def test_the_discriminator_begins_at_its_start_also_in_a_resumed_run(tmp_path, m
 )
 def test_programs_are_kept_where_compiling_takes_long(monkeypatch, platform, own, kept):
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
-    before = jax.config.jax_compilation_cache_dir
+    before = jax.config.read("jax_compilation_cache_dir")
     try:
         jax.config.update("jax_compilation_cache_dir", own)
         keep_programs("bucket")
-        assert jax.config.jax_compilation_cache_dir == kept
+        assert jax.config.read("jax_compilation_cache_dir") == kept
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
