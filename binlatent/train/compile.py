@@ -26,7 +26,7 @@ def keep_programs(folder: epath.PathLike) -> None:
 
     To be called before anything is compiled. It changes nothing on CPUs, or where JAX_COMPILATION_CACHE_DIR names a folder.
     """
-    if jax.config.read("jax_compilation_cache_dir") is None and jax.default_backend() != "cpu":
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and jax.default_backend() != "cpu":
         jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
 
 
