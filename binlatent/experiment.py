@@ -70,7 +70,7 @@ class Experiment:
         path = (workdir := user_path(workdir)) / "config.json"
         if config is None:
             if not path.exists():
-                raise UserError(f"{workdir} is no work directory: it has no config.json. `binlatent run` makes one")
+                raise UserError(f"{workdir} is no work directory: `binlatent run --config NAME` writes its config.json")
             return cls(workdir=workdir, config=config_lib.read(path))
         config_lib.check(config)
         experiment = cls(workdir=workdir, config=config_lib.from_json(config_lib.to_json(config)))

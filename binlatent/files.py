@@ -22,7 +22,7 @@ from binlatent.errors import UserError
 T = TypeVar("T")
 # what reading a truncated or damaged npz file raises
 DAMAGED_NPZ = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
-STORES = {"gs": "gcs", "s3": "s3"}  # prefix → extra
+STORES = {"gs": "gcs", "s3": "s3"}  # prefix → file system, and the extra that has it
 log = logging.getLogger(__name__)
 
 
@@ -42,10 +42,10 @@ def user_path(path: epath.PathLike) -> epath.Path:
     try:
         os.fsencode(path)
         prefix, found, _ = os.fspath(path).partition("://")
-        if found and prefix in STORES:
+        if found and prefix in STORES and importlib.util.find_spec("tensorflow") is None:  # which has its own
             import fsspec
 
-            fsspec.get_filesystem_class(prefix)
+            fsspec.get_filesystem_class(STORES[prefix])
         return epath.Path(path)
     except ImportError as error:
         raise UserError(f"{os.fspath(path)}: {error}: pip install 'binlatent[{STORES[prefix]}]'") from error
@@ -56,43 +56,50 @@ def user_path(path: epath.PathLike) -> epath.Path:
 
 
 @contextlib.contextmanager
-def atomic(path: epath.PathLike) -> Iterator[str]:
+def atomic(path: epath.PathLike, *, sync: bool = True) -> Iterator[str]:
     """Yields the name of a temporary local file, which becomes `path` when the block ends.
 
     Readers of `path` see the old or the new content, never a part, even after a power failure. If the block raises, the
     temporary file is removed and `path` is unchanged. Parent directories are created. For a remote `path` (`gs://`,
     `s3://`), the temporary file is in the cache directory and is copied.
 
+    Args:
+      sync: wait until the content is on the disk; without, a power failure may leave an empty file.
+
     Raises:
       OSError: the file cannot be written.
     """
     remote = "://" in os.fspath(path)
-    name = digest(os.fspath(path)) if remote else os.path.basename(path)
+    path = path if remote else os.path.realpath(path)  # of a link, the file that it names
+    name = digest(os.fspath(path))
     folder = cache_directory() / "uploads" if remote else pathlib.Path(path).parent
     folder.mkdir(parents=True, exist_ok=True)
     # hosts that share a folder may have equal process numbers
     temporary = folder / f".{name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
         yield str(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        if sync:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
         if remote:
             epath.Path(temporary).copy(path, overwrite=True)
         else:
             os.replace(temporary, path)
     except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from error
+        if error.errno is None or error.filename not in (None, str(temporary)):
+            raise  # of something else in the block
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_atomic(path: epath.PathLike, content: str | bytes) -> None:
+def write_atomic(path: epath.PathLike, content: str | bytes, *, sync: bool = True) -> None:
     """Writes a file atomically; see `atomic`."""
     content = content.encode() if isinstance(content, str) else content
     if "://" in os.fspath(path):
         epath.Path(path).write_bytes(content)  # object stores replace objects atomically
         return
-    with atomic(path) as temporary, open(temporary, "wb") as file:
+    with atomic(path, sync=sync) as temporary, open(temporary, "wb") as file:
         file.write(content)
 
 

@@ -179,4 +179,4 @@ def save_image(path: epath.PathLike, image: np.ndarray) -> None:
     encoded = io.BytesIO()  # encoded first, so that a failure leaves no file behind
     Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(encoded, kind, **options)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, encoded.getvalue())
+    write_atomic(path, encoded.getvalue(), sync=False)

@@ -71,7 +71,7 @@ def defaults() -> ConfigDict:
     )
     config.autoencoder_optimizer = _fields(Optimizer)
     config.autoencoder_training = _fields(Training)
-    # Decoder fine-tuning; keys that are None have the values of the autoencoder's sections.
+    # Decoder fine-tuning; keys that are None have the values of the autoencoder's sections; see `stage_section`.
     config.decoder = _fields(DecoderOptions)
     config.decoder_loss = ConfigDict({name: _unset(Term, "name") for name in (*IMAGE_TERMS, "adversarial")})
     config.decoder_optimizer = _unset(Optimizer)

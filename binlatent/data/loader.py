@@ -6,8 +6,10 @@ depend on how many hosts or workers read it.
 """
 
 import functools
+import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -238,9 +240,16 @@ def _rows(batch_size: int, process_count: int) -> int:
 
 def _ignore_signals(index: int, count: int) -> None:
     """Of a worker: Ctrl-C and a scheduler's SIGTERM reach the whole process group, but the run needs its batches until it has
-    saved; it then ends its workers by SIGKILL."""
+    saved. The worker ends with the run, however that ends."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+    def follow(run):
+        run.join()
+        os._exit(1)
+
+    if (run := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=follow, args=(run,), daemon=True).start()
 
 
 def _iterate(data: grain.MapDataset, source: Source, options: DataOptions, workers: int) -> Iterator[Batch]:

@@ -105,11 +105,14 @@ def run(workdir: pathlib.Path, config, args) -> dict[str, float]:
       UserError: it was made with other numbers of steps or samples.
     """
     path = workdir / "arm.json"
-    asked = {name: getattr(args, name) for name in ("steps", "prior_steps", "samples", "classifier_steps")}
+    names = ("config", "images", "num", "steps", "prior_steps", "samples", "classifier_steps")
+    asked = {name: str(getattr(args, name)) for name in names}
     if path.exists():
         made = json.loads(path.read_text())
-        if made["asked"] != asked:
-            raise UserError(f"{workdir} was made with {made['asked']}, now asked for is {asked}: take another --out")
+        if made.get("asked") != asked:
+            raise UserError(
+                f"{workdir} was made with {made.get('asked')}, now asked for is {asked}: take another --out"
+            )
         return made["values"]
     experiment = Experiment.open(workdir, config)
     experiment.train("autoencoder")

@@ -27,6 +27,7 @@ from binlatent.console import numbers, say, script
 from binlatent.data.codes import CodeSource
 from binlatent.data.sources.base import Example
 from binlatent.data.spread import Spread
+from binlatent.errors import UserError
 from binlatent.evaluate.evaluation import Evaluation
 from binlatent.evaluate.options import EvaluationOptions
 from binlatent.evaluate.report import figures
@@ -156,8 +157,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--num", type=int, default=1000, help="samples of a score (default: %(default)s)")
     args = parser.parse_args(argv)
     arms, results = {name: split_overrides(rest) for name, _, rest in (arm.partition(":") for arm in args.arm)}, {}
+    if len(arms) < len(args.arm):
+        raise UserError(f"two of the arms {', '.join(args.arm)} have the same name")
     for overrides in arms.values():  # all are right before the first is trained
-        config_of(args.workdir, overrides, 0)
+        config_lib.check(config_of(args.workdir, overrides, 0))
     for seed in args.seeds:
         for name, overrides in arms.items():
             workdir = args.out / f"{name}-{seed}"

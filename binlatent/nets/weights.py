@@ -39,8 +39,8 @@ def load(name: str) -> PyTree:
         shown = f"~/{path.relative_to(home)}" if path.is_relative_to(home) else path
         raise UserError(
             f"no weights of the feature network {name!r} at {shown}; run `binlatent convert-features {name}` once "
-            "(it downloads them, or reads local files), or do without: a loss term by a weight of 0, scores by the features of "
-            "`binlatent train-classifier`"
+            "(it downloads them, or reads local files), or do without it: set the loss term's weight to 0, or score with "
+            "the features of `binlatent train-classifier`"
         )
     with np.load(path, allow_pickle=False) as archive:
         return unflatten_dict(dict(archive), sep="/")

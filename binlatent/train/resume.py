@@ -118,9 +118,9 @@ def check_codes_stay(workdir: epath.PathLike, learned: Mapping[str, str], autoen
     """
     if new > old or autoencoder in learned.values():
         raise UserError(
-            f"the autoencoder would be trained on (autoencoder_training.num_steps was {old} and is {new} now), but "
-            f"{' and '.join(learned)} in {workdir} learned the codes of the autoencoder as it is. Set the number to its "
-            "steps, train on in another work directory (--init_from), or move their folders away."
+            f"the autoencoder would be trained to {new} steps (autoencoder_training.num_steps was {old}), but "
+            f"{' and '.join(learned)} in {workdir} learned the codes of the autoencoder as it is. Set num_steps to the steps "
+            "that it has, train on in another work directory (--init_from), or move their folders away."
         )
 
 

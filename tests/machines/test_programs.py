@@ -53,7 +53,7 @@ def test_ablation_of_the_autoencoder(tmp_path, capsys):
     ablation.main(common)  # a finished arm is not trained again
     printed = capsys.readouterr()
     assert "step/s" not in printed.err and rows(printed.out)[-1] == found[0]
-    with pytest.raises(UserError, match=r"was made with \{'steps': 4.*take another --out"):
+    with pytest.raises(UserError, match=r"was made with .*'steps': '4'.*take another --out"):
         ablation.main([*common, "--steps=6"])
     with pytest.raises(UserError, match="there is no advers; there are default"):
         ablation.main([*common, "--arms=advers"])

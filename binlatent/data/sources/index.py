@@ -3,8 +3,8 @@
 Listing millions of files takes minutes, so the index of at least `CACHED_FROM` files is stored in the user's cache
 directory. It is valid as long as no directory below the root has changed: adding, removing or renaming a file changes its
 directory's time stamp. An image that is rewritten in place is not noticed; of captions, which are the data themselves, the
-sizes are read again. Remote folders have no such time stamps and are listed at every start; for millions of remote images,
-tar files or TFDS are better.
+sizes are read again at every start, one file at a time. Remote folders have no such time stamps and are listed at every start;
+for millions of remote images, tar files or TFDS are better.
 """
 
 import dataclasses
@@ -166,7 +166,7 @@ def _list_remote(root: epath.Path) -> _Listing:
 
 
 def hidden(name: str) -> bool:
-    """Whether a file or folder of this name is no part of a data set."""
+    """Whether a file or folder of this name is not part of a data set."""
     return name.startswith(".") or name == "__MACOSX"
 
 

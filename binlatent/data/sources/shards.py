@@ -172,7 +172,7 @@ def open_shards(options: DataOptions, seed: int) -> Opened:
     labelled = options.labels and bool((members.label >= 0).any())
     labels = members.label[train] if options.validation_split else members.label
     classes = int(labels.max(initial=-1)) + 1 if labelled else 0
-    if labelled and train.any() and (beyond := members.label >= classes).any():
+    if labelled and train.any() and (beyond := members.label[validation] >= classes).any():
         raise UserError(
             f"{root}: {beyond.sum()} validation images have a class beyond {classes - 1}, the largest of the training images; "
             "correct their .cls files, or set data.labels=False."
