@@ -3,6 +3,8 @@ import itertools
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -18,6 +20,7 @@ from binlatent.data.spread import Spread
 from binlatent.data.strings import PackedStrings
 from binlatent.errors import UserError
 from tests.data.test_splits import Damaged
+from tests.processes import ROOT
 
 OPTIONS = DataOptions(resolution=8, channels=3, flip=True, crop="random")
 
@@ -117,6 +120,36 @@ def test_workers_outlive_the_signals_of_their_group(folder):
     time.sleep(0.2)
     assert workers and all(worker.is_alive() for worker in workers)
     take(batches, 50)  # more than were waiting
+
+
+def test_workers_end_with_a_run_that_ends_at_once(folder, tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(f"""
+import multiprocessing, os
+from binlatent.data.loader import train_batches
+from binlatent.data.options import DataOptions
+from binlatent.data.splits import open_splits
+
+if __name__ == "__main__":
+    options = DataOptions(source="folder", path={str(folder)!r}, resolution=8, workers=1)
+    batches = train_batches(open_splits(options, seed=0).train, options, seed=0, batch_size=4)
+    next(batches)
+    print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)
+    os._exit(1)
+""")
+    done = subprocess.run(
+        [sys.executable, script], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True
+    )
+    workers, end = [int(pid) for pid in done.stdout.split()], time.monotonic() + 20
+    while (left := [pid for pid in workers if alive(pid)]) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert workers and not left, done.stderr.decode()[-2000:]
+
+
+def alive(pid):
+    """Whether a process runs; one that has ended may still be listed."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+    return bool(state) and not state.startswith("Z")
 
 
 def test_few_examples_are_evaluated_without_workers(source, monkeypatch):
