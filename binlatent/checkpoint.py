@@ -152,14 +152,14 @@ class Checkpoints:
         steps, failures = self.steps(), []
         for step in reversed(steps):
             try:
-                item = self._read(step, abstract)
-                _check(item.state, item.metadata["checksums"])
+                state, metadata = self._read(step, abstract)
+                _check(state, metadata["checksums"])
             except Exception as error:  # Orbax raises many types, even bare Exception
                 failures.append(f"step {step}: {_first_line(error)}")
                 warn(f"the checkpoint of step {step} in {self.folder} does not restore: {_first_line(error)}")
                 continue
             self._set_aside([s for s in steps if s > step])
-            return item.state, dict(item.metadata)
+            return state, dict(metadata)
         if failures:
             raise UserError(_none_restores(self.folder, failures))
         return None
@@ -167,21 +167,23 @@ class Checkpoints:
     def _read(self, step: int, abstract: PyTree):
         """The arrays and metadata of a step, unchecked. Every process must call it, and where one of them fails, all do:
         the checksums that follow are collective, and of the same step on every process."""
-        ocp, item, failure = self._ocp, None, None
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), metadata=ocp.args.JsonRestore())
-        try:
-            item = self._open.restore(step, args=args)
+        ocp, found, failure = self._ocp, None, None
+        try:  # by the handlers, as a restore of the manager waits for processes that have failed
+            state = ocp.StandardCheckpointHandler().restore(
+                self.folder / str(step) / "state", args=ocp.args.StandardRestore(abstract)
+            )
+            found = state, ocp.JsonCheckpointHandler().restore(self.folder / str(step) / "metadata")
         except Exception as error:  # Orbax raises many types, even bare Exception
             failure = error
         if jax.process_count() > 1:
             from jax.experimental import multihost_utils
 
-            failed = multihost_utils.process_allgather(np.array(failure is not None))
+            failed = multihost_utils.process_allgather(np.int32(failure is not None))  # Gloo cannot gather booleans
             if failed.any() and failure is None:
                 failure = CheckpointError(f"process {failed.argmax()} cannot read its part")
         if failure is not None:
             raise failure
-        return item
+        return found
 
     def _set_aside(self, broken: list[int]) -> None:
         """Renames broken checkpoints, so that their steps can be saved again and no data are lost."""
